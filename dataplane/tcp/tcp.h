@@ -1,0 +1,146 @@
+/* tcp.h: the TCP of one worker. Pure protocol: bytes and `now` in, segments out; no clock, no I/O, no globals, no DPDK header,
+ * so that it runs whole in a simulator under virtual time. Times are microseconds of one monotonic clock. */
+#ifndef DATAPLANE_TCP_TCP_H
+#define DATAPLANE_TCP_TCP_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct tcp_stack;
+struct tcp_conn;
+
+/* An address in network byte order; an IPv4 address uses the first four bytes and the others are zero. */
+struct tcp_address {
+    uint8_t bytes[16];
+    uint8_t family; /* 4 or 6 */
+};
+
+/* Who owns bytes that were queued for sending. The stack holds one reference for each queued range and calls `release` when the
+ * last one goes: the bytes were acknowledged, or the connection is gone. NULL stands for bytes that outlive the stack. */
+struct tcp_owner {
+    uint32_t references;
+    void (*release)(struct tcp_owner *owner);
+};
+
+struct tcp_piece {
+    const uint8_t *bytes;
+    uint32_t length;
+    struct tcp_owner *owner;
+};
+
+enum { TCP_FIN = 0x01, TCP_SYN = 0x02, TCP_RST = 0x04, TCP_PSH = 0x08, TCP_ACK = 0x10 };
+enum { TCP_SEGMENT_PIECES_MAX = 16, TCP_OPTIONS_BYTES_MAX = 40 };
+
+/* One segment on its way out, valid only during the call of `transmit`. The device may keep referring to the payload's bytes after
+ * the call only when `first_transmission`: a segment that repeats bytes must be copied, so that an acknowledgement always proves
+ * that no device still needs the owner's memory (DESIGN.md section 4). */
+struct tcp_segment {
+    struct tcp_address local, remote;
+    uint16_t local_port, remote_port;
+    uint32_t sequence, acknowledgement;
+    uint8_t flags;
+    bool first_transmission;
+    uint16_t window;              /* as on the wire: already scaled */
+    uint8_t options_length;       /* a multiple of 4, at most TCP_OPTIONS_BYTES_MAX */
+    uint8_t piece_count;          /* at most TCP_SEGMENT_PIECES_MAX */
+    uint16_t payload_length;      /* sum of the pieces */
+    const uint8_t *options;
+    const struct tcp_piece *pieces;
+};
+
+/* A segment that came in, its checksum already verified; `header` starts at the source port. */
+struct tcp_packet {
+    struct tcp_address local, remote; /* local: our address, the packet's destination */
+    const uint8_t *header;
+    uint32_t length; /* TCP header and payload, bytes */
+};
+
+enum tcp_error {
+    TCP_OK,             /* orderly: both directions ended by FIN */
+    TCP_REFUSED,        /* RST in answer to our SYN */
+    TCP_RESET,          /* RST in a synchronised state */
+    TCP_TIMED_OUT,      /* no answer to SYN, or the retransmission limit was reached (RFC 9293 3.8.3) */
+    TCP_UNREACHABLE,    /* ICMP said so before the connection was established, or no route or neighbour */
+    TCP_ABORTED,        /* tcp_abort was called */
+};
+const char *tcp_error_text(enum tcp_error error);
+
+/* What the layer above hears. Any of these may call back into tcp_send, tcp_close and tcp_abort of that connection. After `closed` the
+ * stack forgets the connection: the pointer must not be used again. `closed` comes exactly once for each connection that tcp_connect
+ * returned, never from inside tcp_connect, tcp_send or tcp_close themselves, but it may come from inside tcp_abort's caller's next tcp_poll. */
+struct tcp_events {
+    void (*connected)(void *user, struct tcp_conn *conn, uint64_t now_us);
+    /* In-order bytes, valid during the call. Returns how many were consumed; the stack keeps the rest (its receive buffer, which
+     * closes the window) until tcp_receive_resume. */
+    uint32_t (*received)(void *user, struct tcp_conn *conn, const uint8_t *bytes, uint32_t length, uint64_t now_us);
+    void (*peer_closed)(void *user, struct tcp_conn *conn, uint64_t now_us); /* the peer's FIN, after all its bytes */
+    void (*acknowledged)(void *user, struct tcp_conn *conn, uint32_t bytes, uint64_t now_us); /* send queue shrank by so many */
+    void (*closed)(void *user, struct tcp_conn *conn, enum tcp_error error, uint64_t now_us);
+};
+
+struct tcp_config {
+    uint32_t max_connections;
+    uint32_t max_segments_in_flight;  /* pool of per-flight records shared by the connections; 0: a default from max_connections */
+    uint32_t max_ranges;              /* pool of queued send ranges; 0: a default */
+    uint32_t receive_buffer_bytes;    /* offered window, for each connection; SMTP replies need little: 16,384 */
+    uint16_t mtu;                     /* of the device: the IPv4 MSS that we announce is mtu - 40 */
+    uint16_t port_first, port_last;   /* local ports that this stack may use: its own, shared with no other worker */
+    uint8_t secret[16];               /* for initial sequence numbers (RFC 6528) and port choice (RFC 6056) */
+    /* Gives a segment to the network. 0, or -EAGAIN when the device or the neighbour cannot take it now (the stack sends it again
+     * by its own timers), or -EHOSTUNREACH (counts as an ICMP unreachable). */
+    int (*transmit)(void *network, const struct tcp_segment *segment);
+    void *network;
+    struct tcp_events events;
+};
+
+struct tcp_counters {
+    uint64_t connects, established, refused, resets_received, resets_sent, timeouts, segments_in, segments_out, bytes_in, bytes_out,
+        retransmits_fast, retransmits_timeout, out_of_order, duplicates, bad_segments, no_connection, ports_exhausted, pool_exhausted,
+        challenge_acks, time_wait;
+};
+
+/* Creates a stack with all its pools: nothing is allocated afterwards. NULL with errno ENOMEM or EINVAL. */
+struct tcp_stack *tcp_stack_create(const struct tcp_config *config, uint64_t now_us);
+/* Frees it; every connection ends without a word on the wire, every owner is released. */
+void tcp_stack_destroy(struct tcp_stack *stack);
+const struct tcp_counters *tcp_stack_counters(const struct tcp_stack *stack);
+uint32_t tcp_stack_connections(const struct tcp_stack *stack);
+size_t tcp_stack_memory_bytes(const struct tcp_stack *stack);
+
+/* Active open (RFC 9293 3.5). The SYN leaves now. On success *conn is set and 0 returned; -EADDRNOTAVAIL when every local port of
+ * this (source, destination) pair is in use, -ENOBUFS when the pools are full. `timeout_us` bounds the handshake. */
+int tcp_connect(struct tcp_stack *stack, const struct tcp_address *local, const struct tcp_address *remote, uint16_t remote_port,
+                uint64_t timeout_us, void *user, struct tcp_conn **conn, uint64_t now_us);
+
+/* Queues ranges for sending, all or none. The stack takes one reference for each piece that has an owner. 0, -ENOBUFS (pool of ranges
+ * exhausted), -EPIPE (closed for sending). Bytes leave at the next tcp_output or from timers and ACKs. */
+int tcp_send(struct tcp_conn *conn, const struct tcp_piece *pieces, uint32_t count, uint64_t now_us);
+/* Sends what windows allow now. `push` sets PSH on the last segment. */
+void tcp_output(struct tcp_conn *conn, uint64_t now_us);
+/* Bytes queued and not yet acknowledged, and of these the ones never transmitted. */
+uint32_t tcp_unacknowledged(const struct tcp_conn *conn);
+uint32_t tcp_unsent(const struct tcp_conn *conn);
+/* Ends our direction after what is queued (FIN). Received bytes still come. */
+void tcp_close(struct tcp_conn *conn, uint64_t now_us);
+/* Ends it at once with RST; `closed` follows from tcp_poll with TCP_ABORTED. */
+void tcp_abort(struct tcp_conn *conn, uint64_t now_us);
+void tcp_receive_resume(struct tcp_conn *conn, uint64_t now_us);
+void *tcp_user(const struct tcp_conn *conn);
+void tcp_set_user(struct tcp_conn *conn, void *user);
+void tcp_endpoints(const struct tcp_conn *conn, struct tcp_address *local, uint16_t *local_port, struct tcp_address *remote,
+                   uint16_t *remote_port);
+/* Smoothed round-trip time, or 0 when none was measured. */
+uint32_t tcp_rtt_us(const struct tcp_conn *conn);
+
+/* One segment in. A segment for no connection is answered with RST where RFC 9293 3.10.7.1 says so. */
+void tcp_input(struct tcp_stack *stack, const struct tcp_packet *packet, uint64_t now_us);
+/* An ICMP error about a segment that we sent (RFC 5927: ignored unless `sequence` is in flight). `hard` before establishment ends the
+ * attempt with TCP_UNREACHABLE; afterwards it is only remembered (RFC 9293 3.9.2.2). mtu: the next hop's, or 0. */
+void tcp_input_error(struct tcp_stack *stack, const struct tcp_address *local, uint16_t local_port, const struct tcp_address *remote,
+                     uint16_t remote_port, uint32_t sequence, bool hard, uint16_t mtu, uint64_t now_us);
+/* Timers, delayed ACKs and queued `closed` events: at most `budget` of them. Returns when it wants to be called again (absolute, us), or
+ * UINT64_MAX. */
+uint64_t tcp_poll(struct tcp_stack *stack, uint32_t budget, uint64_t now_us);
+
+#endif
