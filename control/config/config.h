@@ -1,0 +1,210 @@
+/* config.h: bypost.yaml and shaping.yaml, read and checked. A configuration is immutable once loaded; a reload makes another. */
+#ifndef CONTROL_CONFIG_CONFIG_H
+#define CONTROL_CONFIG_CONFIG_H
+
+#include <netinet/in.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+/* An IPv4 or IPv6 address in network byte order; family 0: none. */
+struct config_address {
+    uint8_t bytes[16];
+    uint8_t family; /* 4, 6 */
+    uint8_t prefix_length;
+    uint16_t port; /* where one makes sense, else 0 */
+};
+
+enum config_idle { IDLE_ADAPTIVE, IDLE_POLL };
+enum config_port_mode { CONFIG_PORT_AUTO, CONFIG_PORT_COPY, CONFIG_PORT_REFERENCE };
+enum config_uncertain { UNCERTAIN_RESEND, UNCERTAIN_HOLD };
+
+struct config_port {
+    char *device;
+    enum config_port_mode mode;
+    uint32_t mtu; /* 1500 */
+    uint16_t vlan;
+    uint32_t address_count;
+    struct config_address *addresses; /* with prefix_length */
+    struct config_address gateway;
+};
+
+struct config_source {
+    struct config_address address;        /* one of a port's addresses */
+    struct config_address public_address; /* what the world sees behind a cloud NAT; family 0: the same */
+    char *ehlo;                           /* an FQDN */
+};
+
+struct config_pool {
+    char *name;
+    uint32_t source_count;
+    struct config_source *sources;
+};
+
+struct config_dkim_key {
+    char *domain;   /* of From: this domain, compared without case */
+    char *selector;
+    char *key_file; /* PEM, RSA */
+};
+
+struct config_retry {
+    uint64_t first_ms, max_ms, give_up_ms; /* QUEUE.md's table */
+};
+
+struct config_queue {
+    char *name; /* "high", "normal", "bulk" or a pattern for campaigns: "*" */
+    struct config_retry retry;
+};
+
+/* Limits of a site or a provider; KumoMTA's names where it has them. 0 means no limit for rates and counts. */
+struct shaping_limits {
+    uint32_t connection_limit;              /* concurrent, site and source pool: 10 */
+    double max_connection_rate;             /* per second: 100/min */
+    double max_message_rate;                /* per second: 100/s */
+    uint32_t max_deliveries_per_connection; /* 100 */
+    uint32_t provider_connection_limit;     /* for all sites of a provider together */
+    double provider_max_connection_rate;
+    double provider_max_message_rate;
+    uint32_t pipelined_transactions; /* 1 */
+    uint32_t connect_timeout_ms, banner_timeout_ms, ehlo_timeout_ms, mail_from_timeout_ms, rcpt_to_timeout_ms, data_timeout_ms,
+        data_block_timeout_ms, data_dot_timeout_ms, rset_timeout_ms, quit_timeout_ms, idle_timeout_ms;
+    uint16_t port; /* 25 */
+};
+
+struct shaping_provider {
+    char *name;
+    uint32_t match_count;
+    char **match; /* suffixes of MX host names, without a leading dot, in A-labels and lower case: "google.com" */
+    struct shaping_limits limits;
+};
+
+/* For one recipient domain, or for a site by one of its MX host names. */
+struct shaping_domain {
+    char *domain;
+    struct shaping_limits limits;
+};
+
+/* A domain that goes to fixed hosts instead of its MX. "*" for all: a smarthost. */
+struct config_relay {
+    char *domain;
+    uint32_t host_count;
+    char **hosts; /* "[192.0.2.1]:2525", "[mx.example.net]:25", "mx.example.net:587": brackets mean no MX lookup */
+};
+
+struct config {
+    char *path, *shaping_path;
+    char *node;
+    bool sandbox;
+    char *run_directory; /* sockets, journal */
+    char *user;          /* to drop to, or NULL */
+    char *postmaster;    /* reserved for notices; may be NULL */
+
+    struct {
+        char *address; /* "unix:/path" or "host:port" or "[v6]:port" */
+        char *username, *password_file;
+        char *prefix; /* "bypost" */
+        uint32_t database;
+        uint32_t shards; /* 1 */
+    } redis;
+
+    struct {
+        uint32_t lcore_count;
+        uint32_t lcores[64];
+        uint32_t main_lcore; /* where EAL's main thread sits: the lowest lcore not used by a worker, or 0 */
+        uint64_t memory_bytes, arena_bytes;
+        bool hugepages;
+        bool hugepages_auto; /* use them when enough are free */
+        enum config_idle idle;
+        bool idle_set; /* false: by device */
+        uint32_t max_sessions; /* for each worker */
+        uint32_t port_count;
+        struct config_port *ports;
+        uint16_t port_first, port_last; /* local TCP ports, all workers together: 10000-65535 */
+        uint64_t drain_timeout_ms;
+        char **eal_args; /* extra, for experts; NULL-terminated or NULL */
+    } dataplane;
+
+    struct {
+        char *path;
+        uint32_t slots, paths; /* 16384, 2048 */
+    } journal;
+
+    struct {
+        uint32_t server_count;
+        struct config_address *servers; /* none: /etc/resolv.conf */
+        uint32_t timeout_ms;
+        char **prohibited_hosts; /* CIDR; NULL-terminated; the defaults (loopback, unspecified, multicast...) always hold for public domains */
+    } dns;
+
+    uint32_t pool_count;
+    struct config_pool *pools;
+    char *default_pool;
+
+    uint32_t dkim_count;
+    struct config_dkim_key *dkim;
+    bool dkim_required; /* a message without a key for its From domain: error of that message, instead of unsigned */
+    uint32_t signing_threads; /* 0: one for each core but the workers' */
+
+    uint32_t relay_count;
+    struct config_relay *relays;
+
+    uint32_t queue_count;
+    struct config_queue *queues;
+    enum config_uncertain on_uncertain;
+    bool suppress_on_block_defer; /* on_block: defer (true, default) or bounce */
+    uint32_t max_message_bytes;   /* 25 MiB */
+    uint32_t max_recipients_per_job; /* 500 */
+
+    char *identity_key_file; /* 32 bytes or more for Message-IDs and VERP tokens; made in state_directory at first start when not given */
+    char *state_directory;   /* /var/lib/bypost */
+    char *class_rules_path;  /* text rules; NULL: the shipped file */
+
+    struct {
+        char *delivery_path; /* the local delivery log, JSON lines; NULL: none */
+        uint64_t rotate_bytes;
+        uint32_t rotate_keep;
+        char *level; /* "error", "warning", "info", "debug" */
+    } logs;
+
+    struct {
+        uint64_t max_bytes; /* 512 MiB */
+        uint32_t type_mask; /* bits of enum event_type that go to the Redis stream */
+    } events;
+
+    struct shaping_limits defaults;
+    uint32_t provider_count;
+    struct shaping_provider *providers;
+    uint32_t domain_count;
+    struct shaping_domain *domains;
+};
+
+/* A fault of the configuration, with its place and what to do. */
+struct config_error {
+    char *file;
+    uint32_t line, column; /* from 1; 0 when it concerns the whole file */
+    bool warning;
+    char *message; /* what is wrong and the remedy, one sentence each */
+};
+
+struct config_errors {
+    uint32_t count, warning_count; /* count: all of them */
+    struct config_error *items;
+};
+
+/* Reads and checks everything (all faults are gathered, not only the first). NULL when there is an error that is not a warning. Free with
+ * config_free and config_errors_free. */
+struct config *config_load(const char *path, struct config_errors *errors);
+void config_free(struct config *config);
+void config_errors_free(struct config_errors *errors);
+/* "file:line:column: error: message" a line each. */
+void config_errors_print(const struct config_errors *errors, FILE *out);
+
+/* The limits that hold for a site: a domain's own, else the provider's (NULL for none), else the defaults. */
+const struct shaping_limits *config_limits(const struct config *config, const char *domain, const struct shaping_provider *provider);
+/* The provider whose suffix matches this MX host name, or NULL. */
+const struct shaping_provider *config_provider(const struct config *config, const char *mx_host);
+const struct config_pool *config_pool_named(const struct config *config, const char *name);
+const struct config_queue *config_queue_named(const struct config *config, const char *name);
+
+#endif

@@ -1,0 +1,96 @@
+/* job.h: the record that fetch hands on: one decoded entry of a queue, checked. Shared by all its deliveries and freed with the last. */
+#ifndef CONTROL_JOB_H
+#define CONTROL_JOB_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum {
+    QUEUE_NAME_MAX = 47,  /* bytes; fits the settle cookie */
+    TENANT_NAME_MAX = 31,
+    JOB_RECIPIENTS_MAX = 500,
+};
+
+/* The ID of a stream entry. */
+struct entry_id {
+    uint64_t ms, seq;
+};
+
+struct mailbox {
+    char *email; /* local@domain, checked (RFC 5321 4.1.2), domain lower case; U-labels kept for display */
+    char *name;  /* UTF-8 display name, or NULL */
+    const char *domain; /* inside email, behind the @ */
+};
+
+struct job_header {
+    char *name, *value; /* checked: no CR, LF or NUL; name is a legal field name and none of those that bypost owns */
+};
+
+struct job_attachment {
+    char *filename, *content_type, *content_id; /* content_id for inline images, or NULL */
+    uint8_t *bytes;
+    size_t length;
+    bool is_inline;
+};
+
+enum recipient_kind { RECIPIENT_TO, RECIPIENT_CC, RECIPIENT_BCC, RECIPIENT_PRIVATE };
+
+/* One envelope recipient: an outcome each. */
+struct job_recipient {
+    struct mailbox mailbox;
+    enum recipient_kind kind;
+    char *metadata;   /* JSON text, or NULL */
+    char *merge_data; /* JSON text, or NULL */
+    uint32_t header_count;
+    struct job_header *headers; /* private headers of recipients[] */
+};
+
+/* Whence an entry came and how often it was tried. A retry entry carries these; a fresh one starts them. */
+struct job_history {
+    struct entry_id origin;    /* the first entry of this job: its identity when it has no `id` */
+    uint16_t attempt;          /* 0 for a fresh one: attempts made so far */
+    uint64_t first_queued_ms;  /* CLOCK_REALTIME of the first entry */
+    uint64_t date_s;           /* fixed at the first render; 0: none yet */
+};
+
+struct job {
+    uint32_t references;
+    uint32_t shard;
+    char queue[QUEUE_NAME_MAX + 1]; /* the queue's name: "normal"; never "retry:..." */
+    char stream[QUEUE_NAME_MAX + 9]; /* the stream's: the queue's, or "retry:" and the queue's */
+    struct entry_id entry;           /* in that stream */
+    struct job_history history;
+
+    char *id; /* the producer's, or NULL */
+    char *tenant, *campaign, *pool; /* or NULL */
+    struct mailbox from, sender_header; /* sender_header.email NULL: none */
+    char *envelope_sender;              /* NULL: from.email; "" is the null sender */
+    uint32_t reply_to_count, to_count, cc_count;
+    struct mailbox *reply_to, *to, *cc; /* for the visible headers */
+    char *subject, *text, *html;        /* UTF-8, or NULL */
+    uint8_t *raw;                       /* a whole message, or NULL */
+    size_t raw_length;
+    uint32_t header_count;
+    struct job_header *headers;
+    uint32_t attachment_count;
+    struct job_attachment *attachments;
+    char *merge_global_data, *metadata; /* JSON text, or NULL */
+    uint32_t tag_count;
+    char **tags;
+    char *list_unsubscribe; /* "https://..." or "mailto:..." , or NULL */
+    bool high;              /* queue or priority */
+    uint64_t send_at_ms, expires_at_ms; /* 0: none */
+
+    uint32_t recipient_total; /* of the original entry: indexes are below it */
+    uint32_t pending_count;   /* recipients of this entry that are still to be settled, by index: a retry has a few of the total */
+    uint32_t *pending;        /* [pending_count] indexes into recipients */
+    struct job_recipient *recipients; /* [recipient_total] */
+};
+
+static inline void job_hold(struct job *job) { job->references++; }
+/* Drops one reference; frees with the last (control/fetch/job.c). Jobs belong to one shard's thread; rendering threads borrow them while
+ * the delivery holds its reference. */
+void job_release(struct job *job);
+
+#endif

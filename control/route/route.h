@@ -1,0 +1,56 @@
+/* route.h: recipient domain -> site. A site is the domains that share an MX set; a provider is the sites whose MX match its suffixes.
+ * Providers share limits, never endpoints or policies. One struct route for each shard, on its event loop. */
+#ifndef CONTROL_ROUTE_ROUTE_H
+#define CONTROL_ROUTE_ROUTE_H
+
+#include "control/config/config.h"
+#include "control/outcome.h"
+#include <event2/event.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+enum { SITE_ENDPOINTS_MAX = 16, SITE_NAME_BYTES = 256 };
+
+struct site_endpoint {
+    struct config_address address; /* with port */
+    uint16_t preference;
+    char name[256]; /* the MX host, to verify and to log */
+};
+
+struct site {
+    uint32_t references;
+    char name[SITE_NAME_BYTES]; /* the MX set in one word: "mx1.example.net+2", or the relay's name */
+    const struct shaping_provider *provider; /* or NULL */
+    const struct shaping_limits *limits;
+    uint32_t endpoint_count;
+    struct site_endpoint endpoints[SITE_ENDPOINTS_MAX]; /* in the order to try: preference, shuffled within one, v4 and v6 in turn */
+    uint32_t generation; /* counts up when the endpoints change: dispatch publishes a new path */
+    void *shape;         /* shape's own state of this site, or NULL */
+};
+void site_hold(struct site *site);
+void site_release(struct site *site);
+
+enum route_status { ROUTE_FOUND, ROUTE_TEMPORARY, ROUTE_PERMANENT };
+
+struct route_result {
+    enum route_status status;
+    struct site *site; /* ROUTE_FOUND: hold it to keep it */
+    /* Otherwise what to settle with: 451 4.4.3 (DNS), 550 5.1.2 (no such domain), 556 5.1.10 (null MX), 550 5.4.4 (no address),
+     * 550 5.4.6 (loop), 550 5.7.1 (sandbox, prohibited host). */
+    enum reply_class class;
+    uint16_t code;
+    uint16_t enhanced[3];
+    char text[256];
+};
+
+struct route;
+/* NULL with errno. `own_names`: the EHLO names of all pools, to find loops. */
+struct route *route_create(struct event_base *base, const struct config *config, char *error, size_t error_bytes);
+void route_destroy(struct route *route);
+/* The same with another configuration (reload); cached answers stay, sites get their new limits. */
+void route_reconfigure(struct route *route, const struct config *config);
+/* Finds the site of a domain (lower case; U-labels are converted by IDNA). `done` is called once: at once when the answer is cached, else later from
+ * the event loop. Lookups of the same domain share one query. */
+void route_find(struct route *route, const char *domain, void (*done)(void *context, const struct route_result *result), void *context);
+
+#endif

@@ -1,0 +1,71 @@
+/* shape.h: which delivery goes next and when: priority, fairness, limits, sources, rests. One struct shape for each shard. It knows lanes
+ * (site x pool), not slots or rings: dispatch asks it for the next delivery when a worker has credit. */
+#ifndef CONTROL_SHAPE_SHAPE_H
+#define CONTROL_SHAPE_SHAPE_H
+
+#include "control/config/config.h"
+#include "control/delivery.h"
+#include "control/outcome.h"
+#include "control/route/route.h"
+#include <bypost/path.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+enum { SHAPE_WORKERS_MAX = 64, SHAPE_WINDOW_MIN = 100, SHAPE_WINDOW_MAX = 10000, SHAPE_TOTAL_MAX = 200000 };
+
+/* One site reached from one pool. */
+struct lane {
+    struct site *site;
+    const struct config_pool *pool;
+    uint32_t waiting;                             /* deliveries queued here */
+    uint32_t outstanding;                         /* taken by dispatch and not ended */
+    uint16_t sessions_allowed[SHAPE_WORKERS_MAX]; /* for each worker; a limit of 3 lives on 3 workers */
+    uint32_t connect_interval_us[SHAPE_WORKERS_MAX];
+    uint64_t endpoint_rest_until_us[SITE_ENDPOINTS_MAX]; /* monotonic; 0: none */
+    uint64_t source_rest_until_us[PATH_SOURCES_MAX];
+    void *path; /* dispatch's */
+    void *queue; /* shape's own */
+};
+
+struct shape_config {
+    const struct config *config;
+    uint32_t workers;
+    /* Something of the lane changed that dispatch publishes (waiting, sessions_allowed, rests), or it may have a delivery to give now. Coalesce it. */
+    void (*lane_changed)(void *context, struct lane *lane);
+    /* A lane without deliveries, outstanding ones or rests is about to go: dispatch retires its path. */
+    void (*lane_gone)(void *context, struct lane *lane);
+    /* It waited past its expiry, or its campaign was cancelled: to be settled. The delivery is the callee's. */
+    void (*expired)(void *context, struct delivery *delivery);
+    void *context;
+};
+
+struct shape;
+struct shape *shape_create(const struct shape_config *config, uint64_t now_us);
+void shape_destroy(struct shape *shape);
+void shape_reconfigure(struct shape *shape, const struct config *config);
+
+/* How many more deliveries may be fetched (recipients): the total bound. */
+uint32_t shape_room(const struct shape *shape);
+/* Queues a routed delivery (owned by shape until taken). `pool` is the job's or the default. 0; -ENOENT: no such pool; -ENOBUFS: the site's window is
+ * full (what the current limits send in 30 s, 100 to 10,000): the caller parks it. */
+int shape_enqueue(struct shape *shape, struct delivery *delivery, uint64_t now_us);
+/* A delivery that came back unattempted goes to the front of its lane. */
+void shape_give_back(struct shape *shape, struct delivery *delivery, uint64_t now_us);
+
+/* The next delivery of this lane, taking its tokens (message rates of site and provider), or NULL with *wake_us = when to ask again (UINT64_MAX: when
+ * something is enqueued). Counts it outstanding. Fair between tenants and queues; high first. */
+struct delivery *shape_take(struct shape *shape, struct lane *lane, uint64_t now_us, uint64_t *wake_us);
+/* The worker's view of a lane: sessions open now, so that limits shared with other lanes (provider) move with the demand. */
+void shape_sessions(struct shape *shape, struct lane *lane, uint32_t worker, uint32_t open, uint32_t ready, uint64_t opened_total, uint64_t now_us);
+/* A delivery's attempt ended (also RETURNED): outstanding goes down, classes that speak of rate or reputation rest the source at its provider. */
+void shape_ended(struct shape *shape, struct lane *lane, const struct outcome *outcome, const struct classification *classification, uint32_t source, uint64_t now_us);
+/* A path event: concurrency feedback and rests of endpoints and sources (SMTP.md sections 1 and 2: a host that failed rests, for all its domains). */
+void shape_path_event(struct shape *shape, struct lane *lane, const struct path_event *event, uint64_t now_us);
+/* Timers: token buckets, rests that end, expiry. Returns when it wants to be called again (absolute us). */
+uint64_t shape_poll(struct shape *shape, uint64_t now_us);
+/* Everything it holds, given to `expired` one by one (drain: the caller gives them back to Redis). */
+void shape_drain(struct shape *shape, void (*each)(void *context, struct delivery *delivery), void *context);
+/* Calls `each` for every lane. */
+void shape_lanes(struct shape *shape, void (*each)(void *context, struct lane *lane), void *context);
+
+#endif

@@ -1,0 +1,56 @@
+/* sign.h: DKIM (RFC 6376) for rendered messages, and the pool of threads that renders and signs. */
+#ifndef CONTROL_SIGN_SIGN_H
+#define CONTROL_SIGN_SIGN_H
+
+#include "control/config/config.h"
+#include "control/render/render.h"
+#include <stddef.h>
+#include <stdint.h>
+
+struct dkim_keys; /* immutable; shared by threads */
+/* Loads every key of the configuration. NULL with a sentence in error (file, reason, remedy). Warns by `warn` for keys under 2048 bits. */
+struct dkim_keys *dkim_keys_load(const struct config *config, void (*warn)(void *context, const char *sentence), void *context, char *error,
+                                 size_t error_bytes);
+void dkim_keys_free(struct dkim_keys *keys);
+
+struct dkim_signer; /* one for each thread: random number generator, scratch */
+struct dkim_signer *dkim_signer_create(const struct dkim_keys *keys);
+void dkim_signer_free(struct dkim_signer *signer);
+/* Prepends DKIM-Signature fields (rsa-sha256, relaxed/relaxed) to a message: the key is chosen by message->from_domain. Returns the number of
+ * signatures made (0: no key for that domain), or -errno. `time_s` is t=. Each signature is verified with the public key before it leaves. */
+int dkim_sign(struct dkim_signer *signer, struct message *message, uint64_t time_s);
+
+/* A new key: writes the private key (PEM, PKCS#8, mode 0600, never over an existing file) and gives the DNS record's text ("v=DKIM1; k=rsa; p=...") to free. */
+int dkim_keygen(const char *key_path, uint32_t bits, char **record, char *error, size_t error_bytes);
+
+/* The pool. A task is rendered and signed by some thread; `done` is then called on the shard's own thread from press_collect. */
+struct press;
+struct press_task {
+    struct press_task *next;
+    struct job *job; /* borrowed */
+    uint32_t index;
+    uint64_t date_s;
+    struct message message; /* the result */
+    int status;             /* 0, or -errno with `error` */
+    int signatures;
+    char error[256];
+    void *user;
+};
+struct press_config {
+    uint32_t threads;
+    uint32_t capacity; /* tasks under way at most */
+    const struct config *config;
+    const struct identity *identity;
+    const struct dkim_keys *keys;
+    uint32_t shards; /* results are collected by shard */
+};
+struct press *press_create(const struct press_config *config);
+void press_destroy(struct press *press);
+/* The descriptor (eventfd) that becomes readable when results wait for this shard. */
+int press_descriptor(struct press *press, uint32_t shard);
+/* Submits; false when `capacity` are under way. */
+bool press_submit(struct press *press, uint32_t shard, struct press_task *task);
+/* Takes all finished tasks of this shard as a list in the order they finished. */
+struct press_task *press_collect(struct press *press, uint32_t shard);
+
+#endif
