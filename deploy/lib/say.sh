@@ -2,7 +2,6 @@
 # What deploy/setup says to the person who runs it: one line for each thing done, skipped or refused, and a log for the rest.
 
 SAY_LOG=
-SAY_STARTED=$SECONDS
 
 say_did() { printf '  done     %s\n' "$*"; }
 say_skip() { printf '  skipped  %s\n' "$*"; }
