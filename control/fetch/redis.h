@@ -1,0 +1,36 @@
+/* redis.h: a shard's connection to Redis: hiredis on the shard's event loop, reconnecting by itself. Used by fetch and settle. */
+#ifndef CONTROL_FETCH_REDIS_H
+#define CONTROL_FETCH_REDIS_H
+
+#include "control/config/config.h"
+#include <event2/event.h>
+#include <hiredis/hiredis.h>
+#include <stdbool.h>
+#include <stddef.h>
+
+struct redis;
+
+enum redis_state { REDIS_DOWN, REDIS_LOADING, REDIS_UP };
+
+struct redis_events {
+    /* Connected, authenticated, not LOADING, the Function library there and of our version. `run_id_changed`: another server, or a restarted one, than last
+     * time: the last commits may be gone. */
+    void (*up)(void *context, bool run_id_changed);
+    /* The connection ended: every command without a reply has been called back with NULL. */
+    void (*down)(void *context, const char *reason);
+    void *context;
+};
+
+/* Starts connecting; retries with backoff to 2 s as long as it lives. NULL with a sentence in error (bad address). */
+struct redis *redis_create(struct event_base *base, const struct config *config, char *error, size_t error_bytes);
+/* Several listeners may be added (fetch, settle, main): called in the order they were added. 0 or -ENOSPC. */
+int redis_listen(struct redis *redis, const struct redis_events *events);
+void redis_destroy(struct redis *redis);
+enum redis_state redis_state(const struct redis *redis);
+/* Sends a command. `done` is called once: with the reply (valid during the call), or NULL when the connection went first (whether it was executed is
+ * unknown). 0, or -ENOTCONN (done is not called). */
+int redis_send(struct redis *redis, void (*done)(void *context, redisReply *reply), void *context, int argc, const char *const *argv, const size_t *lengths);
+/* Commands sent and not answered. */
+unsigned redis_pending(const struct redis *redis);
+
+#endif
