@@ -48,15 +48,21 @@ enum ring_kind {
 static inline uint64_t ring_entry(enum ring_kind kind, uint32_t index, uint32_t generation) {
     return (uint64_t)kind << 60 | (uint64_t)(index & 0x0fffffffu) << 32 | generation;
 }
-static inline unsigned ring_entry_kind(uint64_t entry) { return (unsigned)(entry >> 60); }
-static inline uint32_t ring_entry_index(uint64_t entry) { return (uint32_t)(entry >> 32) & 0x0fffffffu; }
-static inline uint32_t ring_entry_generation(uint64_t entry) { return (uint32_t)entry; }
+static inline unsigned ring_entry_kind(uint64_t entry) {
+    return (unsigned)(entry >> 60);
+}
+static inline uint32_t ring_entry_index(uint64_t entry) {
+    return (uint32_t)(entry >> 32) & 0x0fffffffu;
+}
+static inline uint32_t ring_entry_generation(uint64_t entry) {
+    return (uint32_t)entry;
+}
 
 /* One producer, one consumer, in shared memory. `head` and `tail` count up without end; the capacity is a power of two. */
 struct ring {
-    _Alignas(64) _Atomic uint64_t head; /* producer */
-    _Alignas(64) _Atomic uint64_t tail; /* consumer */
-    _Atomic uint64_t events_read;       /* consumer: path events read so far (outcome rings) */
+    _Alignas(64) _Atomic uint64_t head;           /* producer */
+    _Alignas(64) _Atomic uint64_t tail;           /* consumer */
+    _Atomic uint64_t events_read;                 /* consumer: path events read so far (outcome rings) */
     _Alignas(64) _Atomic uint64_t events_written; /* producer: path events written so far (outcome rings) */
 };
 
@@ -65,14 +71,14 @@ struct journal {
     int fd;
     struct journal_geometry geometry;
     struct journal_header *header;
-    struct slot *slots;             /* [slots] */
-    struct path *paths;             /* [paths] */
-    struct path_rests *rests;       /* [paths] */
-    struct path_cell *cells;        /* [paths][workers] */
-    uint8_t *counters;              /* [workers][COUNTERS_BYTES] */
-    uint8_t *order_rings;           /* [workers][shards], each struct ring and capacity entries */
-    uint8_t *outcome_rings;         /* the same */
-    struct path_event *events;      /* [workers][shards][JOURNAL_EVENTS] */
+    struct slot *slots;        /* [slots] */
+    struct path *paths;        /* [paths] */
+    struct path_rests *rests;  /* [paths] */
+    struct path_cell *cells;   /* [paths][workers] */
+    uint8_t *counters;         /* [workers][COUNTERS_BYTES] */
+    uint8_t *order_rings;      /* [workers][shards], each struct ring and capacity entries */
+    uint8_t *outcome_rings;    /* the same */
+    struct path_event *events; /* [workers][shards][JOURNAL_EVENTS] */
     uint32_t ring_capacity;
     size_t ring_bytes;
     size_t mapped_bytes;
@@ -83,7 +89,8 @@ enum journal_role { JOURNAL_DATAPLANE, JOURNAL_CONTROL, JOURNAL_OBSERVER };
 
 /* Opens the journal at `path` (mode 0600, made if missing) and takes the role's lock. An observer takes none and needs no geometry (zeros).
  * 0, or -errno with a sentence in error: -EBUSY another process has the role; -EPROTO made by another version or damaged; -ESTALE its
- * geometry differs and it still holds undelivered slots (a journal without any is made anew); -EINVAL the geometry asked for is impossible. */
+ * geometry differs and it still holds undelivered slots (a journal without any is made anew); -EINVAL the geometry asked for is impossible.
+ */
 int journal_open(struct journal *journal, const char *path, struct journal_geometry geometry, enum journal_role role, char *error,
                  size_t error_bytes);
 void journal_close(struct journal *journal);
@@ -158,7 +165,7 @@ struct link_hello {
     uint32_t pid;
     uint64_t arena_offset; /* in the descriptor */
     uint64_t arena_bytes;
-    uint64_t page_bytes;   /* a piece never crosses such a page when `pieces_in_page` */
+    uint64_t page_bytes; /* a piece never crosses such a page when `pieces_in_page` */
     uint32_t pieces_in_page;
     uint32_t reserved;
 };

@@ -61,10 +61,10 @@ static_assert(sizeof(struct path) == PATH_BYTES, "a path record is 8 KiB");
 
 /* Control's side of one (path, worker). */
 struct path_order_cell {
-    _Alignas(64) _Atomic uint32_t demand;   /* deliveries that wait for this path */
-    _Atomic uint32_t sessions_allowed;      /* at most so many sessions on this worker */
-    _Atomic uint32_t connect_interval_us;   /* at least so long between two connects of this worker; 0: as fast as wanted */
-    _Atomic uint32_t hinted;                /* 1: a RING_PATH entry is on its way; the worker clears it before it looks */
+    _Alignas(64) _Atomic uint32_t demand; /* deliveries that wait for this path */
+    _Atomic uint32_t sessions_allowed;    /* at most so many sessions on this worker */
+    _Atomic uint32_t connect_interval_us; /* at least so long between two connects of this worker; 0: as fast as wanted */
+    _Atomic uint32_t hinted;              /* 1: a RING_PATH entry is on its way; the worker clears it before it looks */
 };
 /* The worker's side. Credit = ready_capacity - the orders that control has given to this (path, worker) and has no outcome of yet.
  * Control does that subtraction itself, because only it knows without a race what is still in the ring. */
@@ -92,15 +92,15 @@ static_assert(sizeof(struct path_rests) == 384, "six lines");
 
 /* What happened that belongs to no order. */
 enum path_event_kind {
-    PATH_EVENT_CONNECT_FAILED,  /* refused, reset, timed out, unreachable: `detail` is an enum tcp_error */
+    PATH_EVENT_CONNECT_FAILED,   /* refused, reset, timed out, unreachable: `detail` is an enum tcp_error */
     PATH_EVENT_GREETING_REFUSED, /* 4xx or 5xx at the banner or EHLO */
-    PATH_EVENT_CLOSED_EARLY,    /* EOF, reset or stall before the session was ready */
-    PATH_EVENT_SHUTDOWN_REPLY,  /* 421 between transactions or while idle */
+    PATH_EVENT_CLOSED_EARLY,     /* EOF, reset or stall before the session was ready */
+    PATH_EVENT_SHUTDOWN_REPLY,   /* 421 between transactions or while idle */
     PATH_EVENT_TLS_FAILED,
     PATH_EVENT_AUTH_FAILED,
     PATH_EVENT_PORTS_EXHAUSTED,
-    PATH_EVENT_PROTOCOL_ERROR,  /* garbage, or a reply that nothing asked for */
-    PATH_EVENT_READY,           /* a session became ready: the endpoint works */
+    PATH_EVENT_PROTOCOL_ERROR, /* garbage, or a reply that nothing asked for */
+    PATH_EVENT_READY,          /* a session became ready: the endpoint works */
     PATH_EVENT_KINDS
 };
 const char *path_event_text(unsigned kind);
@@ -121,8 +121,14 @@ struct path_event {
 };
 static_assert(sizeof(struct path_event) == 256, "four lines");
 
-static inline uint64_t path_word(uint32_t generation, enum path_state state) { return (uint64_t)generation << 32 | (uint64_t)state; }
-static inline uint32_t path_word_generation(uint64_t word) { return (uint32_t)(word >> 32); }
-static inline enum path_state path_word_state(uint64_t word) { return (enum path_state)(word & 0xff); }
+static inline uint64_t path_word(uint32_t generation, enum path_state state) {
+    return (uint64_t)generation << 32 | (uint64_t)state;
+}
+static inline uint32_t path_word_generation(uint64_t word) {
+    return (uint32_t)(word >> 32);
+}
+static inline enum path_state path_word_state(uint64_t word) {
+    return (enum path_state)(word & 0xff);
+}
 
 #endif

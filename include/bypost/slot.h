@@ -13,8 +13,8 @@
 enum {
     SLOT_BYTES = 1024,
     SLOT_COOKIE_BYTES = 160,
-    SLOT_ADDRESS_MAX = 254,     /* an address without its brackets (RFC 5321 4.5.3.1.3) */
-    SLOT_TEXT_BYTES = 704,      /* sender, recipient, then the reply's text */
+    SLOT_ADDRESS_MAX = 254,                                       /* an address without its brackets (RFC 5321 4.5.3.1.3) */
+    SLOT_TEXT_BYTES = 704,                                        /* sender, recipient, then the reply's text */
     SLOT_REPLY_TEXT_MIN = SLOT_TEXT_BYTES - 2 * SLOT_ADDRESS_MAX, /* always left for the reply's text */
 };
 #define SLOT_NONE UINT32_MAX
@@ -42,8 +42,19 @@ enum slot_outcome {
 
 /* Where in the dialogue. */
 enum smtp_stage {
-    STAGE_CONNECT, STAGE_BANNER, STAGE_EHLO, STAGE_STARTTLS, STAGE_AUTH, STAGE_MAIL, STAGE_RCPT, STAGE_DATA, STAGE_BODY,
-    STAGE_FINAL, STAGE_RSET, STAGE_QUIT, STAGE_IDLE,
+    STAGE_CONNECT,
+    STAGE_BANNER,
+    STAGE_EHLO,
+    STAGE_STARTTLS,
+    STAGE_AUTH,
+    STAGE_MAIL,
+    STAGE_RCPT,
+    STAGE_DATA,
+    STAGE_BODY,
+    STAGE_FINAL,
+    STAGE_RSET,
+    STAGE_QUIT,
+    STAGE_IDLE,
     STAGE_KINDS
 };
 /* "connect", "banner", ...; "unknown" for a wild value. */
@@ -67,7 +78,7 @@ struct slot_reply {
     uint16_t enhanced[3]; /* class, subject, detail; zeros when there was none */
     uint16_t text_length; /* in `text`, behind sender and recipient */
     uint8_t peer_address[16];
-    uint8_t peer_family; /* 4, 6, or 0 when no connection was made */
+    uint8_t peer_family;      /* 4, 6, or 0 when no connection was made */
     uint8_t endpoint, source; /* indexes in the path record */
     uint8_t tls_version;      /* 0 plain, 12 or 13 */
     uint32_t worker;
@@ -87,8 +98,8 @@ struct slot {
     uint8_t flags;
     uint8_t reserved0;
     uint32_t piece_count;
-    uint32_t size_bytes;   /* the message as rendered: what MAIL SIZE= says (RFC 1870) */
-    uint64_t pieces;       /* arena offset of struct arena_piece[piece_count] */
+    uint32_t size_bytes;    /* the message as rendered: what MAIL SIZE= says (RFC 1870) */
+    uint64_t pieces;        /* arena offset of struct arena_piece[piece_count] */
     uint64_t not_before_us; /* CLOCK_MONOTONIC, or 0 */
 
     _Alignas(64) struct slot_reply reply; /* line 1 */
@@ -106,12 +117,20 @@ static_assert(sizeof(struct slot_reply) == 64, "the reply is one cache line");
 static_assert(sizeof(struct slot) == SLOT_BYTES, "a slot is 1 KiB");
 static_assert(offsetof(struct slot, reply) == 64, "the reply is the second line");
 
-static inline uint64_t slot_word(uint32_t generation, enum slot_state state) { return (uint64_t)generation << 32 | (uint64_t)state; }
-static inline uint32_t slot_word_generation(uint64_t word) { return (uint32_t)(word >> 32); }
-static inline enum slot_state slot_word_state(uint64_t word) { return (enum slot_state)(word & 0xff); }
+static inline uint64_t slot_word(uint32_t generation, enum slot_state state) {
+    return (uint64_t)generation << 32 | (uint64_t)state;
+}
+static inline uint32_t slot_word_generation(uint64_t word) {
+    return (uint32_t)(word >> 32);
+}
+static inline enum slot_state slot_word_state(uint64_t word) {
+    return (enum slot_state)(word & 0xff);
+}
 
 /* The word, with everything that its writer wrote before it. */
-static inline uint64_t slot_load(const struct slot *slot) { return atomic_load_explicit(&slot->word, memory_order_acquire); }
+static inline uint64_t slot_load(const struct slot *slot) {
+    return atomic_load_explicit(&slot->word, memory_order_acquire);
+}
 
 /* Control: a filled free slot becomes queued. The generation was counted up when the slot was freed. */
 static inline void slot_queue(struct slot *slot) {
@@ -133,15 +152,49 @@ static inline bool slot_withdraw(struct slot *slot, uint32_t generation) {
                                                    memory_order_acquire);
 }
 
-/* Worker: a later state of a slot that it has claimed (ENVELOPE_SENT, BODY_SENT, ANSWERED). Everything written before is visible with it. */
+/* Worker: a later state of a slot that it has claimed (ENVELOPE_SENT, BODY_SENT, ANSWERED). Everything written before is visible with it.
+ */
 static inline void slot_advance(struct slot *slot, uint32_t generation, enum slot_state state) {
     atomic_store_explicit(&slot->word, slot_word(generation, state), memory_order_release);
 }
 
-/* Control: the slot is done with (committed in Redis, or withdrawn and given back). Its generation counts up, so that every old hint is stale. */
+/* Control: the slot is done with (committed in Redis, or withdrawn and given back). Its generation counts up, so that every old hint is
+ * stale. */
 static inline void slot_free(struct slot *slot) {
     uint64_t word = atomic_load_explicit(&slot->word, memory_order_relaxed);
     atomic_store_explicit(&slot->word, slot_word(slot_word_generation(word) + 1, SLOT_FREE), memory_order_release);
+}
+
+/* What a slot means to a control that finds it and knows nothing else of it: the table of README.md, in code. `dead`: the dataplane that it
+ * was queued for is gone. */
+enum slot_fate {
+    FATE_FREE,      /* nothing to do */
+    FATE_WITHDRAW,  /* try slot_withdraw; if a worker was faster it is in flight */
+    FATE_IN_FLIGHT, /* a living worker has it: its outcome will come */
+    FATE_GIVE_BACK, /* nothing of it can have reached anyone: back to its queue, no attempt counted */
+    FATE_LOST,      /* the envelope was out, the body not whole: a temporary failure */
+    FATE_UNCERTAIN, /* the whole body may have arrived */
+    FATE_SETTLE,    /* the outcome is there */
+};
+static inline enum slot_fate slot_fate(uint64_t word, bool dead) {
+    switch (slot_word_state(word)) {
+    case SLOT_QUEUED:
+        return dead ? FATE_GIVE_BACK : FATE_WITHDRAW;
+    case SLOT_CLAIMED:
+        return dead ? FATE_GIVE_BACK : FATE_IN_FLIGHT;
+    case SLOT_ENVELOPE_SENT:
+        return dead ? FATE_LOST : FATE_IN_FLIGHT;
+    case SLOT_BODY_SENT:
+        return dead ? FATE_UNCERTAIN : FATE_IN_FLIGHT;
+    case SLOT_ANSWERED:
+        return FATE_SETTLE;
+    case SLOT_WITHDRAWN:
+        return FATE_GIVE_BACK;
+    case SLOT_FREE:
+    case SLOT_STATES:
+        break;
+    }
+    return FATE_FREE;
 }
 
 /* How many bytes of reply text fit behind the addresses of this slot; lengths are those of a checked copy. */
