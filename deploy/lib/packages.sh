@@ -24,8 +24,8 @@ PACKAGES_TEST=(
     python3 python3-dkim python3-aiosmtpd python3-redis python3-dnspython python3-jsonschema python3-yaml
     postfix unbound openssl
 )
-# Packages that bring a daemon. One that was there before is left as it is.
-PACKAGES_DAEMON=(redis-server valkey-server postfix unbound)
+# Packages that bring services, some of them only as dependencies. One that was there before is left as it is.
+PACKAGES_DAEMON=(redis-server valkey-server postfix unbound dpdk rdma-core ibacm)
 
 PACKAGES_NEED_MIB_ALL=3500
 PACKAGES_NEED_MIB_RUN=700
@@ -61,6 +61,7 @@ packages_name() {
     local choice name
     local -A candidate=()
     while read -r name; do candidate[$name]=1; done < <(
+        # shellcheck disable=SC2048,SC2086
         apt-cache policy ${*//|/ } 2>/dev/null | awk '/^[^ ].*:$/ { name = substr($1, 1, length($1) - 1) } /^  Candidate: [^(]/ { print name }'
     )
     for choice; do
@@ -74,6 +75,7 @@ packages_name() {
 
 # packages_runtime_of CHOICE...: prints the libraries, themselves not -dev, that the -dev packages of this release depend on.
 packages_runtime_of() {
+    # shellcheck disable=SC2048,SC2086
     apt-cache depends --important ${*//|/ } 2>/dev/null |
         sed -n 's/^ *|\?\(Pre\)\?Depends: \([a-z0-9.+-]*\).*/\2/p' | grep '^lib' | grep -v -e '-dev$' | sort -u
 }
@@ -123,18 +125,20 @@ packages_install() {
 
 # packages_disable PACKAGE: its services do not start at boot either; bypost's own instances are started by bypost's scripts.
 packages_disable() {
-    local unit
+    local unit script
     while read -r unit; do
         deb-systemd-helper disable "$unit" >>"$SAY_LOG" 2>&1 || true
     done < <(dpkg -L "$1" | sed -n 's|^\(/usr\)\?/lib/systemd/system/\([^/]*\.\(service\|socket\|path\|timer\)\)$|\2|p')
-    if [[ -x /etc/init.d/$1 ]]; then update-rc.d "$1" disable >>"$SAY_LOG" 2>&1 || true; fi
+    while read -r script; do
+        update-rc.d "$script" disable >>"$SAY_LOG" 2>&1 || true
+    done < <(dpkg -L "$1" | sed -n 's|^/etc/init.d/\(..*\)$|\1|p')
     if [[ -d /run/systemd/system ]]; then systemctl daemon-reload >>"$SAY_LOG" 2>&1 || true; fi
 }
 
 # packages_setup all|run: installs what is missing.
 packages_setup() {
     local group=$1 name need free
-    local -a wanted missing libraries=() names=() absent=() fresh=()
+    local -a wanted missing libraries=() names=() absent=() fresh=() asleep=()
     packages_read_installed
     if [[ $group == run ]]; then
         wanted=("${PACKAGES_RUN[@]}")
@@ -163,7 +167,7 @@ packages_setup() {
         fi
     fi
     if ((${#missing[@]} == 0)); then
-        say_skip "packages: all ${#wanted[@]} are installed"
+        say_skip "packages: all $((${#wanted[@]} + ${#libraries[@]})) are installed"
         return
     fi
     ((EUID == 0)) || say_die "${#missing[@]} packages are missing and installing them takes root: ${missing[*]}" "run it as root: sudo deploy/setup"
@@ -187,7 +191,7 @@ packages_setup() {
         "the machine's sources must name the component 'main' of Debian $SETUP_DEBIAN; see /etc/apt/sources.list and /etc/apt/sources.list.d"
 
     for name in "${PACKAGES_DAEMON[@]}"; do
-        [[ -n ${PACKAGES_INSTALLED[$name]:-} || " ${names[*]} " != *" $name "* ]] || fresh+=("$name")
+        [[ -n ${PACKAGES_INSTALLED[$name]:-} ]] || fresh+=("$name")
     done
     say_now "packages: installing ${#names[@]}: ${names[*]}"
     packages_policy_begin
@@ -208,9 +212,12 @@ packages_setup() {
                 "read the lines above; 'apt-get -f install' mends a half-done installation, then run deploy/setup again"
         fi
     fi
-    for name in "${fresh[@]}"; do packages_disable "$name"; done
+    packages_read_installed
+    for name in "${fresh[@]}"; do
+        [[ -z ${PACKAGES_INSTALLED[$name]:-} ]] || { packages_disable "$name" && asleep+=("$name"); }
+    done
     packages_policy_end
     trap - EXIT INT TERM HUP
     say_did "packages: ${#names[@]} installed"
-    ((${#fresh[@]} == 0)) || say_did "packages: the daemons of ${fresh[*]} were neither started nor enabled"
+    ((${#asleep[@]} == 0)) || say_did "packages: the services of ${asleep[*]} were neither started nor enabled"
 }
