@@ -1,0 +1,89 @@
+/* port_private.h: what the files of port/ share. The only header of this folder that includes DPDK. */
+#ifndef DATAPLANE_PORT_PORT_PRIVATE_H
+#define DATAPLANE_PORT_PORT_PRIVATE_H
+
+#include "port.h"
+#include <rte_ethdev.h>
+#include <rte_mbuf.h>
+#include <rte_ring.h>
+#include <rte_spinlock.h>
+
+enum {
+    PORT_WORKERS_MAX = 128,     /* RTE_MAX_LCORE of the distributions' builds */
+    PORT_RX_DESCRIPTORS = 2048, /* a TLS handshake step stalls a pass for 0.4 ms (DESIGN.md section 5) */
+    PORT_TX_DESCRIPTORS = 1024,
+    PORT_TX_PENDING_MAX = 256,      /* frames gathered or refused by the device, waiting for the next flush */
+    PORT_HAND_OVER_FRAMES = 1024,   /* a worker's ring of frames that others received for it */
+    PORT_REFERENCE_BYTES_MIN = 256, /* a shorter piece is cheaper to copy (MEASURED.md) */
+    PORT_EXTERNAL_MBUFS = 8192,     /* references a queue may have in its device; below 65,535, the shared info's count */
+    PORT_POOL_CACHE = 128,
+    PORT_MTU_MIN = 576, /* RFC 791: every host takes as much */
+    PORT_MTU_MAX = 9216,
+    PORT_FRAME_OVERHEAD = 14 + 4 + 4, /* Ethernet, VLAN tag, FCS */
+    PORT_LINK_WAIT_US = 2000000,
+    PORT_LINK_STEP_US = 20000,
+};
+
+/* What port.private points to: the device's share of memory. */
+struct port_device {
+    uint32_t workers;
+    bool attached_here; /* by port_open: port_close takes it away again */
+    bool configured;
+    uint16_t segments_max; /* mbufs that the device takes as one frame */
+    uint16_t rx_descriptors, tx_descriptors;
+    uint32_t data_room_bytes;
+    rte_spinlock_t tx_lock; /* when the workers share one TX queue */
+    struct rte_mempool *rx_pools[PORT_WORKERS_MAX];
+    /* What a queue sends from. Kept here because the device may hold such mbufs until it is closed, longer than the queue lives. The shared
+     * info is one for all the references of a queue, in this process's private heap because it holds a function pointer; its count begins
+     * at 1 and so never comes to 0. */
+    struct rte_mempool *copy_pools[PORT_WORKERS_MAX];     /* headers and copied payload */
+    struct rte_mempool *external_pools[PORT_WORKERS_MAX]; /* mbufs without a data room that refer to the arena; none in copy mode */
+    struct rte_mbuf_ext_shared_info *shared_infos[PORT_WORKERS_MAX];
+    struct rte_ring *hand_over[PORT_WORKERS_MAX]; /* none with one worker */
+    /* net_af_packet only: the packet socket of each queue, to see how full it is (af_packet.c). -1: not known. */
+    int sockets[PORT_WORKERS_MAX];
+    int socket_send_bytes;
+};
+
+struct port_queue {
+    struct port *port;
+    struct port_device *device;
+    struct counters *counters;
+    uint32_t worker;
+    uint16_t queue; /* the device's */
+    bool receives;  /* polls the device itself, not only its hand-over ring */
+    bool shares_tx;
+    bool software_checksum;
+
+    uint32_t pending_count;
+    struct rte_mbuf *pending[PORT_TX_PENDING_MAX];
+    struct rte_mempool *copy_pool;
+    struct rte_mempool *external_pool; /* NULL: nothing is sent by reference */
+    struct rte_mbuf_ext_shared_info *shared_info;
+    const uint8_t *arena;
+    uint64_t arena_bytes;
+    uint64_t page_bytes; /* PA mode: pieces are split at this power of two; 0 where one mapping covers the arena (VA mode) */
+    rte_iova_t *page_iovas;
+
+    struct rte_mbuf *current; /* the frame that `input` sees, NULL when it was handed over */
+    bool current_handed_over;
+    uint8_t *flat; /* a frame of several segments is put together here */
+    uint32_t flat_bytes;
+};
+
+/* device.c: from the name that an operator wrote to a DPDK port id, attaching the device when EAL does not have it. */
+int port_device_attach(struct port *port, struct port_device *device, uint32_t workers, char *error, size_t error_bytes);
+void port_device_detach(struct port *port, struct port_device *device);
+
+/* af_packet.c */
+bool af_packet_is(const char *device);
+int af_packet_arguments(const char *device, uint16_t mtu, uint32_t workers, char *arguments, size_t arguments_bytes, char *error,
+                        size_t error_bytes);
+void af_packet_find_sockets(struct port *port, struct port_device *device);
+bool af_packet_has_room(const struct port_device *device, uint16_t queue);
+
+/* frame_build.c: the mbufs of a frame, or NULL when the pools are empty. */
+struct rte_mbuf *frame_build(struct port_queue *queue, const struct frame *frame);
+
+#endif

@@ -1,0 +1,97 @@
+/* receive.c: a worker's end of a port: receiving, and handing frames to the worker that owns their connection. */
+#include "port_private.h"
+#include <errno.h>
+#include <rte_prefetch.h>
+
+enum { PORT_PREFETCH_AHEAD = 3 };
+
+bool port_checksum_good(const struct port_queue *queue) {
+    return queue->current != NULL && (queue->current->ol_flags & RTE_MBUF_F_RX_L4_CKSUM_MASK) == RTE_MBUF_F_RX_L4_CKSUM_GOOD;
+}
+
+bool port_frame_handed_over(const struct port_queue *queue) {
+    return queue->current_handed_over;
+}
+
+static int queue_give(struct port_queue *queue, uint32_t worker, struct rte_mbuf *mbuf) {
+    if (rte_ring_mp_enqueue(queue->device->hand_over[worker], mbuf) != 0) {
+        rte_pktmbuf_free(mbuf);
+        counter_add(&queue->counters->frames_bad, 1);
+        return -ENOBUFS;
+    }
+    counter_add(&queue->counters->frames_handed_over, 1);
+    return 0;
+}
+
+int port_hand_over(struct port_queue *queue, uint32_t worker) {
+    struct rte_mbuf *mbuf = queue->current;
+    if (mbuf == NULL || worker >= queue->device->workers || worker == queue->worker)
+        return -EINVAL;
+    queue->current = NULL;
+    return queue_give(queue, worker, mbuf);
+}
+
+void port_hand_over_all(struct port_queue *queue) {
+    if (queue->current == NULL)
+        return;
+    for (uint32_t worker = 0; worker < queue->device->workers; worker++) {
+        if (worker == queue->worker)
+            continue;
+        struct rte_mbuf *copy = rte_pktmbuf_copy(queue->current, queue->copy_pool, 0, UINT32_MAX);
+        if (copy == NULL)
+            counter_add(&queue->counters->frames_bad, 1);
+        else
+            queue_give(queue, worker, copy);
+    }
+}
+
+static void queue_input(struct port_queue *queue, struct rte_mbuf *mbuf,
+                        void (*input)(void *context, const uint8_t *frame, uint32_t length), void *context) {
+    queue->current = mbuf;
+    const uint8_t *bytes = rte_pktmbuf_mtod(mbuf, const uint8_t *);
+    if (mbuf->nb_segs > 1)
+        bytes = mbuf->pkt_len <= queue->flat_bytes ? rte_pktmbuf_read(mbuf, 0, mbuf->pkt_len, queue->flat) : NULL;
+    if (bytes == NULL)
+        counter_add(&queue->counters->frames_bad, 1);
+    else
+        input(context, bytes, mbuf->pkt_len);
+    rte_pktmbuf_free(queue->current); /* NULL when it was handed over */
+    queue->current = NULL;
+}
+
+static void queue_input_burst(struct port_queue *queue, struct rte_mbuf **mbufs, uint32_t count,
+                              void (*input)(void *context, const uint8_t *frame, uint32_t length), void *context) {
+    for (uint32_t i = 0; i < count && i < PORT_PREFETCH_AHEAD; i++)
+        rte_prefetch0(rte_pktmbuf_mtod(mbufs[i], void *));
+    for (uint32_t i = 0; i < count; i++) {
+        if (i + PORT_PREFETCH_AHEAD < count)
+            rte_prefetch0(rte_pktmbuf_mtod(mbufs[i + PORT_PREFETCH_AHEAD], void *));
+        queue_input(queue, mbufs[i], input, context);
+    }
+}
+
+uint32_t port_receive(struct port_queue *queue, void (*input)(void *context, const uint8_t *frame, uint32_t length), void *context) {
+    struct rte_mbuf *mbufs[PORT_BURST];
+    uint32_t total = 0;
+    if (queue->receives) {
+        uint32_t count = rte_eth_rx_burst(queue->port->id, queue->queue, mbufs, PORT_BURST);
+        uint64_t bytes = 0;
+        for (uint32_t i = 0; i < count; i++)
+            bytes += mbufs[i]->pkt_len;
+        if (count > 0) {
+            counter_add(&queue->counters->frames_in, count);
+            counter_add(&queue->counters->bytes_in, bytes);
+        }
+        queue_input_burst(queue, mbufs, count, input, context);
+        total += count;
+    }
+    struct rte_ring *ring = queue->device->hand_over[queue->worker];
+    if (ring != NULL && rte_ring_count(ring) > 0) {
+        uint32_t count = rte_ring_sc_dequeue_burst(ring, (void **)mbufs, PORT_BURST, NULL);
+        queue->current_handed_over = true;
+        queue_input_burst(queue, mbufs, count, input, context);
+        queue->current_handed_over = false;
+        total += count;
+    }
+    return total;
+}
