@@ -1,0 +1,123 @@
+"""Runs one test program in a session of its own: a time limit, its output, and what it left behind."""
+
+import os
+import signal
+import subprocess
+import threading
+import time
+
+MAX_OUTPUT_BYTES = 4 << 20
+LEFTOVER_GRACE_SECONDS = 1.0
+
+_running = set()
+_lock = threading.Lock()
+
+
+class Outcome:
+    """status (negative: ended by that signal), text, seconds, timed_out, and leftover: the processes still alive after it."""
+
+    def __init__(self, status, text, seconds, timed_out, leftover):
+        self.status = status
+        self.text = text
+        self.seconds = seconds
+        self.timed_out = timed_out
+        self.leftover = leftover
+
+    def failure(self):
+        if self.timed_out:
+            return "ran longer than its limit and was ended after %.0f s" % self.seconds
+        if self.status < 0:
+            return "ended by %s" % signal.Signals(-self.status).name
+        if self.status:
+            return "exit status %d" % self.status
+        return ""
+
+
+def _members(session):
+    """Process names of a session, from /proc, zombies left out."""
+    names = []
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit():
+            continue
+        try:
+            with open("/proc/%s/stat" % entry, encoding="utf-8", errors="replace") as stat:
+                head, tail = stat.read().rsplit(")", 1)
+        except OSError:
+            continue
+        fields = tail.split()
+        if int(fields[3]) == session and fields[0] not in "ZX":
+            names.append((int(entry), head.split("(", 1)[1]))
+    return names
+
+
+def _end_session(session):
+    for pid, _ in _members(session):
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+
+
+def run(command, timeout, env=None, cwd=None, watch_leftover=False):
+    """Runs command without standard input; output and errors come back together."""
+    started = time.monotonic()
+    full_env = dict(os.environ)
+    full_env.update(env or {})
+    try:
+        child = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            cwd=cwd,
+            env=full_env,
+            start_new_session=True,
+        )
+    except OSError as error:
+        return Outcome(127, "%s: %s\n" % (command[0], error), 0.0, False, [])
+    with _lock:
+        _running.add(child.pid)
+    chunks = []
+
+    def read():
+        total = 0
+        for chunk in iter(lambda: child.stdout.read1(65536), b""):
+            if total < MAX_OUTPUT_BYTES:
+                chunks.append(chunk)
+                total += len(chunk)
+        child.stdout.close()
+
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    timed_out = False
+    try:
+        child.wait(timeout)
+    except subprocess.TimeoutExpired:
+        timed_out = True
+        # First the polite way, so that a test can take down its namespaces.
+        try:
+            os.kill(child.pid, signal.SIGTERM)
+            child.wait(5)
+        except (ProcessLookupError, subprocess.TimeoutExpired):
+            pass
+        _end_session(child.pid)
+        child.wait()
+    leftover = _members(child.pid)
+    if leftover:
+        time.sleep(LEFTOVER_GRACE_SECONDS)
+        leftover = _members(child.pid)
+        _end_session(child.pid)
+    reader.join(5)
+    with _lock:
+        _running.discard(child.pid)
+    text = b"".join(chunks).decode("utf-8", "replace")
+    names = ["%s (pid %d)" % (name, pid) for pid, name in leftover] if watch_leftover and not timed_out else []
+    return Outcome(child.returncode, text, time.monotonic() - started, timed_out, names)
+
+
+def end_all():
+    """Ends what is running, for an interrupted run."""
+    with _lock:
+        sessions = list(_running)
+    for session in sessions:
+        _end_session(session)
