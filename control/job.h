@@ -50,8 +50,9 @@ struct job_recipient {
 struct job_history {
     struct entry_id origin;    /* the first entry of this job: its identity when it has no `id` */
     uint16_t attempt;          /* 0 for a fresh one: attempts made so far */
-    uint64_t first_queued_ms;  /* CLOCK_REALTIME of the first entry */
+    uint64_t first_queued_ms;  /* CLOCK_REALTIME of the first entry, or its send_at when that is later: give-up counts from here */
     uint64_t date_s;           /* fixed at the first render; 0: none yet */
+    bool uncertain;            /* an earlier attempt ended without a verdict after its whole body was sent */
 };
 
 struct job {
@@ -83,6 +84,7 @@ struct job {
     uint64_t send_at_ms, expires_at_ms; /* 0: none */
 
     uint32_t recipient_total; /* of the original entry: indexes are below it */
+    uint32_t entry_recipients; /* recipients of this entry, those settled before included: what goes into the cookie's entry_pending */
     uint32_t pending_count;   /* recipients of this entry that are still to be settled, by index: a retry has a few of the total */
     uint32_t *pending;        /* [pending_count] indexes into recipients */
     struct job_recipient *recipients; /* [recipient_total] */
