@@ -8,7 +8,7 @@
 
 struct net;
 
-enum { NET_INTERFACES_MAX = PORTS_MAX, NET_ADDRESSES_MAX = 64 };
+enum { NET_INTERFACES_MAX = PORTS_MAX, NET_ADDRESSES_MAX = 64, NET_CONFLICT_INTERVAL_US = 10000000 };
 
 struct net_address {
     struct tcp_address address;
@@ -25,19 +25,40 @@ struct net_interface {
     struct tcp_address gateway; /* family 0: none */
 };
 
+/* What went by without reaching TCP, and why. Each drop is also one of counters.frames_bad. */
+struct net_counters {
+    uint64_t ignored;                                            /* another VLAN, protocol or host: ordinary on a shared link */
+    uint64_t bad_ethernet, bad_arp, bad_ipv4, bad_tcp, bad_icmp; /* lengths or fields that cannot be */
+    uint64_t bad_ipv4_checksum, bad_tcp_checksum, bad_icmp_checksum;
+    uint64_t ipv4_options, ipv4_fragments, ipv4_source; /* dropped: options, fragments, sources that nobody may have */
+    uint64_t echo_replies, echo_limited;
+    uint64_t icmp_errors;                        /* given to tcp_input_error */
+    uint64_t arp_requests, arp_replies;          /* sent */
+    uint64_t arp_failed;                         /* neighbours that did not answer */
+    uint64_t arp_claims;                         /* another MAC claimed a neighbour's address: verified, not believed */
+    uint64_t address_conflicts;                  /* another host uses an address of ours (RFC 5227) */
+    uint64_t frames_waited, frames_wait_dropped; /* for ARP */
+    uint64_t unreachable;                        /* net_transmit refused: no route, or ARP had failed */
+};
+
 struct net_config {
     uint32_t interface_count;
     struct net_interface interfaces[NET_INTERFACES_MAX];
     uint32_t worker, workers;
     /* Local ports are divided between the workers: worker w owns [port_first + w * span, + span). A TCP segment or an ICMP error for
      * another worker's port is handed over. */
-    uint16_t port_first, port_span;
+    uint16_t port_first, port_span; /* span 0: every port is ours */
     struct counters *counters;
+    /* May be NULL: another host answers for `address`, an address of ours, with `mac`. At most once in NET_CONFLICT_INTERVAL_US. */
+    void (*conflict)(void *conflict_user, uint32_t interface, const struct tcp_address *address, const uint8_t mac[6]);
+    void *conflict_user;
 };
 
-/* NULL with errno. Copies the config. */
+/* NULL with errno: EINVAL (an address twice, a prefix too long, a gateway that is on no link), ENOMEM. Copies the config. Several
+ * interfaces may share a queue when their VLANs differ. */
 struct net *net_create(const struct net_config *config, uint64_t now_us);
 void net_destroy(struct net *net);
+const struct net_counters *net_counters(const struct net *net);
 /* The stack is made after net, because its transmit goes through it. */
 void net_attach(struct net *net, struct tcp_stack *stack);
 /* tcp_config.transmit: `network` is the struct net. The interface is the one that has segment->local. Next hop: on-link or the gateway.
