@@ -41,10 +41,10 @@ struct tcp_segment {
     uint32_t sequence, acknowledgement;
     uint8_t flags;
     bool first_transmission;
-    uint16_t window;              /* as on the wire: already scaled */
-    uint8_t options_length;       /* a multiple of 4, at most TCP_OPTIONS_BYTES_MAX */
-    uint8_t piece_count;          /* at most TCP_SEGMENT_PIECES_MAX */
-    uint16_t payload_length;      /* sum of the pieces */
+    uint16_t window;         /* as on the wire: already scaled */
+    uint8_t options_length;  /* a multiple of 4, at most TCP_OPTIONS_BYTES_MAX */
+    uint8_t piece_count;     /* at most TCP_SEGMENT_PIECES_MAX */
+    uint16_t payload_length; /* sum of the pieces */
     const uint8_t *options;
     const struct tcp_piece *pieces;
 };
@@ -57,36 +57,40 @@ struct tcp_packet {
 };
 
 enum tcp_error {
-    TCP_OK,             /* orderly: both directions ended by FIN */
-    TCP_REFUSED,        /* RST in answer to our SYN */
-    TCP_RESET,          /* RST in a synchronised state */
-    TCP_TIMED_OUT,      /* no answer to SYN, or the retransmission limit was reached (RFC 9293 3.8.3) */
-    TCP_UNREACHABLE,    /* ICMP said so before the connection was established, or no route or neighbour */
-    TCP_ABORTED,        /* tcp_abort was called */
+    TCP_OK,          /* orderly: both directions ended by FIN */
+    TCP_REFUSED,     /* RST in answer to our SYN */
+    TCP_RESET,       /* RST in a synchronised state */
+    TCP_TIMED_OUT,   /* no answer to SYN, or the retransmission limit was reached (RFC 9293 3.8.3) */
+    TCP_UNREACHABLE, /* ICMP said so before the connection was established, or no route or neighbour */
+    TCP_ABORTED,     /* tcp_abort was called */
 };
 const char *tcp_error_text(enum tcp_error error);
 
 /* What the layer above hears. Any of these may call back into tcp_send, tcp_close and tcp_abort of that connection. After `closed` the
  * stack forgets the connection: the pointer must not be used again. `closed` comes exactly once for each connection that tcp_connect
- * returned, never from inside tcp_connect, tcp_send or tcp_close themselves, but it may come from inside tcp_abort's caller's next tcp_poll. */
+ * returned, never from inside tcp_connect, tcp_send or tcp_close themselves, but it may come from inside tcp_abort's caller's next
+ * tcp_poll. */
 struct tcp_events {
     void (*connected)(void *user, struct tcp_conn *conn, uint64_t now_us);
     /* In-order bytes, valid during the call. Returns how many were consumed; the stack keeps the rest (its receive buffer, which
      * closes the window) until tcp_receive_resume. */
     uint32_t (*received)(void *user, struct tcp_conn *conn, const uint8_t *bytes, uint32_t length, uint64_t now_us);
-    void (*peer_closed)(void *user, struct tcp_conn *conn, uint64_t now_us); /* the peer's FIN, after all its bytes */
+    void (*peer_closed)(void *user, struct tcp_conn *conn, uint64_t now_us);                  /* the peer's FIN, after all its bytes */
     void (*acknowledged)(void *user, struct tcp_conn *conn, uint32_t bytes, uint64_t now_us); /* send queue shrank by so many */
     void (*closed)(void *user, struct tcp_conn *conn, enum tcp_error error, uint64_t now_us);
 };
 
 struct tcp_config {
     uint32_t max_connections;
-    uint32_t max_segments_in_flight;  /* pool of per-flight records shared by the connections; 0: a default from max_connections */
-    uint32_t max_ranges;              /* pool of queued send ranges; 0: a default */
-    uint32_t receive_buffer_bytes;    /* offered window, for each connection; SMTP replies need little: 16,384 */
-    uint16_t mtu;                     /* of the device: the IPv4 MSS that we announce is mtu - 40 */
-    uint16_t port_first, port_last;   /* local ports that this stack may use: its own, shared with no other worker */
-    uint8_t secret[16];               /* for initial sequence numbers (RFC 6528) and port choice (RFC 6056) */
+    uint32_t max_segments_in_flight; /* pool of per-flight records shared by the connections; 0: a default from max_connections */
+    uint32_t max_ranges;             /* pool of queued send ranges; 0: a default */
+    uint32_t receive_buffer_bytes;   /* offered window, for each connection; SMTP replies need little: 16,384 */
+    uint16_t mtu;                    /* of the device: the IPv4 MSS that we announce is mtu - 40 */
+    uint16_t port_first, port_last;  /* local ports that this stack may use: its own, shared with no other worker */
+    uint32_t max_time_wait;          /* pool of TIME_WAIT records, the oldest goes first; 0: a default from max_connections */
+    uint32_t max_receive_blocks;     /* pool of 2 KiB blocks for bytes out of order or not yet taken; 0: a default */
+    uint64_t user_timeout_us;        /* unacknowledged for so long ends a connection (RFC 9293 3.8.3); 0: 100 s */
+    uint8_t secret[16];              /* for initial sequence numbers (RFC 6528) and port choice (RFC 6056) */
     /* Gives a segment to the network. 0, or -EAGAIN when the device or the neighbour cannot take it now (the stack sends it again
      * by its own timers), or -EHOSTUNREACH (counts as an ICMP unreachable). */
     int (*transmit)(void *network, const struct tcp_segment *segment);
@@ -108,6 +112,12 @@ const struct tcp_counters *tcp_stack_counters(const struct tcp_stack *stack);
 uint32_t tcp_stack_connections(const struct tcp_stack *stack);
 size_t tcp_stack_memory_bytes(const struct tcp_stack *stack);
 
+/* Records in use of each pool: all zero when no connection and no TIME_WAIT is left. */
+struct tcp_usage {
+    uint32_t connections, ranges, segments_in_flight, receive_blocks, time_wait, pairs, port_blocks;
+};
+void tcp_stack_usage(const struct tcp_stack *stack, struct tcp_usage *usage);
+
 /* Active open (RFC 9293 3.5). The SYN leaves now. On success *conn is set and 0 returned; -EADDRNOTAVAIL when every local port of
  * this (source, destination) pair is in use, -ENOBUFS when the pools are full. `timeout_us` bounds the handshake. */
 int tcp_connect(struct tcp_stack *stack, const struct tcp_address *local, const struct tcp_address *remote, uint16_t remote_port,
@@ -121,7 +131,8 @@ void tcp_output(struct tcp_conn *conn, uint64_t now_us);
 /* Bytes queued and not yet acknowledged, and of these the ones never transmitted. */
 uint32_t tcp_unacknowledged(const struct tcp_conn *conn);
 uint32_t tcp_unsent(const struct tcp_conn *conn);
-/* Ends our direction after what is queued (FIN). Received bytes still come. */
+/* Ends our direction after what is queued (FIN). Received bytes still come; a peer that has taken our FIN and then says nothing for
+ * 60 s ends the connection with TCP_TIMED_OUT. Before the peer answered our SYN it ends at once, with TCP_ABORTED. */
 void tcp_close(struct tcp_conn *conn, uint64_t now_us);
 /* Ends it at once with RST; `closed` follows from tcp_poll with TCP_ABORTED. */
 void tcp_abort(struct tcp_conn *conn, uint64_t now_us);

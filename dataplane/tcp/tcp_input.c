@@ -1,0 +1,289 @@
+/* tcp_input.c: a segment arrives (RFC 9293 3.10.7, with RFC 5961 against blind attacks and RFC 7323 timestamps). */
+#include "tcp_bytes.h"
+#include "tcp_conn.h"
+
+enum { HEADER_MIN = 20 };
+
+static void answer_reset(struct tcp_stack *stack, const struct tcp_packet *packet, const struct tcp_incoming *in, uint16_t local_port,
+                         uint16_t remote_port) {
+    uint32_t sequence = 0, acknowledgement = 0;
+    uint8_t flags = TCP_RST;
+    if ((in->flags & TCP_RST) != 0) {
+        return;
+    }
+    if ((in->flags & TCP_ACK) != 0) {
+        sequence = in->acknowledgement;
+    } else {
+        acknowledgement = in->sequence + in->length + ((in->flags & TCP_SYN) != 0) + ((in->flags & TCP_FIN) != 0);
+        flags |= TCP_ACK;
+    }
+    tcp_output_raw(stack, packet->local.bytes, packet->remote.bytes, packet->local.family, local_port, remote_port, sequence,
+                   acknowledgement, flags, NULL, 0);
+}
+
+static void set_window(struct tcp_conn *conn, const struct tcp_incoming *in, uint32_t window) {
+    conn->snd_wnd = window;
+    conn->snd_wl1 = in->sequence;
+    conn->snd_wl2 = in->acknowledgement;
+    if (window > conn->max_snd_wnd) {
+        conn->max_snd_wnd = window;
+    }
+}
+
+/* RFC 9293 3.10.7.3 */
+static void input_syn_sent(struct tcp_conn *conn, const struct tcp_packet *packet, const struct tcp_incoming *in, uint64_t now_us) {
+    struct tcp_stack *stack = conn->stack;
+    bool has_ack = (in->flags & TCP_ACK) != 0;
+    if (has_ack && in->acknowledgement != conn->iss + 1) {
+        answer_reset(stack, packet, in, conn->local_port, conn->remote_port);
+        return;
+    }
+    if ((in->flags & TCP_RST) != 0) {
+        if (has_ack) {
+            stack->counters.refused++;
+            tcp_conn_end(conn, TCP_REFUSED);
+        }
+        return;
+    }
+    if ((in->flags & TCP_SYN) == 0) {
+        return;
+    }
+    conn->rcv_nxt = in->sequence + 1;
+    tcp_conn_options(conn, &in->options);
+    set_window(conn, in, in->window); /* a SYN's window is never scaled (RFC 7323 2.2) */
+    if (!has_ack) {                   /* both sides opened at once (RFC 9293 3.5) */
+        conn->snd_wl2 = conn->iss;
+        tcp_conn_enter(conn, TCP_STATE_SYN_RECEIVED);
+        tcp_output_syn(conn, now_us);
+        return;
+    }
+    conn->snd_una = in->acknowledgement;
+    tcp_output_list_ack(conn);
+    tcp_conn_established(conn, now_us);
+    if (conn->state != TCP_STATE_CLOSED && (in->length > 0 || (in->flags & TCP_FIN) != 0)) {
+        tcp_receive(conn, in->sequence + 1, in->payload, in->length, (in->flags & TCP_FIN) != 0, now_us);
+    }
+    if (conn->state != TCP_STATE_CLOSED) {
+        tcp_output_run(conn, now_us);
+    }
+}
+
+/* First check: some of the segment lies in the window (RFC 9293 3.10.7.4). Where the window is closed, its ACK still counts. */
+static bool in_window(const struct tcp_conn *conn, const struct tcp_incoming *in, uint32_t space) {
+    uint32_t window = conn->rcv_adv - conn->rcv_nxt;
+    if (in->sequence == conn->rcv_nxt) {
+        return true;
+    }
+    if (space == 0) {
+        return SEQ_GT(in->sequence, conn->rcv_nxt) && SEQ_LT(in->sequence, conn->rcv_adv);
+    }
+    return window > 0 && SEQ_LT(in->sequence, conn->rcv_adv) && SEQ_GT(in->sequence + space, conn->rcv_nxt);
+}
+
+static void refuse(struct tcp_conn *conn, const struct tcp_incoming *in, uint64_t now_us) {
+    if ((in->flags & TCP_RST) != 0) {
+        return;
+    }
+    if (in->length > 0 || (in->flags & (TCP_FIN | TCP_SYN)) != 0) {
+        conn->stack->counters.duplicates++;
+        tcp_output_list_ack(conn);
+    } else {
+        tcp_output_challenge(conn, now_us); /* limited: two sides that disagree must not answer each other without end */
+    }
+}
+
+/* RFC 5961 section 3: only the exact number resets; one in the window is asked back. */
+static void input_reset(struct tcp_conn *conn, const struct tcp_incoming *in, uint64_t now_us) {
+    if (in->sequence != conn->rcv_nxt) {
+        tcp_output_challenge(conn, now_us);
+        return;
+    }
+    bool over = conn->state == TCP_STATE_CLOSING || conn->state == TCP_STATE_LAST_ACK || conn->state == TCP_STATE_TIME_WAIT;
+    conn->stack->counters.resets_received++;
+    if (conn->state == TCP_STATE_SYN_RECEIVED) {
+        conn->stack->counters.refused++;
+        tcp_conn_end(conn, TCP_REFUSED);
+    } else {
+        tcp_conn_end(conn, over && tcp_unacknowledged(conn) == 0 ? TCP_OK : TCP_RESET);
+    }
+}
+
+/* RFC 7323 section 5.3, R1 to R3. False: an old duplicate. */
+static bool check_timestamp(struct tcp_conn *conn, const struct tcp_incoming *in) {
+    if ((conn->flags & CONN_TIMESTAMPS) == 0 || !in->options.has_timestamps) {
+        return true; /* some middleboxes strip them half-way: those segments go unprotected rather than lost */
+    }
+    if (SEQ_LT(in->options.ts_value, conn->ts_recent)) {
+        return (in->flags & TCP_RST) != 0;
+    }
+    if (SEQ_LEQ(in->sequence, conn->last_ack_sent)) {
+        conn->ts_recent = in->options.ts_value;
+    }
+    return true;
+}
+
+/* New data acknowledged; returns the bytes that left the queue. Everything is settled before the layer above hears of it. */
+static uint32_t ack_new(struct tcp_conn *conn, uint32_t ack, uint64_t now_us) {
+    uint32_t acked = ack - conn->snd_una, flight_before = conn->snd_nxt - conn->snd_una, sample;
+    uint32_t bytes = SEQ_GT(ack, conn->snd_end) ? acked - 1 : acked; /* the FIN is no byte */
+    conn->snd_una = ack;
+    conn->progress_us = now_us;
+    conn->flags &= (uint16_t)~CONN_SOFT_ERROR;
+    tcp_queue_drop_flights(conn, ack, now_us, &sample);
+    if (sample > 0) {
+        tcp_congestion_sample(conn, sample);
+    }
+    conn->retransmit_at = TCP_NEVER;
+    if (conn->flight_head != TCP_NONE) { /* RFC 6298 5.3 */
+        conn->retransmit_at = now_us + tcp_output_rto(conn, conn->backoff);
+        tcp_timer_arm(conn, conn->retransmit_at);
+    }
+    tcp_congestion_acked(conn, acked, flight_before, now_us);
+    return bytes;
+}
+
+/* RFC 9293 3.10.7.4, fifth. False: the segment is dropped. */
+static bool input_ack(struct tcp_conn *conn, const struct tcp_incoming *in, uint64_t now_us) {
+    struct tcp_stack *stack = conn->stack;
+    uint32_t ack = in->acknowledgement, una = conn->snd_una, bytes = 0;
+    if (SEQ_GT(ack, conn->snd_nxt) || SEQ_LT(ack, una - conn->max_snd_wnd)) { /* RFC 5961 section 5.2 */
+        tcp_output_challenge(conn, now_us);
+        return false;
+    }
+    uint32_t window = in->window << conn->snd_shift;
+    bool probing = conn->flight_head != TCP_NONE && (flight_at(stack, conn->flight_head)->flags & FLIGHT_PROBE) != 0;
+    if (SEQ_GT(ack, una)) {
+        bytes = ack_new(conn, ack, now_us);
+    } else if (ack == una && in->length == 0 && (in->flags & TCP_FIN) == 0 && window == conn->snd_wnd && conn->flight_head != TCP_NONE &&
+               !probing) { /* a duplicate ACK as RFC 5681 section 2 defines it */
+        tcp_congestion_duplicate(conn, now_us);
+    }
+    if (SEQ_GEQ(ack, una) && (SEQ_LT(conn->snd_wl1, in->sequence) || (conn->snd_wl1 == in->sequence && SEQ_LEQ(conn->snd_wl2, ack)))) {
+        set_window(conn, in, window);
+    }
+    if (conn->snd_wnd == 0) {
+        conn->progress_us = now_us; /* a closed window is no failure while the peer answers (RFC 9293 3.8.6.1) */
+    } else if (probing && conn->flight_head != TCP_NONE && (flight_at(stack, conn->flight_head)->flags & FLIGHT_PROBE) != 0) {
+        /* The window opened and the octet was not taken: it goes out with what follows. */
+        flight_at(stack, conn->flight_head)->flags &= (uint8_t)~FLIGHT_PROBE;
+        tcp_queue_mark_lost(conn, flight_at(stack, conn->flight_head));
+        conn->backoff = 0;
+    }
+    if (bytes > 0) {
+        tcp_queue_drop_bytes(conn, bytes);
+        if (stack->config.events.acknowledged != NULL && conn->state != TCP_STATE_CLOSED) {
+            stack->config.events.acknowledged(conn->user, conn, bytes, now_us);
+        }
+    }
+    return conn->state != TCP_STATE_CLOSED;
+}
+
+/* What the acknowledgement of our FIN changes. */
+static void input_fin_acknowledged(struct tcp_conn *conn, uint64_t now_us) {
+    if ((conn->flags & CONN_FIN_SENT) == 0 || conn->snd_una != conn->snd_end + 1) {
+        return;
+    }
+    if (conn->state == TCP_STATE_FIN_WAIT_1) {
+        tcp_conn_enter(conn, TCP_STATE_FIN_WAIT_2);
+        tcp_conn_half_closed(conn, now_us);
+    } else if (conn->state == TCP_STATE_CLOSING) {
+        tcp_conn_enter(conn, TCP_STATE_TIME_WAIT);
+    }
+}
+
+static void input_synchronized(struct tcp_conn *conn, const struct tcp_incoming *in, uint64_t now_us) {
+    uint32_t space = in->length + ((in->flags & TCP_FIN) != 0) + ((in->flags & TCP_SYN) != 0);
+    bool fin = (in->flags & TCP_FIN) != 0;
+    if (!check_timestamp(conn, in) || !in_window(conn, in, space)) {
+        refuse(conn, in, now_us);
+        return;
+    }
+    if ((in->flags & TCP_RST) != 0) {
+        input_reset(conn, in, now_us);
+        return;
+    }
+    if ((in->flags & TCP_SYN) != 0) { /* RFC 5961 section 4 */
+        tcp_output_challenge(conn, now_us);
+        return;
+    }
+    if ((in->flags & TCP_ACK) == 0) {
+        return;
+    }
+    if (conn->state == TCP_STATE_SYN_RECEIVED) {
+        if (in->acknowledgement != conn->iss + 1) {
+            tcp_output_raw(conn->stack, conn->local, conn->remote, conn->family, conn->local_port, conn->remote_port, in->acknowledgement,
+                           0, TCP_RST, NULL, 0);
+            return;
+        }
+        conn->snd_una = in->acknowledgement;
+        set_window(conn, in, in->window << conn->snd_shift);
+        tcp_conn_established(conn, now_us);
+        if (conn->state == TCP_STATE_CLOSED) {
+            return;
+        }
+    }
+    if (!input_ack(conn, in, now_us)) {
+        return;
+    }
+    input_fin_acknowledged(conn, now_us);
+    if (in->length > 0 || fin) {
+        tcp_receive(conn, in->sequence, in->payload, in->length, fin, now_us);
+        if (conn->state == TCP_STATE_CLOSED) {
+            return;
+        }
+    }
+    tcp_output_run(conn, now_us);
+    tcp_conn_finish(conn, now_us);
+}
+
+void tcp_input(struct tcp_stack *stack, const struct tcp_packet *packet, uint64_t now_us) {
+    const uint8_t *header = packet->header;
+    stack->counters.segments_in++;
+    uint32_t header_bytes = packet->length >= HEADER_MIN ? (uint32_t)(header[12] >> 4) * 4 : 0;
+    if (header_bytes < HEADER_MIN || header_bytes > packet->length) {
+        stack->counters.bad_segments++;
+        return;
+    }
+    uint16_t remote_port = tcp_get16(header), local_port = tcp_get16(header + 2);
+    struct tcp_incoming in = {.sequence = tcp_get32(header + 4),
+                              .acknowledgement = tcp_get32(header + 8),
+                              .flags = header[13],
+                              .window = tcp_get16(header + 14),
+                              .payload = header + header_bytes,
+                              .length = packet->length - header_bytes};
+    uint32_t index = tcp_stack_find(stack, packet->local.bytes, packet->remote.bytes, packet->local.family, local_port, remote_port);
+    if (index == TCP_NONE) {
+        if (!tcp_time_wait_input(stack, packet, &in, local_port, remote_port, now_us)) {
+            stack->counters.no_connection++;
+            answer_reset(stack, packet, &in, local_port, remote_port);
+        }
+        return;
+    }
+    struct tcp_conn *conn = conn_at(stack, index);
+    tcp_options_parse(&in.options, header + HEADER_MIN, header_bytes - HEADER_MIN);
+    if (conn->state == TCP_STATE_SYN_SENT) {
+        input_syn_sent(conn, packet, &in, now_us);
+    } else {
+        input_synchronized(conn, &in, now_us);
+    }
+}
+
+void tcp_input_error(struct tcp_stack *stack, const struct tcp_address *local, uint16_t local_port, const struct tcp_address *remote,
+                     uint16_t remote_port, uint32_t sequence, bool hard, uint16_t mtu, uint64_t now_us) {
+    uint32_t index = tcp_stack_find(stack, local->bytes, remote->bytes, local->family, local_port, remote_port);
+    if (index == TCP_NONE) {
+        return;
+    }
+    struct tcp_conn *conn = conn_at(stack, index);
+    if (SEQ_LT(sequence, conn->snd_una) || SEQ_GEQ(sequence, conn->snd_nxt)) { /* RFC 5927 section 4.1 */
+        return;
+    }
+    if (mtu != 0) { /* about the size of a segment, not about the peer */
+        return;
+    }
+    if (hard && (conn->state == TCP_STATE_SYN_SENT || conn->state == TCP_STATE_SYN_RECEIVED)) {
+        tcp_conn_end(conn, TCP_UNREACHABLE);
+        return;
+    }
+    conn->flags |= CONN_SOFT_ERROR;
+}

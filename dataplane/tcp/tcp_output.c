@@ -1,0 +1,348 @@
+/* tcp_output.c: segments on their way out: what the windows allow now, what was lost, SYN, ACK and RST. */
+#include <errno.h>
+
+#include "tcp_conn.h"
+
+enum {
+    RETRY_US = 2000,               /* after -EAGAIN, or when a pool was empty */
+    CHALLENGE_SPACING_US = 100000, /* RFC 5961 section 7: challenge ACKs are limited */
+};
+
+static uint32_t timestamp(const struct tcp_conn *conn, uint64_t now_us) {
+    return (uint32_t)(now_us >> 10) + conn->ts_offset; /* a tick of 1.024 ms: within RFC 7323 5.4 */
+}
+
+static void retry_soon(struct tcp_conn *conn, uint64_t now_us) {
+    conn->retry_at = now_us + RETRY_US;
+    tcp_timer_arm(conn, conn->retry_at);
+}
+
+bool tcp_output_window_grew(const struct tcp_conn *conn) {
+    uint32_t edge = conn->rcv_nxt + tcp_receive_room(conn);
+    uint32_t worth = tcp_min(conn->rcv_mss, conn->stack->config.receive_buffer_bytes / 2);
+    return SEQ_GEQ(edge, conn->rcv_adv + worth);
+}
+
+/* The window to announce, in bytes. Moves the right edge by whole segments only (silly window avoidance, RFC 9293 3.8.6.2.2). */
+static uint32_t offer_window(struct tcp_conn *conn) {
+    if (tcp_output_window_grew(conn)) {
+        conn->rcv_adv = conn->rcv_nxt + tcp_receive_room(conn);
+    }
+    return SEQ_GT(conn->rcv_adv, conn->rcv_nxt) ? conn->rcv_adv - conn->rcv_nxt : 0;
+}
+
+static void set_endpoints(struct tcp_segment *segment, const uint8_t *local, const uint8_t *remote, uint8_t family, uint16_t local_port,
+                          uint16_t remote_port) {
+    memcpy(segment->local.bytes, local, sizeof(segment->local.bytes));
+    memcpy(segment->remote.bytes, remote, sizeof(segment->remote.bytes));
+    segment->local.family = segment->remote.family = family;
+    segment->local_port = local_port;
+    segment->remote_port = remote_port;
+}
+
+/* Gives one segment of an open connection to the network: completes the endpoints, the acknowledgement, window and options, and notes that
+ * an ACK went with it. */
+static int emit(struct tcp_conn *conn, struct tcp_segment *segment, uint64_t now_us) {
+    uint8_t options[TCP_OPTIONS_BYTES_MAX];
+    struct tcp_stack *stack = conn->stack;
+    uint32_t edge = conn->rcv_adv;
+    set_endpoints(segment, conn->local, conn->remote, conn->family, conn->local_port, conn->remote_port);
+    segment->acknowledgement = conn->rcv_nxt;
+    segment->flags |= TCP_ACK;
+    segment->window = (uint16_t)tcp_min(offer_window(conn) >> conn->rcv_shift, UINT16_MAX);
+    if ((conn->flags & CONN_TIMESTAMPS) != 0) {
+        segment->options = options;
+        segment->options_length = tcp_options_write(options, timestamp(conn, now_us), conn->ts_recent);
+    }
+    int rc = stack->config.transmit(stack->config.network, segment);
+    if (rc == -EAGAIN) {
+        conn->rcv_adv = edge; /* the peer has not heard of it */
+        return rc;
+    }
+    stack->counters.segments_out++;
+    stack->counters.bytes_out += segment->payload_length;
+    if (rc != 0) {
+        conn->flags |= CONN_SOFT_ERROR; /* as if lost on the way: the timers repeat it and give up in the end */
+        return rc;
+    }
+    conn->flags &= (uint16_t)~CONN_ACK_PENDING;
+    conn->ack_at = TCP_NEVER;
+    conn->unacked_bytes = 0;
+    conn->last_ack_sent = conn->rcv_nxt;
+    return 0;
+}
+
+void tcp_output_ack(struct tcp_conn *conn, uint64_t now_us) {
+    struct tcp_segment segment = {.sequence = conn->snd_nxt};
+    if (emit(conn, &segment, now_us) == -EAGAIN) {
+        conn->flags |= CONN_ACK_PENDING;
+        retry_soon(conn, now_us);
+    }
+}
+
+void tcp_output_challenge(struct tcp_conn *conn, uint64_t now_us) {
+    if (now_us - conn->challenge_us >= CHALLENGE_SPACING_US) {
+        conn->challenge_us = now_us;
+        conn->stack->counters.challenge_acks++;
+        tcp_output_ack(conn, now_us);
+    }
+}
+
+void tcp_output_raw(struct tcp_stack *stack, const uint8_t local[16], const uint8_t remote[16], uint8_t family, uint16_t local_port,
+                    uint16_t remote_port, uint32_t sequence, uint32_t acknowledgement, uint8_t flags, const uint8_t *options,
+                    uint8_t options_length) {
+    struct tcp_segment segment = {
+        .sequence = sequence, .acknowledgement = acknowledgement, .flags = flags, .options = options, .options_length = options_length};
+    set_endpoints(&segment, local, remote, family, local_port, remote_port);
+    /* Whatever it answers will come again if this one is not taken. */
+    if (stack->config.transmit(stack->config.network, &segment) == 0) {
+        stack->counters.segments_out++;
+        stack->counters.resets_sent += (flags & TCP_RST) != 0;
+    }
+}
+
+void tcp_output_reset(struct tcp_conn *conn, uint64_t now_us) {
+    struct tcp_segment segment = {.sequence = conn->snd_nxt, .flags = TCP_RST};
+    if (emit(conn, &segment, now_us) == 0) {
+        conn->stack->counters.resets_sent++;
+    }
+}
+
+void tcp_output_syn(struct tcp_conn *conn, uint64_t now_us) {
+    struct tcp_stack *stack = conn->stack;
+    uint8_t bytes[TCP_OPTIONS_BYTES_MAX];
+    bool answers = conn->state == TCP_STATE_SYN_RECEIVED;
+    /* In answer to the peer's SYN only what it offered (RFC 7323 2.2, 3.2); rcv_shift was cleared if it did not scale. */
+    struct tcp_options options = {.mss = (uint16_t)(stack->config.mtu - (conn->family == 4 ? TCP_HEADERS_V4 : TCP_HEADERS_V6)),
+                                  .shift = stack->rcv_shift,
+                                  .has_shift = !answers || (conn->flags & CONN_SCALING) != 0,
+                                  .has_timestamps = !answers || (conn->flags & CONN_TIMESTAMPS) != 0,
+                                  .ts_value = timestamp(conn, now_us),
+                                  .ts_echo = answers ? conn->ts_recent : 0};
+    struct tcp_segment segment = {.sequence = conn->iss,
+                                  .acknowledgement = conn->rcv_nxt,
+                                  .flags = answers ? TCP_SYN | TCP_ACK : TCP_SYN,
+                                  .window = (uint16_t)tcp_min(stack->config.receive_buffer_bytes, UINT16_MAX),
+                                  .options = bytes,
+                                  .options_length = tcp_options_write_syn(bytes, &options)};
+    set_endpoints(&segment, conn->local, conn->remote, conn->family, conn->local_port, conn->remote_port);
+    int rc = stack->config.transmit(stack->config.network, &segment);
+    if (rc == -EAGAIN) {
+        retry_soon(conn, now_us);
+        return;
+    }
+    if (rc == -EHOSTUNREACH && !answers) {
+        tcp_conn_end(conn, TCP_UNREACHABLE);
+        return;
+    }
+    stack->counters.segments_out++;
+    conn->retry_at = TCP_NEVER;
+    conn->sent_us = now_us;
+    conn->retransmit_at = now_us + tcp_output_rto(conn, conn->syn_retries);
+    tcp_timer_arm(conn, conn->retransmit_at);
+}
+
+static void start_timer(struct tcp_conn *conn, uint64_t now_us) {
+    conn->retransmit_at = now_us + tcp_output_rto(conn, conn->backoff);
+    tcp_timer_arm(conn, conn->retransmit_at);
+}
+
+int tcp_output_flight(struct tcp_conn *conn, uint32_t index, uint64_t now_us) {
+    struct tcp_piece pieces[TCP_SEGMENT_PIECES_MAX];
+    struct tcp_flight *flight = flight_at(conn->stack, index);
+    struct tcp_segment segment = {.sequence = flight->sequence,
+                                  .payload_length = flight->length,
+                                  .pieces = pieces,
+                                  .flags = flight->flags & FLIGHT_FIN ? TCP_FIN : 0};
+    uint32_t range = flight->range, offset = flight->offset;
+    uint32_t gathered = tcp_queue_gather(conn->stack, &range, &offset, flight->length, pieces, &segment.piece_count);
+    assert(gathered == flight->length);
+    if (flight->sequence + gathered == conn->snd_end && gathered > 0) {
+        segment.flags |= TCP_PSH;
+    }
+    if (emit(conn, &segment, now_us) == -EAGAIN) {
+        retry_soon(conn, now_us);
+        return -EAGAIN;
+    }
+    if ((flight->flags & FLIGHT_LOST) != 0) {
+        conn->lost_bytes -= flight_space(flight);
+    }
+    flight->flags = (uint8_t)((flight->flags & ~FLIGHT_LOST) | FLIGHT_REPEATED);
+    flight->sent_us = (uint32_t)now_us;
+    conn->sent_us = now_us;
+    if (conn->retransmit_at == TCP_NEVER) {
+        start_timer(conn, now_us);
+    }
+    return 0;
+}
+
+/* Sends `length` new bytes (fewer when they lie in too many pieces), and the FIN after the last of them if there is room. 0 or -errno. */
+static int send_new(struct tcp_conn *conn, uint32_t length, uint32_t room, uint8_t flight_flags, uint64_t now_us) {
+    struct tcp_stack *stack = conn->stack;
+    struct tcp_piece pieces[TCP_SEGMENT_PIECES_MAX];
+    struct tcp_segment segment = {.sequence = conn->snd_nxt, .first_transmission = true, .pieces = pieces};
+    uint32_t index = tcp_pool_take(&stack->flights);
+    if (index == TCP_NONE) {
+        stack->counters.pool_exhausted++;
+        retry_soon(conn, now_us);
+        return -ENOBUFS;
+    }
+    uint32_t range = conn->unsent_range, offset = conn->unsent_offset;
+    uint32_t gathered = tcp_queue_gather(stack, &range, &offset, length, pieces, &segment.piece_count);
+    segment.payload_length = (uint16_t)gathered;
+    if (conn->snd_nxt + gathered == conn->snd_end) {
+        segment.flags |= gathered > 0 ? TCP_PSH : 0;
+        if ((conn->flags & CONN_FIN_QUEUED) != 0 && gathered < room) {
+            segment.flags |= TCP_FIN;
+            flight_flags |= FLIGHT_FIN;
+        }
+    }
+    int rc = emit(conn, &segment, now_us);
+    if (rc == -EAGAIN) {
+        tcp_pool_give(&stack->flights, index);
+        retry_soon(conn, now_us);
+        return rc;
+    }
+    struct tcp_flight *flight = flight_at(stack, index);
+    *flight = (struct tcp_flight){.sequence = conn->snd_nxt,
+                                  .range = conn->unsent_range,
+                                  .offset = conn->unsent_offset,
+                                  .sent_us = (uint32_t)now_us,
+                                  .next = TCP_NONE,
+                                  .length = (uint16_t)gathered,
+                                  .flags = flight_flags};
+    if (conn->flight_tail == TCP_NONE) {
+        conn->flight_head = index;
+        conn->progress_us = now_us;
+        start_timer(conn, now_us);
+    } else {
+        flight_at(stack, conn->flight_tail)->next = index;
+    }
+    conn->flight_tail = index;
+    conn->unsent_range = range;
+    conn->unsent_offset = offset;
+    conn->snd_nxt += flight_space(flight);
+    conn->sent_us = now_us;
+    if ((flight_flags & FLIGHT_FIN) != 0) {
+        conn->flags |= CONN_FIN_SENT;
+        tcp_conn_enter(conn, conn->state == TCP_STATE_CLOSE_WAIT ? TCP_STATE_LAST_ACK : TCP_STATE_FIN_WAIT_1);
+    }
+    return 0;
+}
+
+static uint32_t window_room(const struct tcp_conn *conn) {
+    uint32_t edge = conn->snd_una + conn->snd_wnd;
+    return SEQ_GT(edge, conn->snd_nxt) ? edge - conn->snd_nxt : 0;
+}
+
+bool tcp_output_waits(const struct tcp_conn *conn) {
+    return (conn->flags & CONN_FIN_SENT) == 0 && (conn->snd_nxt != conn->snd_end || (conn->flags & CONN_FIN_QUEUED) != 0);
+}
+
+void tcp_output_probe(struct tcp_conn *conn, uint64_t now_us) {
+    uint32_t room = window_room(conn), unsent = conn->snd_end - conn->snd_nxt;
+    if (room > 0) { /* the override timeout of silly window avoidance: send what fits (RFC 9293 3.8.6.2.1) */
+        send_new(conn, tcp_min(tcp_min(room, unsent), conn->mss), room, 0, now_us);
+    } else {
+        send_new(conn, tcp_min(unsent, 1), 1, FLIGHT_PROBE, now_us);
+    }
+}
+
+/* Sends again what is marked lost, as the congestion window allows; false when it cannot go on now. */
+static bool send_lost(struct tcp_conn *conn, uint64_t now_us) {
+    for (uint32_t i = conn->flight_head; i != TCP_NONE && conn->lost_bytes > 0; i = flight_at(conn->stack, i)->next) {
+        const struct tcp_flight *flight = flight_at(conn->stack, i);
+        if ((flight->flags & FLIGHT_LOST) == 0) {
+            continue;
+        }
+        uint32_t pipe = tcp_congestion_pipe(conn);
+        if (pipe > 0 && pipe + flight_space(flight) > conn->cwnd) {
+            return false;
+        }
+        if (tcp_output_flight(conn, i, now_us) != 0) {
+            return false;
+        }
+    }
+    return true;
+}
+
+void tcp_output_run(struct tcp_conn *conn, uint64_t now_us) {
+    if (!conn_sends(conn) || (conn->lost_bytes > 0 && !send_lost(conn, now_us)) || !tcp_output_waits(conn)) {
+        return;
+    }
+    if (conn->flight_head == TCP_NONE) {
+        tcp_congestion_restart(conn, now_us);
+    }
+    while (tcp_output_waits(conn)) {
+        uint32_t unsent = conn->snd_end - conn->snd_nxt, length = tcp_min(unsent, conn->mss);
+        uint32_t window = window_room(conn), pipe = tcp_congestion_pipe(conn);
+        uint32_t allowed = conn->cwnd > pipe ? conn->cwnd - pipe : 0;
+        if (length > allowed) {
+            break; /* a whole segment waits for the congestion window rather than go in parts */
+        }
+        if (length > window) {
+            /* Silly window avoidance: part of a segment only if it is half of the largest window seen (RFC 9293 3.8.6.2.1). */
+            if (window == 0 || window < conn->max_snd_wnd / 2) {
+                break;
+            }
+            length = window;
+        }
+        if (unsent == 0 && window == 0) {
+            break;
+        }
+        if (send_new(conn, length, window, 0, now_us) != 0) {
+            return;
+        }
+    }
+    if (conn->flight_head == TCP_NONE && tcp_output_waits(conn) && conn->retransmit_at == TCP_NEVER) {
+        conn->retransmit_at = now_us + tcp_output_rto(conn, conn->backoff);
+        conn->progress_us = now_us;
+        tcp_timer_arm(conn, conn->retransmit_at);
+    }
+}
+
+void tcp_output(struct tcp_conn *conn, uint64_t now_us) {
+    tcp_output_run(conn, now_us);
+}
+
+void tcp_output_list_ack(struct tcp_conn *conn) {
+    conn->flags |= CONN_ACK_PENDING;
+    if ((conn->flags & CONN_ACK_LISTED) != 0) {
+        return;
+    }
+    struct tcp_stack *stack = conn->stack;
+    uint32_t index = conn_index(conn);
+    conn->flags |= CONN_ACK_LISTED;
+    conn->ack_next = stack->ack_head;
+    conn->ack_previous = TCP_NONE;
+    if (stack->ack_head != TCP_NONE) {
+        conn_at(stack, stack->ack_head)->ack_previous = index;
+    }
+    stack->ack_head = index;
+}
+
+void tcp_output_unlist_ack(struct tcp_conn *conn) {
+    struct tcp_stack *stack = conn->stack;
+    if ((conn->flags & CONN_ACK_LISTED) == 0) {
+        return;
+    }
+    conn->flags &= (uint16_t)~CONN_ACK_LISTED;
+    if (conn->ack_next != TCP_NONE) {
+        conn_at(stack, conn->ack_next)->ack_previous = conn->ack_previous;
+    }
+    if (conn->ack_previous != TCP_NONE) {
+        conn_at(stack, conn->ack_previous)->ack_next = conn->ack_next;
+    } else {
+        stack->ack_head = conn->ack_next;
+    }
+}
+
+void tcp_output_flush_acks(struct tcp_stack *stack, uint64_t now_us) {
+    while (stack->ack_head != TCP_NONE) {
+        struct tcp_conn *conn = conn_at(stack, stack->ack_head);
+        tcp_output_unlist_ack(conn);
+        if ((conn->flags & CONN_ACK_PENDING) != 0 && conn->state >= TCP_STATE_SYN_RECEIVED) {
+            tcp_output_ack(conn, now_us);
+        }
+    }
+}

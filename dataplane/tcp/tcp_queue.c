@@ -1,0 +1,150 @@
+/* tcp_queue.c: the send queue of a connection: ranges that wait for their acknowledgement, and a record for each segment in flight. */
+#include <errno.h>
+
+#include "tcp_conn.h"
+
+enum { QUEUE_BYTES_MAX = 1 << 30 /* half of what sequence arithmetic can tell apart */ };
+
+int tcp_send(struct tcp_conn *conn, const struct tcp_piece *pieces, uint32_t count, uint64_t now_us) {
+    struct tcp_stack *stack = conn->stack;
+    if (conn->state == TCP_STATE_CLOSED || (conn->flags & CONN_FIN_QUEUED) != 0) {
+        return -EPIPE;
+    }
+    uint64_t bytes = conn->snd_end - conn->snd_una;
+    uint32_t ranges = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        bytes += pieces[i].length;
+        ranges += pieces[i].length > 0;
+    }
+    if (ranges > tcp_pool_left(&stack->ranges) || bytes > QUEUE_BYTES_MAX) {
+        stack->counters.pool_exhausted++;
+        return -ENOBUFS;
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        if (pieces[i].length == 0) {
+            continue;
+        }
+        uint32_t index = tcp_pool_take(&stack->ranges);
+        *range_at(stack, index) =
+            (struct tcp_range){.bytes = pieces[i].bytes, .owner = pieces[i].owner, .length = pieces[i].length, .next = TCP_NONE};
+        if (pieces[i].owner != NULL) {
+            pieces[i].owner->references++;
+        }
+        if (conn->range_tail == TCP_NONE) {
+            conn->range_head = index;
+            conn->head_offset = 0;
+        } else {
+            range_at(stack, conn->range_tail)->next = index;
+        }
+        conn->range_tail = index;
+        if (conn->unsent_range == TCP_NONE) {
+            conn->unsent_range = index;
+            conn->unsent_offset = 0;
+        }
+        conn->snd_end += pieces[i].length;
+    }
+    return 0;
+}
+
+uint32_t tcp_unacknowledged(const struct tcp_conn *conn) {
+    uint32_t from = conn->state == TCP_STATE_SYN_SENT || conn->state == TCP_STATE_SYN_RECEIVED ? conn->iss + 1 : conn->snd_una;
+    return SEQ_GT(conn->snd_end, from) ? conn->snd_end - from : 0;
+}
+
+uint32_t tcp_unsent(const struct tcp_conn *conn) {
+    return SEQ_GT(conn->snd_end, conn->snd_nxt) ? conn->snd_end - conn->snd_nxt : 0;
+}
+
+uint32_t tcp_queue_gather(const struct tcp_stack *stack, uint32_t *range, uint32_t *offset, uint32_t length, struct tcp_piece *pieces,
+                          uint8_t *piece_count) {
+    uint32_t gathered = 0, at = *range, skip = *offset;
+    uint8_t count = 0;
+    while (gathered < length && count < TCP_SEGMENT_PIECES_MAX) {
+        const struct tcp_range *source = range_at(stack, at);
+        uint32_t take = tcp_min(source->length - skip, length - gathered);
+        pieces[count++] = (struct tcp_piece){.bytes = source->bytes + skip, .length = take, .owner = source->owner};
+        gathered += take;
+        skip += take;
+        if (skip == source->length) {
+            at = source->next;
+            skip = 0;
+        }
+    }
+    *range = at;
+    *offset = skip;
+    *piece_count = count;
+    return gathered;
+}
+
+void tcp_queue_drop_bytes(struct tcp_conn *conn, uint32_t bytes) {
+    struct tcp_stack *stack = conn->stack;
+    while (bytes > 0) {
+        uint32_t index = conn->range_head;
+        struct tcp_range *range = range_at(stack, index);
+        uint32_t left = range->length - conn->head_offset;
+        if (bytes < left) {
+            conn->head_offset += bytes;
+            return;
+        }
+        struct tcp_owner *owner = range->owner;
+        bytes -= left;
+        conn->range_head = range->next;
+        conn->head_offset = 0;
+        if (range->next == TCP_NONE) {
+            conn->range_tail = TCP_NONE;
+        }
+        tcp_pool_give(&stack->ranges, index);
+        if (owner != NULL && --owner->references == 0) {
+            owner->release(owner);
+        }
+    }
+}
+
+/* Moves a flight's beginning to `ack`, which lies inside it. */
+static void flight_trim(struct tcp_conn *conn, struct tcp_flight *flight, uint32_t ack) {
+    uint32_t bytes = ack - flight->sequence;
+    flight->sequence = ack;
+    flight->length = (uint16_t)(flight->length - bytes);
+    if ((flight->flags & FLIGHT_LOST) != 0) {
+        conn->lost_bytes -= bytes;
+    }
+    flight->offset += bytes;
+    while (flight->range != TCP_NONE && flight->offset >= range_at(conn->stack, flight->range)->length) {
+        flight->offset -= range_at(conn->stack, flight->range)->length;
+        flight->range = range_at(conn->stack, flight->range)->next;
+    }
+}
+
+void tcp_queue_drop_flights(struct tcp_conn *conn, uint32_t ack, uint64_t now_us, uint32_t *sample_us) {
+    struct tcp_stack *stack = conn->stack;
+    uint32_t sample = 0;
+    bool repeated = false;
+    while (conn->flight_head != TCP_NONE) {
+        uint32_t index = conn->flight_head;
+        struct tcp_flight *flight = flight_at(stack, index);
+        if (SEQ_GT(flight->sequence + flight_space(flight), ack)) {
+            if (SEQ_LT(flight->sequence, ack)) {
+                flight_trim(conn, flight, ack);
+            }
+            break;
+        }
+        repeated |= (flight->flags & (FLIGHT_REPEATED | FLIGHT_PROBE)) != 0;
+        sample = (uint32_t)now_us - flight->sent_us;
+        if ((flight->flags & FLIGHT_LOST) != 0) {
+            conn->lost_bytes -= flight_space(flight);
+        }
+        conn->flight_head = flight->next;
+        tcp_pool_give(&stack->flights, index);
+    }
+    if (conn->flight_head == TCP_NONE) {
+        conn->flight_tail = TCP_NONE;
+    }
+    *sample_us = repeated ? 0 : sample;
+}
+
+void tcp_queue_mark_lost(struct tcp_conn *conn, struct tcp_flight *flight) {
+    if ((flight->flags & FLIGHT_LOST) == 0) {
+        flight->flags |= FLIGHT_LOST;
+        conn->lost_bytes += flight_space(flight);
+    }
+}
