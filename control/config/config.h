@@ -43,7 +43,7 @@ struct config_pool {
 };
 
 struct config_dkim_key {
-    char *domain;   /* of From: this domain, compared without case */
+    char *domain; /* of From: this domain, compared without case */
     char *selector;
     char *key_file; /* PEM, RSA */
 };
@@ -82,7 +82,9 @@ struct shaping_provider {
 /* For one recipient domain, or for a site by one of its MX host names. */
 struct shaping_domain {
     char *domain;
-    struct shaping_limits limits;
+    struct shaping_limits limits;  /* over the defaults, for a site without a provider */
+    uint64_t given;                /* which limits the file names: a bit a field, config's own */
+    struct shaping_limits *merged; /* [provider_count + 1]: over each provider's, last over the defaults; config's own */
 };
 
 /* A domain that goes to fixed hosts instead of its MX. "*" for all: a smarthost. */
@@ -116,7 +118,7 @@ struct config {
         bool hugepages;
         bool hugepages_auto; /* use them when enough are free */
         enum config_idle idle;
-        bool idle_set; /* false: by device */
+        bool idle_set;         /* false: by device */
         uint32_t max_sessions; /* for each worker */
         uint32_t port_count;
         struct config_port *ports;
@@ -134,7 +136,8 @@ struct config {
         uint32_t server_count;
         struct config_address *servers; /* none: /etc/resolv.conf */
         uint32_t timeout_ms;
-        char **prohibited_hosts; /* CIDR; NULL-terminated; the defaults (loopback, unspecified, multicast...) always hold for public domains */
+        char **
+            prohibited_hosts; /* CIDR; NULL-terminated; the defaults (loopback, unspecified, multicast...) always hold for public domains */
     } dns;
 
     uint32_t pool_count;
@@ -143,7 +146,7 @@ struct config {
 
     uint32_t dkim_count;
     struct config_dkim_key *dkim;
-    bool dkim_required; /* a message without a key for its From domain: error of that message, instead of unsigned */
+    bool dkim_required;       /* a message without a key for its From domain: error of that message, instead of unsigned */
     uint32_t signing_threads; /* 0: one for each core but the workers' */
 
     uint32_t relay_count;
@@ -152,8 +155,8 @@ struct config {
     uint32_t queue_count;
     struct config_queue *queues;
     enum config_uncertain on_uncertain;
-    bool suppress_on_block_defer; /* on_block: defer (true, default) or bounce */
-    uint32_t max_message_bytes;   /* 25 MiB */
+    bool suppress_on_block_defer;    /* on_block: defer (true, default) or bounce */
+    uint32_t max_message_bytes;      /* 25 MiB */
     uint32_t max_recipients_per_job; /* 500 */
 
     char *identity_key_file; /* 32 bytes or more for Message-IDs and VERP tokens; made in state_directory at first start when not given */

@@ -1,0 +1,378 @@
+/* check.c: the checks across keys, and against this machine: addresses, lcores, files, users. */
+#include "check.h"
+#include "address.h"
+#include "control/job.h"
+
+#include <bypost/path.h>
+#include <ctype.h>
+#include <errno.h>
+#include <net/if.h>
+#include <pwd.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum {
+    RUN_DIRECTORY_MAX = 90, /* a Unix socket's path has 107 bytes, and ours adds /dataplane.sock */
+    TCP_PORTS_MIN = 256,    /* for each worker, which holds ports in blocks */
+    IPV6_MTU_MIN = 1280,    /* RFC 8200 5 */
+    IDENTITY_KEY_MIN = 32,
+};
+
+/* Opens what the configuration names, to see that it can be read. 0 or an errno; its status in *status. */
+static int file_look(const char *path, struct stat *status) {
+    FILE *stream = fopen(path, "re");
+    if (!stream) {
+        return errno;
+    }
+    int error = fstat(fileno(stream), status) != 0 ? errno : S_ISREG(status->st_mode) ? 0 : EISDIR;
+    fclose(stream);
+    return error;
+}
+
+static void check_secret(struct reader *reader, const struct yaml_node *node, const char *what, const char *path, const char *remedy) {
+    struct stat status;
+    int error = file_look(path, &status);
+    if (error) {
+        reader_error(reader, node, "%s %s cannot be read: %s; %s.", what, path, error == EISDIR ? "it is no regular file" : strerror(error),
+                     remedy);
+    } else if (status.st_mode & (S_IRWXO | S_IWGRP)) {
+        reader_warn(reader, node, "%s %s is open to other users (mode %04o); run `chmod 640 %s`.", what, path,
+                    (unsigned)status.st_mode & 07777u, path);
+    }
+}
+
+static void check_general(struct reader *reader, const struct config *config) {
+    if (!config->node || strlen(config->node) > 63 ||
+        config->node[strspn(config->node, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")]) {
+        reader_error(reader, reader_place(reader, &config->node),
+                     "`node` must be 1 to 63 letters, digits, `.`, `_` or `-`; write a name that no other node has.");
+    }
+    if (!config->run_directory || strlen(config->run_directory) > RUN_DIRECTORY_MAX) {
+        reader_error(
+            reader, reader_place(reader, &config->run_directory),
+            "`run_directory` must be a path of at most %d bytes, because sockets lie there; write a shorter one such as /run/bypost.",
+            RUN_DIRECTORY_MAX);
+    }
+    if (!config->state_directory) {
+        reader_error(reader, reader_place(reader, &config->state_directory),
+                     "`state_directory` cannot be taken away; write a path such as /var/lib/bypost.");
+    }
+    if (config->user && !getpwnam(config->user)) {
+        reader_error(reader, reader_place(reader, &config->user),
+                     "there is no user `%s`; make it with `useradd --system %s`, or remove the key.", config->user, config->user);
+    }
+    if (config->identity_key_file) {
+        const struct yaml_node *node = reader_place(reader, &config->identity_key_file);
+        struct stat status;
+        check_secret(reader, node, "the identity key", config->identity_key_file,
+                     "make it with `head -c 32 /dev/urandom`, or remove the key to have one made");
+        if (file_look(config->identity_key_file, &status) == 0 && status.st_size < IDENTITY_KEY_MIN) {
+            reader_error(reader, node, "the identity key has %lld bytes and needs %d; make it with `head -c 32 /dev/urandom`.",
+                         (long long)status.st_size, IDENTITY_KEY_MIN);
+        }
+    }
+    struct stat status;
+    int error = config->class_rules_path ? file_look(config->class_rules_path, &status) : 0;
+    if (error) {
+        reader_error(reader, reader_place(reader, &config->class_rules_path),
+                     "the class rules %s cannot be read: %s; correct the path, or remove the key to use the shipped rules.",
+                     config->class_rules_path, strerror(error));
+    }
+    if (config->max_message_bytes > config->dataplane.arena_bytes / 2) {
+        reader_error(reader, reader_place(reader, &config->max_message_bytes),
+                     "`max_message_size` is more than half of dataplane.arena, which holds the messages under way; make the arena larger "
+                     "or the message smaller.");
+    }
+}
+
+static void check_redis(struct reader *reader, const struct config *config) {
+    const char *fault = config->redis.address ? redis_address_fault(config->redis.address) : "it is missing";
+    if (fault) {
+        reader_error(reader, reader_place(reader, &config->redis.address),
+                     "`address` of redis is wrong: %s; write `127.0.0.1:6379`, `[::1]:6379` or `unix:/run/redis/redis.sock`.", fault);
+    }
+    if (config->redis.username && !config->redis.password_file) {
+        reader_error(reader, reader_place(reader, &config->redis.username),
+                     "redis has a `username` but no `password_file`; add the path of a file that holds the password.");
+    }
+    if (config->redis.password_file) {
+        check_secret(reader, reader_place(reader, &config->redis.password_file), "the password file", config->redis.password_file,
+                     "correct the path, or let this user read it");
+    }
+    if (!config->redis.prefix || strlen(config->redis.prefix) > 63 || config->redis.prefix[strcspn(config->redis.prefix, "{} \t\r\n")]) {
+        reader_error(reader, reader_place(reader, &config->redis.prefix),
+                     "`prefix` of redis must be 1 to 63 characters without braces or spaces; write for example `bypost`.");
+    }
+    if (config->journal.slots % config->redis.shards) {
+        reader_error(reader, reader_place(reader, &config->journal.slots),
+                     "journal.slots (%u) cannot be divided by redis.shards (%u); write a multiple of it.", config->journal.slots,
+                     config->redis.shards);
+    }
+    if (config->journal.paths % config->redis.shards) {
+        reader_error(reader, reader_place(reader, &config->journal.paths),
+                     "journal.paths (%u) cannot be divided by redis.shards (%u); write a multiple of it.", config->journal.paths,
+                     config->redis.shards);
+    }
+}
+
+static void check_lcores(struct reader *reader, const struct config *config) {
+    long cpus = sysconf(_SC_NPROCESSORS_CONF);
+    for (uint32_t i = 0; i < config->dataplane.lcore_count; i++) {
+        uint32_t lcore = config->dataplane.lcores[i];
+        const struct yaml_node *node = reader_place(reader, &config->dataplane.lcores[i]);
+        if (lcore >= (uint32_t)cpus) {
+            reader_error(reader, node, "this machine has no lcore %u; write some of 0 to %ld.", lcore, cpus - 1);
+        }
+        for (uint32_t j = 0; j < i; j++) {
+            if (config->dataplane.lcores[j] == lcore) {
+                reader_error(reader, node, "lcore %u stands twice in lcores; remove one, for each worker has its own.", lcore);
+                break;
+            }
+        }
+    }
+    uint32_t ports = (uint32_t)config->dataplane.port_last - config->dataplane.port_first + 1;
+    if (ports < TCP_PORTS_MIN * config->dataplane.lcore_count) {
+        reader_error(reader, reader_place(reader, &config->dataplane.port_first),
+                     "tcp_ports has %u ports for %u workers; write a range of at least %u.", ports, config->dataplane.lcore_count,
+                     TCP_PORTS_MIN * config->dataplane.lcore_count);
+    }
+    if (config->dataplane.arena_bytes > config->dataplane.memory_bytes) {
+        reader_error(reader, reader_place(reader, &config->dataplane.arena_bytes),
+                     "`arena` is larger than `memory`, of which it is a part; write a smaller arena or more memory.");
+    }
+}
+
+static void check_port_addresses(struct reader *reader, const struct config *config, const struct config_port *port) {
+    char text[ADDRESS_TEXT_BYTES], interface[IF_NAMESIZE];
+    for (uint32_t i = 0; i < port->address_count; i++) {
+        const struct config_address *address = &port->addresses[i];
+        const struct yaml_node *node = reader_place(reader, address);
+        address_text(address, text);
+        if (address->family == 6 && port->mtu < IPV6_MTU_MIN) {
+            reader_error(reader, node, "IPv6 needs an `mtu` of at least %d (RFC 8200); raise the port's mtu, or remove %s.", IPV6_MTU_MIN,
+                         text);
+        }
+        if (address_equal(address, &port->gateway)) {
+            reader_error(reader, node, "%s is this port's address and its gateway; write the router's address as `gateway`.", text);
+        }
+        for (const struct config_port *other = config->dataplane.ports; other <= port; other++) {
+            for (uint32_t j = 0; j < (other == port ? i : other->address_count); j++) {
+                if (address_equal(address, &other->addresses[j])) {
+                    reader_error(reader, node, "%s stands twice among the ports' addresses; remove one.", text);
+                }
+            }
+        }
+        if (address_kernel_interface(address, interface)) {
+            /* The kernel would answer our peers' segments with RST (DESIGN.md section 7). */
+            (config->sandbox ? reader_warn : reader_error)(reader, node,
+                                                           "%s is also the kernel's, on %s, which would reset bypost's connections; give "
+                                                           "bypost an address of its own, or run `ip address del %s/%u dev %s`.",
+                                                           text, interface, text, address->prefix_length, interface);
+        }
+    }
+}
+
+static void check_gateway(struct reader *reader, const struct config_port *port) {
+    char text[ADDRESS_TEXT_BYTES];
+    bool on_link = false;
+    if (port->gateway.family == 0) {
+        if (!reader_given(reader, &port->gateway)) {
+            reader_warn(reader, reader_place(reader, port),
+                        "this port has no `gateway`, so only its own network can be reached; add the router's address.");
+        }
+        return;
+    }
+    for (uint32_t i = 0; i < port->address_count; i++) {
+        on_link |= address_on_link(&port->addresses[i], &port->gateway);
+    }
+    if (!on_link && port->address_count > 0) {
+        reader_error(reader, reader_place(reader, &port->gateway),
+                     "the gateway %s lies in no network of this port's addresses; correct it, or the prefix lengths.",
+                     address_text(&port->gateway, text));
+    }
+}
+
+static void check_ports(struct reader *reader, const struct config *config) {
+    if (config->dataplane.port_count == 0 && !reader_given(reader, &config->dataplane.ports)) {
+        reader_error(
+            reader, reader->root,
+            "dataplane has no `ports`; add one such as `- {device: \"0000:3b:00.0\", addresses: [192.0.2.10/24], gateway: 192.0.2.1}`.");
+    }
+    for (uint32_t i = 0; i < config->dataplane.port_count; i++) {
+        const struct config_port *port = &config->dataplane.ports[i];
+        const struct yaml_node *node = reader_place(reader, &port->device);
+        if (!port->device) {
+            reader_error(reader, reader_place(reader, port),
+                         "this port has no `device`; add its PCI address (`dpdk-devbind.py --status` shows them) or a virtual one such as "
+                         "net_af_packet0,iface=eth1.");
+        } else if (port->device[strcspn(port->device, "; \t\r\n")]) {
+            reader_error(reader, node,
+                         "the device `%s` has a space or a semicolon; write it as DPDK does, such as net_af_packet0,iface=eth1.",
+                         port->device);
+        }
+        for (uint32_t j = 0; port->device && j < i; j++) {
+            if (config->dataplane.ports[j].device && strcmp(config->dataplane.ports[j].device, port->device) == 0) {
+                reader_error(reader, node, "the device `%s` stands twice in ports; join their addresses into one port.", port->device);
+            }
+        }
+        if (port->address_count == 0 && !reader_given(reader, &port->addresses)) {
+            reader_error(reader, reader_place(reader, port), "this port has no `addresses`; add at least one such as `[192.0.2.10/24]`.");
+        }
+        check_port_addresses(reader, config, port);
+        check_gateway(reader, port);
+    }
+}
+
+static const struct config_address *port_address(const struct config *config, const struct config_address *address) {
+    for (uint32_t i = 0; i < config->dataplane.port_count; i++) {
+        for (uint32_t j = 0; j < config->dataplane.ports[i].address_count; j++) {
+            if (address_equal(address, &config->dataplane.ports[i].addresses[j])) {
+                return &config->dataplane.ports[i].addresses[j];
+            }
+        }
+    }
+    return NULL;
+}
+
+static void check_source(struct reader *reader, const struct config *config, const struct config_pool *pool, uint32_t index) {
+    const struct config_source *source = &pool->sources[index];
+    const struct yaml_node *node = reader_place(reader, source);
+    char text[ADDRESS_TEXT_BYTES];
+    if (source->address.family) {
+        address_text(&source->address, text);
+        if (!port_address(config, &source->address)) {
+            reader_error(reader, node, "the source %s is no address of a port; add it to dataplane.ports[].addresses, or use one of those.",
+                         text);
+        }
+        for (uint32_t j = 0; j < index; j++) {
+            if (address_equal(&source->address, &pool->sources[j].address)) {
+                reader_error(reader, node, "the source %s stands twice in pool `%s`; remove one.", text, pool->name);
+            }
+        }
+        if (!config->sandbox && address_private(&source->address) && source->public_address.family == 0) {
+            reader_warn(
+                reader, node,
+                "the source %s is a private address; add the `public_address` that receivers see, so that events and checks name it.",
+                text);
+        }
+        if (!config->sandbox && address_documentation(&source->address)) {
+            reader_warn(reader, node, "the source %s is an address for documentation, which no receiver can answer; write one of your own.",
+                        text);
+        }
+    }
+    node = reader_place(reader, &source->ehlo);
+    if (source->ehlo && !host_is_fqdn(source->ehlo) && !host_is_literal(source->ehlo)) {
+        reader_error(reader, node,
+                     "the ehlo `%s` is no full host name (RFC 5321 4.1.1.1); write the name that the address's PTR record gives, such as "
+                     "mta1.example.com.",
+                     source->ehlo);
+    } else if (source->ehlo && !config->sandbox && host_is_literal(source->ehlo)) {
+        reader_warn(reader, node,
+                    "the ehlo `%s` is an address literal, which Gmail and Microsoft distrust; write the name of the address's PTR record.",
+                    source->ehlo);
+    }
+}
+
+static void check_pools(struct reader *reader, const struct config *config) {
+    if (config->pool_count == 0 && !reader_given(reader, &config->pools)) {
+        reader_error(reader, reader->root,
+                     "there are no `pools`; add one such as `main: [{address: 192.0.2.10, ehlo: mta1.example.com}]`.");
+    }
+    for (uint32_t i = 0; i < config->pool_count; i++) {
+        const struct config_pool *pool = &config->pools[i];
+        if (pool->source_count > PATH_SOURCES_MAX) {
+            reader_error(reader, reader_place(reader, pool),
+                         "the pool `%s` has %u sources, more than the %d that a path can hold; split it.", pool->name, pool->source_count,
+                         PATH_SOURCES_MAX);
+        }
+        for (uint32_t j = 0; j < pool->source_count; j++) {
+            check_source(reader, config, pool, j);
+        }
+    }
+    if (!config->default_pool && config->pool_count > 0) {
+        reader_error(reader, reader_place(reader, &config->pools),
+                     "there are %u pools and no `default_pool`; add the name of the one for jobs that name none.", config->pool_count);
+    } else if (config->default_pool && config->pool_count > 0 && !config_pool_named(config, config->default_pool)) {
+        const char *names[config->pool_count + 1];
+        for (uint32_t i = 0; i < config->pool_count; i++) {
+            names[i] = config->pools[i].name;
+        }
+        names[config->pool_count] = NULL;
+        const char *nearest = nearest_word(config->default_pool, names, sizeof *names);
+        reader_error(reader, reader_place(reader, &config->default_pool), "there is no pool `%s` for `default_pool`; write %s`%s`.",
+                     config->default_pool, nearest ? "" : "one of pools, such as ", nearest ? nearest : names[0]);
+    }
+}
+
+/* Is it PEM that says it is a private key? What is inside is the signer's to judge. */
+static bool file_is_pem_key(const char *path) {
+    char line[80] = "";
+    FILE *stream = fopen(path, "re");
+    bool found = false;
+    for (unsigned i = 0; stream && !found && i < 64 && fgets(line, sizeof line, stream); i++) {
+        found = strstr(line, "PRIVATE KEY-----") != NULL;
+    }
+    if (stream) {
+        fclose(stream);
+    }
+    return found;
+}
+
+static void check_dkim(struct reader *reader, const struct config *config) {
+    struct stat status;
+    for (uint32_t i = 0; i < config->dkim_count; i++) {
+        const struct config_dkim_key *key = &config->dkim[i];
+        for (uint32_t j = 0; j < i && key->domain && key->selector; j++) {
+            const struct config_dkim_key *other = &config->dkim[j];
+            if (other->domain && other->selector && strcasecmp(key->domain, other->domain) == 0 &&
+                strcasecmp(key->selector, other->selector) == 0) {
+                reader_error(reader, reader_place(reader, key), "the key %s of %s stands twice; give one another selector, or remove it.",
+                             key->selector, key->domain);
+            }
+        }
+        if (key->key_file) {
+            const struct yaml_node *node = reader_place(reader, &key->key_file);
+            check_secret(reader, node, "the DKIM key", key->key_file, "make one with `bypost dkim keygen`, or correct the path");
+            if (file_look(key->key_file, &status) == 0 && !file_is_pem_key(key->key_file)) {
+                reader_error(reader, node, "the DKIM key %s holds no private key in PEM; make one with `bypost dkim keygen`.",
+                             key->key_file);
+            }
+        }
+    }
+    if (!config->sandbox && config->dkim_count == 0) {
+        reader_warn(reader, reader->root,
+                    "there is no DKIM key, and Gmail, Yahoo and Microsoft refuse bulk mail without a signature; make one with `bypost dkim "
+                    "keygen`.");
+    }
+    if (config->dkim_required && config->dkim_count == 0) {
+        reader_error(reader, reader_place(reader, &config->dkim_required),
+                     "dkim.required is on and there is no key, so every message would fail; add `keys`, or switch it off.");
+    }
+}
+
+/* Limits that contradict each other. */
+static void check_limits(struct reader *reader, const struct config *config) {
+    for (uint32_t i = 0; i < config->provider_count; i++) {
+        const struct shaping_provider *provider = &config->providers[i];
+        const struct shaping_limits *limits = &provider->limits;
+        if (limits->provider_connection_limit && limits->connection_limit > limits->provider_connection_limit) {
+            reader_warn(reader, reader_place(reader, provider),
+                        "provider `%s` allows %u connections to one site but %u to all its sites together; lower connection_limit, or "
+                        "raise provider_connection_limit.",
+                        provider->name ? provider->name : "?", limits->connection_limit, limits->provider_connection_limit);
+        }
+    }
+}
+
+void check_config(struct reader *reader, const struct config *config) {
+    check_general(reader, config);
+    check_redis(reader, config);
+    check_lcores(reader, config);
+    check_ports(reader, config);
+    check_pools(reader, config);
+    check_dkim(reader, config);
+    check_limits(reader, config);
+}

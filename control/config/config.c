@@ -1,0 +1,103 @@
+/* config.c: loads bypost.yaml and shaping.yaml, and answers what other rooms ask of a configuration. */
+#include "config.h"
+#include "check.h"
+#include "faults.h"
+#include "sections.h"
+#include "shaping.h"
+
+#include <fnmatch.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <unistd.h>
+
+/* Without `shaping:` in the file: the one beside it, if there is one. */
+static void shaping_path_find(const struct reader *reader, struct config *config) {
+    const char *slash = strrchr(reader->file, '/');
+    if (config->shaping_path) {
+        return;
+    }
+    if (asprintf(&config->shaping_path, "%.*sshaping.yaml", slash ? (int)(slash - reader->file) + 1 : 0, reader->file) < 0) {
+        abort();
+    }
+    if (access(config->shaping_path, F_OK) != 0) {
+        free(config->shaping_path);
+        config->shaping_path = NULL;
+    }
+}
+
+static void shaping_load(struct reader *reader, struct config *config, struct yaml_node *tree) {
+    const char *main_file = reader->file;
+    const struct yaml_node *main_root = reader->root;
+    shaping_path_find(reader, config);
+    if (!config->shaping_path || !yaml_read(config->shaping_path, tree, reader->errors)) {
+        return;
+    }
+    reader->file = config->shaping_path;
+    reader->root = tree;
+    shaping_read(reader, tree, config);
+    reader->file = main_file;
+    reader->root = main_root;
+}
+
+struct config *config_load(const char *path, struct config_errors *errors) {
+    struct yaml_node root, shaping = {0};
+    struct config *config = calloc(1, sizeof *config);
+    *errors = (struct config_errors){0};
+    if (!config) {
+        return NULL;
+    }
+    config->path = strdup(path);
+    sections_defaults(config);
+    shaping_defaults(&config->defaults);
+    if (yaml_read(config->path, &root, errors)) {
+        struct reader reader = {.errors = errors, .file = config->path, .root = &root};
+        sections_read(&reader, &root, config);
+        sections_complete(config);
+        shaping_load(&reader, config, &shaping);
+        check_config(&reader, config);
+        reader_free(&reader);
+    }
+    shaping_merge(config);
+    yaml_free(&root);
+    yaml_free(&shaping);
+    faults_sort(errors);
+    if (faults_fatal(errors) > 0) {
+        config_free(config);
+        return NULL;
+    }
+    return config;
+}
+
+void config_free(struct config *config) {
+    if (!config) {
+        return;
+    }
+    sections_free(config);
+    shaping_free(config);
+    free(config->path);
+    free(config);
+}
+
+const struct config_pool *config_pool_named(const struct config *config, const char *name) {
+    for (uint32_t i = 0; i < config->pool_count; i++) {
+        if (config->pools[i].name && strcmp(config->pools[i].name, name) == 0) {
+            return &config->pools[i];
+        }
+    }
+    return NULL;
+}
+
+const struct config_queue *config_queue_named(const struct config *config, const char *name) {
+    for (uint32_t i = 0; i < config->queue_count; i++) {
+        if (strcmp(config->queues[i].name, name) == 0) {
+            return &config->queues[i];
+        }
+    }
+    for (uint32_t i = 0; i < config->queue_count; i++) {
+        if (fnmatch(config->queues[i].name, name, 0) == 0) {
+            return &config->queues[i]; /* the last is "*" */
+        }
+    }
+    return NULL;
+}
