@@ -27,7 +27,8 @@ PACKAGES_TEST=(
 # Packages that bring services, some of them only as dependencies. One that was there before is left as it is.
 PACKAGES_DAEMON=(redis-server valkey-server postfix unbound dpdk rdma-core ibacm)
 
-PACKAGES_NEED_MIB_ALL=3500
+PACKAGES_NAMED_MAX=12 # more are told by their number
+PACKAGES_NEED_MIB_ALL=2600
 PACKAGES_NEED_MIB_RUN=700
 PACKAGES_POLICY=/usr/sbin/policy-rc.d
 PACKAGES_POLICY_SAVED=/usr/sbin/policy-rc.d.before-bypost
@@ -193,7 +194,11 @@ packages_setup() {
     for name in "${PACKAGES_DAEMON[@]}"; do
         [[ -n ${PACKAGES_INSTALLED[$name]:-} ]] || fresh+=("$name")
     done
-    say_now "packages: installing ${#names[@]}: ${names[*]}"
+    if ((${#names[@]} <= PACKAGES_NAMED_MAX)); then
+        say_now "packages: installing ${names[*]}"
+    else
+        say_now "packages: installing ${#names[@]} (named in $SAY_LOG)"
+    fi
     packages_policy_begin
     trap packages_policy_end EXIT
     trap 'exit 130' INT

@@ -205,8 +205,8 @@ class Headers(Part):
             return single(name, "the build directory has no compile_commands.json")
         source = '#include "%s"\n' % os.path.join(self.place.root, header)
         script = 'printf %s "$0" | "$@"'
-        command = flags + ["-fsyntax-only", "-x", "c", "-"]
-        outcome = process.run(["/bin/sh", "-c", script % "%s", source + source] + command, HEADER_LIMIT_SECONDS, cwd=self.place.build)
+        command = flags + ["-fdiagnostics-color=never", "-fsyntax-only", "-x", "c", "-"]
+        outcome = process.run(["/bin/sh", "-c", script, source + source] + command, HEADER_LIMIT_SECONDS, cwd=self.place.build)
         return single(name, outcome.failure(), outcome.text, outcome.seconds)
 
 

@@ -57,9 +57,6 @@ class Tally:
     def print_end(self, left_out):
         for result, bad in self.failures:
             print("\n==== %s: %s" % (result.name, ", ".join(case.name for case in bad)))
-            for case in bad:
-                for line in case.details:
-                    print("  %s: %s" % (case.name, line))
             if result.text.strip():
                 print(result.text.rstrip())
         if self.skipped:

@@ -8,13 +8,12 @@ DIRECTIVE = re.compile(r"#\s*(SKIP|TODO)\b:?\s*(.*)$", re.I)
 
 
 class Case:
-    """One result: name, verdict ('passed', 'failed' or 'skipped'), and the lines that explain it."""
+    """One result: name, verdict ('passed', 'failed' or 'skipped'), and why it was skipped."""
 
     def __init__(self, name, verdict, why=""):
         self.name = name
         self.verdict = verdict
         self.why = why
-        self.details = []
 
 
 def parse(text):
@@ -43,8 +42,6 @@ def parse(text):
             continue
         if line.startswith("Bail out!"):
             faults.append(line.strip())
-        elif line.startswith("#") and cases and cases[-1].verdict == "failed":
-            cases[-1].details.append(line)
     planned = sum(plans) if plans else None
     seen = sum(1 for case in cases if not (case.verdict == "skipped" and case.name == "all"))
     if planned is not None and seen != planned:
