@@ -1,0 +1,146 @@
+/* dispatch.c: makes the shard's dispatch and gives each lane that needs it a turn. */
+#include "control/dispatch/dispatch.h"
+
+#include "control/dispatch/state.h"
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { TURNS_A_CALL = 256 };
+
+uint64_t dispatch_now_us(void) {
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (uint64_t)time.tv_sec * 1000000 + (uint64_t)time.tv_nsec / 1000;
+}
+
+/* Every lane of which something changed: its cells, then its deliveries. */
+static void on_attention(evutil_socket_t descriptor, short what, void *argument) {
+    struct dispatch *dispatch = argument;
+    for (uint32_t turn = 0; turn < TURNS_A_CALL && dispatch->attention_first != NULL; turn++) {
+        struct lane_path *path = dispatch->attention_first;
+        dispatch->attention_first = path->next;
+        if (dispatch->attention_first == NULL)
+            dispatch->attention_last = NULL;
+        path->attention = false;
+        if (path->state != LANE_PATH_LIVE || path->lane == NULL)
+            continue;
+        orders_pump(dispatch, path);
+        if (path->state == LANE_PATH_LIVE && path->lane != NULL)
+            paths_update(dispatch, path);
+    }
+    orders_ring(dispatch);
+    if (dispatch->attention_first != NULL && !dispatch->press_full)
+        event_active(dispatch->attention_event, EV_TIMEOUT, 0);
+}
+
+static void on_press(evutil_socket_t descriptor, short what, void *argument) {
+    struct dispatch *dispatch = argument;
+    uint64_t count;
+    ssize_t got = read(descriptor, &count, sizeof(count));
+    (void)got;
+    orders_collect(dispatch);
+    if (dispatch->attention_first != NULL)
+        event_active(dispatch->attention_event, EV_TIMEOUT, 0);
+}
+
+struct dispatch *dispatch_create(const struct dispatch_config *config, char *error, size_t error_bytes) {
+    struct dispatch *dispatch = calloc(1, sizeof(*dispatch));
+    if (dispatch == NULL) {
+        snprintf(error, error_bytes, "out of memory.");
+        return NULL;
+    }
+    dispatch->config = *config;
+    dispatch->journal = config->journal;
+    dispatch->shard = config->shard;
+    dispatch->workers = config->journal->geometry.workers;
+    dispatch->slot_count = config->journal->geometry.slots / config->journal->geometry.shards;
+    dispatch->first_slot = config->shard * dispatch->slot_count;
+    dispatch->path_count = config->journal->geometry.paths / config->journal->geometry.shards;
+    dispatch->first_path = config->shard * dispatch->path_count;
+    int code = link_create(dispatch, error, error_bytes);
+    if (code == 0 && (paths_create(dispatch) != 0 || orders_create(dispatch) != 0)) {
+        snprintf(error, error_bytes, "out of memory for %u slots and %u paths.", dispatch->slot_count, dispatch->path_count);
+        code = -ENOMEM;
+    }
+    if (code == 0) {
+        dispatch->attention_event = event_new(config->base, -1, 0, on_attention, dispatch);
+        dispatch->press_event =
+            event_new(config->base, press_descriptor(config->press, config->shard), EV_READ | EV_PERSIST, on_press, dispatch);
+        if (dispatch->attention_event == NULL || dispatch->press_event == NULL || event_add(dispatch->press_event, NULL) != 0) {
+            snprintf(error, error_bytes, "out of memory for events.");
+            code = -ENOMEM;
+        }
+    }
+    if (code != 0) {
+        dispatch_destroy(dispatch);
+        return NULL;
+    }
+    return dispatch;
+}
+
+void dispatch_destroy(struct dispatch *dispatch) {
+    if (dispatch == NULL)
+        return;
+    link_destroy(dispatch);
+    if (dispatch->attention_event != NULL)
+        event_free(dispatch->attention_event);
+    if (dispatch->press_event != NULL)
+        event_free(dispatch->press_event);
+    paths_destroy(dispatch);
+    orders_destroy(dispatch);
+    free(dispatch);
+}
+
+void dispatch_start(struct dispatch *dispatch) {
+    link_start(dispatch);
+}
+
+void dispatch_lane_changed(struct dispatch *dispatch, struct lane *lane) {
+    if (!dispatch->up)
+        return; /* when the dataplane comes, every lane is looked at */
+    struct lane_path *path = paths_of_lane(dispatch, lane);
+    if (path != NULL)
+        paths_attention(dispatch, path);
+}
+
+void dispatch_lane_gone(struct dispatch *dispatch, struct lane *lane) {
+    if (lane->path != NULL)
+        paths_retire(dispatch, lane->path);
+    orders_ring(dispatch);
+}
+
+void dispatch_drain(struct dispatch *dispatch) {
+    dispatch->draining = true;
+    for (uint32_t i = 0; i < dispatch->slot_count; i++) {
+        struct slot *slot = &dispatch->journal->slots[dispatch->first_slot + i];
+        struct flight *flight = &dispatch->flights[i];
+        uint64_t word = slot_load(slot);
+        if (!flight->used || flight->ended || flight->delivery == NULL || !slot_withdraw(slot, slot_word_generation(word)))
+            continue;
+        struct delivery *delivery = flight->delivery;
+        dispatch->queued--;
+        dispatch->counters.withdrawn++;
+        orders_uncount(dispatch, flight->path, flight->path_generation, flight->worker);
+        outcomes_release(dispatch, dispatch->first_slot + i);
+        shape_give_back(dispatch->config.shape, delivery, dispatch_now_us());
+    }
+    orders_backlog(dispatch);
+}
+
+uint32_t dispatch_in_progress(const struct dispatch *dispatch) {
+    return dispatch->in_press + dispatch->backlogged + dispatch->queued;
+}
+const struct dispatch_counters *dispatch_counters(const struct dispatch *dispatch) {
+    return &dispatch->counters;
+}
+bool dispatch_dataplane_up(const struct dispatch *dispatch) {
+    return dispatch->up;
+}
+
+uint32_t dispatch_slots_used(const struct dispatch *dispatch) {
+    return dispatch->slot_count - dispatch->free_slot_count;
+}

@@ -1,0 +1,75 @@
+/* dispatch.h: turns a worker's credit into orders: takes deliveries from shape, has them rendered and signed, writes arena and slots, and
+ * brings their outcomes back. One struct dispatch for each shard; it owns that shard's share of the slots, paths and arena. */
+#ifndef CONTROL_DISPATCH_DISPATCH_H
+#define CONTROL_DISPATCH_DISPATCH_H
+
+#include "control/config/config.h"
+#include "control/delivery.h"
+#include "control/outcome.h"
+#include "control/shape/shape.h"
+#include "control/sign/sign.h"
+#include <bypost/journal.h>
+#include <event2/event.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+/* The end of one recipient's attempt. */
+struct dispatch_end {
+    struct delivery *delivery; /* the callee's afterwards; NULL for a slot that an earlier control dispatched */
+    struct lane *lane;         /* valid during the call; NULL likewise */
+    struct settle_cookie cookie;
+    struct outcome outcome;
+    uint32_t source; /* index in the lane's pool */
+    uint32_t slot;   /* SLOT_NONE when there was none (a message that cannot be rendered) */
+    uint32_t slot_generation;
+};
+
+struct dispatch_config {
+    struct event_base *base;
+    const struct config *config;
+    struct journal *journal; /* open in the role of control */
+    uint32_t shard;
+    struct shape *shape;
+    struct press *press;
+    /* An attempt ended; settle it and call dispatch_committed when Redis has it. Outcomes that cost no attempt do not come here: shape gets
+     * the delivery back. */
+    void (*ended)(void *context, const struct dispatch_end *end);
+    /* A path event, already given to shape. For logs and counters. */
+    void (*path_event)(void *context, const struct path_event *event, const char *site);
+    /* The dataplane came or went. */
+    void (*dataplane)(void *context, bool up);
+    /* The slots that earlier processes left have all been looked at: fetch may start. Called once. */
+    void (*harvested)(void *context);
+    void *context;
+};
+
+struct dispatch;
+/* NULL with a sentence in error. */
+struct dispatch *dispatch_create(const struct dispatch_config *config, char *error, size_t error_bytes);
+void dispatch_destroy(struct dispatch *dispatch);
+/* Connects to the dataplane and keeps connected. As soon as it is known which dataplane lives, the slots that earlier processes left are
+ * scanned (DESIGN.md section 6): what can be settled is given to `ended`, what is in flight in a living dataplane is remembered for
+ * dispatch_in_flight, the rest is freed. */
+void dispatch_start(struct dispatch *dispatch);
+/* Is this recipient of this stream entry in a slot that an earlier control filled? */
+bool dispatch_in_flight(const struct dispatch *dispatch, const char *stream, struct entry_id entry, uint32_t index);
+/* Redis has this outcome: the slot is free again. */
+void dispatch_committed(struct dispatch *dispatch, uint32_t slot, uint32_t slot_generation);
+/* shape's callbacks. */
+void dispatch_lane_changed(struct dispatch *dispatch, struct lane *lane);
+void dispatch_lane_gone(struct dispatch *dispatch, struct lane *lane);
+/* Drain: takes nothing more from shape and withdraws what no worker has claimed. */
+void dispatch_drain(struct dispatch *dispatch);
+/* Orders that are being rendered, or lie in slots without an outcome. */
+uint32_t dispatch_in_progress(const struct dispatch *dispatch);
+
+struct dispatch_counters {
+    uint64_t orders, outcomes, returned, withdrawn, render_errors, harvested_settled, harvested_lost, harvested_uncertain,
+        harvested_returned, path_events, paths_published, paths_exhausted, slots_exhausted, arena_exhausted, wild_values, unsigned_messages,
+        signatures;
+};
+const struct dispatch_counters *dispatch_counters(const struct dispatch *dispatch);
+uint32_t dispatch_slots_used(const struct dispatch *dispatch);
+bool dispatch_dataplane_up(const struct dispatch *dispatch);
+
+#endif

@@ -1,0 +1,309 @@
+/* paths.c: publishes lanes as path records, keeps their cells, retires them. */
+#include "control/dispatch/state.h"
+
+#include "control/observe/log.h"
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void on_wake(evutil_socket_t descriptor, short what, void *argument) {
+    struct lane_path *path = argument;
+    paths_attention(path->dispatch, path);
+}
+
+int paths_create(struct dispatch *dispatch) {
+    dispatch->paths = calloc(dispatch->path_count, sizeof(struct lane_path));
+    if (dispatch->paths == NULL)
+        return -ENOMEM;
+    for (uint32_t i = 0; i < dispatch->path_count; i++) {
+        struct lane_path *path = &dispatch->paths[i];
+        path->dispatch = dispatch;
+        path->outstanding = calloc(dispatch->workers, sizeof(uint32_t));
+        path->wake = evtimer_new(dispatch->config.base, on_wake, path);
+        if (path->outstanding == NULL || path->wake == NULL)
+            return -ENOMEM;
+    }
+    return 0;
+}
+
+void paths_destroy(struct dispatch *dispatch) {
+    for (uint32_t i = 0; dispatch->paths != NULL && i < dispatch->path_count; i++) {
+        if (dispatch->paths[i].wake != NULL)
+            event_free(dispatch->paths[i].wake);
+        free(dispatch->paths[i].outstanding);
+    }
+    free(dispatch->paths);
+}
+
+uint32_t paths_index(const struct dispatch *dispatch, const struct lane_path *path) {
+    return dispatch->first_path + (uint32_t)(path - dispatch->paths);
+}
+
+struct lane_path *paths_same(struct dispatch *dispatch, uint32_t index, uint32_t generation) {
+    if (index < dispatch->first_path || index - dispatch->first_path >= dispatch->path_count)
+        return NULL;
+    struct lane_path *path = &dispatch->paths[index - dispatch->first_path];
+    return path->state != LANE_PATH_FREE && path->generation == generation ? path : NULL;
+}
+
+void paths_attention(struct dispatch *dispatch, struct lane_path *path) {
+    if (path->attention)
+        return;
+    path->attention = true;
+    path->next = NULL;
+    if (dispatch->attention_last != NULL)
+        dispatch->attention_last->next = path;
+    else
+        dispatch->attention_first = path;
+    dispatch->attention_last = path;
+    event_active(dispatch->attention_event, EV_TIMEOUT, 0);
+}
+
+/* Appends a string to the record's strings; its offset, or 0 (the empty string) when it does not fit. */
+static uint16_t add_string(struct path *record, size_t *used, const char *text) {
+    size_t length = strlen(text);
+    if (length == 0 || length > PATH_TEXT_MAX || *used + length + 1 > PATH_STRINGS_BYTES)
+        return 0;
+    memcpy(record->strings + *used, text, length + 1);
+    uint16_t offset = (uint16_t)*used;
+    *used += length + 1;
+    return offset;
+}
+
+static void fill_timeouts(struct path_timeouts *timeouts, const struct shaping_limits *limits) {
+    *timeouts = (struct path_timeouts){
+        .connect = limits->connect_timeout_ms,
+        .banner = limits->banner_timeout_ms,
+        .ehlo = limits->ehlo_timeout_ms,
+        .mail = limits->mail_from_timeout_ms,
+        .rcpt = limits->rcpt_to_timeout_ms,
+        .data = limits->data_timeout_ms,
+        .block = limits->data_block_timeout_ms,
+        .final = limits->data_dot_timeout_ms,
+        .rset = limits->rset_timeout_ms,
+        .quit = limits->quit_timeout_ms,
+        .idle = limits->idle_timeout_ms,
+    };
+}
+
+/* Everything but the word. */
+static void fill_record(struct path *record, const struct lane *lane) {
+    const struct site *site = lane->site;
+    const struct shaping_limits *limits = site->limits;
+    size_t used = 1;
+    memset((uint8_t *)record + sizeof(record->word), 0, sizeof(*record) - sizeof(record->word));
+    record->site = add_string(record, &used, site->name);
+    record->max_deliveries_per_connection = limits->max_deliveries_per_connection;
+    record->max_recipients_per_transaction = 1;
+    record->pipelined_transactions = limits->pipelined_transactions > 0 ? limits->pipelined_transactions : 1;
+    record->tls = PATH_TLS_NONE;
+    fill_timeouts(&record->timeouts, limits);
+    for (uint32_t i = 0; i < lane->pool->source_count && record->source_count < PATH_SOURCES_MAX; i++) {
+        const struct config_source *source = &lane->pool->sources[i];
+        struct path_source *target = &record->sources[record->source_count++];
+        memcpy(target->address, source->address.bytes, sizeof(target->address));
+        target->family = source->address.family;
+        target->ehlo = add_string(record, &used, source->ehlo);
+    }
+    for (uint32_t i = 0; i < site->endpoint_count && record->endpoint_count < PATH_ENDPOINTS_MAX; i++) {
+        const struct site_endpoint *endpoint = &site->endpoints[i];
+        struct path_endpoint *target = &record->endpoints[record->endpoint_count++];
+        memcpy(target->address, endpoint->address.bytes, sizeof(target->address));
+        target->family = endpoint->address.family;
+        target->port = endpoint->address.port;
+        target->preference = endpoint->preference;
+        target->name = add_string(record, &used, endpoint->name);
+    }
+}
+
+/* Tells a worker to look at a path; at most one such entry for each (path, worker) is under way. */
+static void hint(struct dispatch *dispatch, uint32_t index, uint32_t generation, uint32_t worker) {
+    struct path_cell *cell = journal_cell(dispatch->journal, index, worker);
+    if (atomic_exchange_explicit(&cell->order.hinted, 1, memory_order_acq_rel) != 0)
+        return;
+    if (ring_push(dispatch->journal, journal_order_ring(dispatch->journal, worker, dispatch->shard),
+                  ring_entry(RING_PATH, index, generation)))
+        dispatch->ring_wanted |= 1ull << worker;
+    else
+        atomic_store_explicit(&cell->order.hinted, 0, memory_order_release);
+}
+
+void paths_update(struct dispatch *dispatch, struct lane_path *path) {
+    const struct lane *lane = path->lane;
+    uint32_t index = paths_index(dispatch, path);
+    struct path_rests *rests = &dispatch->journal->rests[index];
+    bool rested = false;
+    for (uint32_t i = 0; i < PATH_ENDPOINTS_MAX; i++)
+        if (atomic_load_explicit(&rests->endpoint_us[i], memory_order_relaxed) != lane->endpoint_rest_until_us[i]) {
+            atomic_store_explicit(&rests->endpoint_us[i], lane->endpoint_rest_until_us[i], memory_order_relaxed);
+            rested = true;
+        }
+    for (uint32_t i = 0; i < PATH_SOURCES_MAX; i++)
+        if (atomic_load_explicit(&rests->source_us[i], memory_order_relaxed) != lane->source_rest_until_us[i]) {
+            atomic_store_explicit(&rests->source_us[i], lane->source_rest_until_us[i], memory_order_relaxed);
+            rested = true;
+        }
+    for (uint32_t worker = 0; worker < dispatch->workers; worker++) {
+        struct path_order_cell *cell = &journal_cell(dispatch->journal, index, worker)->order;
+        bool changed = rested;
+        /* What is being rendered still needs a session. */
+        uint32_t demand = dispatch->draining ? 0 : lane->waiting + path->outstanding[worker];
+        uint32_t before = atomic_exchange_explicit(&cell->demand, demand, memory_order_relaxed);
+        /* More demand than sessions can use is no news. */
+        changed |= before != demand && (before < lane->sessions_allowed[worker] || demand < lane->sessions_allowed[worker]);
+        changed |= atomic_exchange_explicit(&cell->sessions_allowed, lane->sessions_allowed[worker], memory_order_relaxed) !=
+                   lane->sessions_allowed[worker];
+        changed |= atomic_exchange_explicit(&cell->connect_interval_us, lane->connect_interval_us[worker], memory_order_relaxed) !=
+                   lane->connect_interval_us[worker];
+        if (changed)
+            hint(dispatch, index, path->generation, worker);
+    }
+}
+
+static struct lane_path *find_free(struct dispatch *dispatch) {
+    for (uint32_t i = 0; i < dispatch->path_count; i++) {
+        uint32_t at = (dispatch->free_path_hint + i) % dispatch->path_count;
+        if (dispatch->paths[at].state == LANE_PATH_FREE) {
+            dispatch->free_path_hint = at + 1;
+            return &dispatch->paths[at];
+        }
+    }
+    return NULL;
+}
+
+static struct lane_path *publish(struct dispatch *dispatch, struct lane *lane) {
+    struct lane_path *path = find_free(dispatch);
+    if (path == NULL) {
+        dispatch->counters.paths_exhausted++;
+        dispatch->lanes_starved = true;
+        return NULL;
+    }
+    uint32_t index = paths_index(dispatch, path);
+    struct path *record = &dispatch->journal->paths[index];
+    uint32_t generation = path_word_generation(atomic_load_explicit(&record->word, memory_order_relaxed)) + 1;
+    fill_record(record, lane);
+    memset(&dispatch->journal->rests[index], 0, sizeof(struct path_rests));
+    for (uint32_t worker = 0; worker < dispatch->workers; worker++) {
+        struct path_cell *cell = journal_cell(dispatch->journal, index, worker);
+        atomic_store_explicit(&cell->order.demand, 0, memory_order_relaxed);
+        atomic_store_explicit(&cell->order.sessions_allowed, 0, memory_order_relaxed);
+        atomic_store_explicit(&cell->worker.ready_capacity, 0, memory_order_relaxed);
+        path->outstanding[worker] = 0;
+    }
+    atomic_store_explicit(&record->word, path_word(generation, PATH_LIVE), memory_order_release);
+    path->state = LANE_PATH_LIVE;
+    path->generation = generation;
+    path->site_generation = lane->site->generation;
+    path->lane = lane;
+    lane->path = path;
+    dispatch->counters.paths_published++;
+    for (uint32_t worker = 0; worker < dispatch->workers; worker++)
+        hint(dispatch, index, generation, worker);
+    return path;
+}
+
+void paths_retire(struct dispatch *dispatch, struct lane_path *path) {
+    uint32_t index = paths_index(dispatch, path);
+    if (path->lane != NULL)
+        path->lane->path = NULL;
+    path->lane = NULL;
+    path->state = LANE_PATH_RETIRING;
+    evtimer_del(path->wake);
+    for (uint32_t worker = 0; worker < dispatch->workers; worker++) {
+        struct path_order_cell *cell = &journal_cell(dispatch->journal, index, worker)->order;
+        atomic_store_explicit(&cell->demand, 0, memory_order_relaxed);
+        atomic_store_explicit(&cell->sessions_allowed, 0, memory_order_relaxed);
+    }
+    atomic_store_explicit(&dispatch->journal->paths[index].word, path_word(path->generation, PATH_RETIRED), memory_order_release);
+    for (uint32_t worker = 0; worker < dispatch->workers; worker++)
+        hint(dispatch, index, path->generation, worker);
+}
+
+struct lane_path *paths_of_lane(struct dispatch *dispatch, struct lane *lane) {
+    struct lane_path *path = lane->path;
+    if (path != NULL && path->site_generation == lane->site->generation)
+        return path;
+    if (!dispatch->up || (path == NULL && lane->waiting == 0))
+        return path;
+    if (path != NULL)
+        paths_retire(dispatch, path);
+    return publish(dispatch, lane);
+}
+
+static bool acknowledged(const struct dispatch *dispatch, const struct lane_path *path) {
+    for (uint32_t worker = 0; worker < dispatch->workers; worker++)
+        if (atomic_load_explicit(&journal_cell(dispatch->journal, paths_index(dispatch, path), worker)->worker.acknowledged_generation,
+                                 memory_order_acquire) != path->generation)
+            return false;
+    return true;
+}
+
+static void make_free(struct dispatch *dispatch, struct lane_path *path) {
+    evtimer_del(path->wake);
+    path->state = LANE_PATH_FREE;
+    path->lane = NULL;
+    struct path *record = &dispatch->journal->paths[paths_index(dispatch, path)];
+    atomic_store_explicit(&record->word, path_word(path->generation, PATH_FREE), memory_order_release);
+}
+
+static void give_lane_a_path(void *context, struct lane *lane) {
+    if (lane->path == NULL && lane->waiting > 0)
+        dispatch_lane_changed(context, lane);
+}
+
+struct lane_path *paths_credit(struct dispatch *dispatch, uint32_t index, uint32_t worker) {
+    if (index < dispatch->first_path || index - dispatch->first_path >= dispatch->path_count) {
+        dispatch->counters.wild_values++;
+        return NULL;
+    }
+    struct lane_path *path = &dispatch->paths[index - dispatch->first_path];
+    struct path_worker_cell *cell = &journal_cell(dispatch->journal, index, worker)->worker;
+    atomic_store_explicit(&cell->hinted, 0, memory_order_release);
+    atomic_thread_fence(memory_order_seq_cst);
+    if (path->state == LANE_PATH_RETIRING && acknowledged(dispatch, path)) {
+        make_free(dispatch, path);
+        if (dispatch->lanes_starved) {
+            dispatch->lanes_starved = false;
+            shape_lanes(dispatch->config.shape, give_lane_a_path, dispatch);
+        }
+        return NULL;
+    }
+    if (path->state != LANE_PATH_LIVE)
+        return NULL;
+    shape_sessions(dispatch->config.shape, path->lane, worker, atomic_load_explicit(&cell->sessions_open, memory_order_acquire),
+                   atomic_load_explicit(&cell->sessions_ready, memory_order_relaxed),
+                   atomic_load_explicit(&cell->sessions_opened_total, memory_order_relaxed), dispatch_now_us());
+    return path->state == LANE_PATH_LIVE ? path : NULL;
+}
+
+void paths_forget(struct dispatch *dispatch) {
+    dispatch->attention_first = dispatch->attention_last = NULL;
+    for (uint32_t i = 0; i < dispatch->path_count; i++) {
+        struct lane_path *path = &dispatch->paths[i];
+        path->attention = false;
+        if (path->lane != NULL)
+            path->lane->path = NULL;
+        path->generation = path_word_generation(atomic_load(&dispatch->journal->paths[dispatch->first_path + i].word));
+        make_free(dispatch, path);
+        for (uint32_t worker = 0; worker < dispatch->workers; worker++)
+            memset(journal_cell(dispatch->journal, dispatch->first_path + i, worker), 0, sizeof(struct path_cell));
+    }
+}
+
+void paths_retire_inherited(struct dispatch *dispatch) {
+    for (uint32_t i = 0; i < dispatch->path_count; i++) {
+        struct lane_path *path = &dispatch->paths[i];
+        uint64_t word = atomic_load(&dispatch->journal->paths[dispatch->first_path + i].word);
+        path->generation = path_word_generation(word);
+        for (uint32_t worker = 0; worker < dispatch->workers; worker++) {
+            struct path_cell *cell = journal_cell(dispatch->journal, dispatch->first_path + i, worker);
+            atomic_store(&cell->order.hinted, 0); /* the hint may never have been pushed */
+            atomic_store(&cell->worker.hinted, 0);
+        }
+        if (path_word_state(word) == PATH_FREE)
+            continue;
+        paths_retire(dispatch, path);
+        if (acknowledged(dispatch, path)) /* its RING_CREDIT went to the control before */
+            make_free(dispatch, path);
+    }
+}

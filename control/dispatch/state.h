@@ -1,0 +1,121 @@
+/* state.h: the inside of dispatch, shared by its files. */
+#ifndef CONTROL_DISPATCH_STATE_H
+#define CONTROL_DISPATCH_STATE_H
+
+#include "control/dispatch/arena.h"
+#include "control/dispatch/dispatch.h"
+
+/* A slot as this control knows it. */
+struct flight {
+    struct delivery *delivery; /* NULL: dispatched by an earlier control, or none */
+    struct lane *lane;
+    uint32_t path, path_generation;
+    uint16_t worker;
+    bool used;      /* not on the free list */
+    bool ended;     /* its outcome was handed on: only the commit is missing */
+    bool inherited; /* in flight since an earlier control */
+    uint64_t extent;
+    uint32_t extent_bytes; /* 0: no arena memory */
+};
+
+enum lane_path_state { LANE_PATH_FREE, LANE_PATH_LIVE, LANE_PATH_RETIRING };
+
+/* Control's side of one path record. */
+struct lane_path {
+    enum lane_path_state state;
+    bool attention; /* in the list */
+    uint32_t generation, site_generation;
+    struct lane *lane; /* NULL when retiring */
+    struct lane_path *next;
+    struct event *wake; /* when shape wants to be asked again */
+    struct dispatch *dispatch;
+    uint32_t *outstanding; /* [workers]: orders without an outcome, rendered ones included */
+};
+
+/* A delivery on its way through the press. */
+struct press_order {
+    struct press_task task;
+    struct delivery *delivery;
+    struct lane *lane;
+    uint32_t path, path_generation;
+    uint16_t worker;
+    struct press_order *next;
+};
+
+struct dispatch {
+    struct dispatch_config config;
+    struct journal *journal;
+    uint32_t workers, shard;
+    uint32_t first_slot, slot_count, first_path, path_count;
+    struct flight *flights; /* [slot_count] */
+    uint32_t *free_slots;   /* a stack */
+    uint32_t free_slot_count;
+    struct lane_path *paths; /* [path_count] */
+    uint32_t free_path_hint;
+    struct lane_path *attention_first, *attention_last;
+    struct event *attention_event, *press_event, *doorbell_event, *link_event, *link_timer;
+    struct press_order *free_orders, *backlog_first, *backlog_last;
+    uint32_t in_press, backlogged, queued; /* queued: in slots without an outcome, ours */
+    bool draining, harvested, press_full, lanes_starved;
+    /* The dataplane. */
+    bool up;
+    int link, arena_fd;
+    uint32_t dataplane_generation;
+    uint8_t *mapping, *arena;
+    size_t mapping_bytes;
+    uint64_t arena_bytes, page_bytes;
+    bool pieces_in_page;
+    struct arena_map map;
+    uint64_t arena_offset;
+    int worker_doorbells[JOURNAL_WORKERS_MAX];
+    int shard_doorbells[JOURNAL_SHARDS_MAX];
+    uint64_t ring_wanted; /* bit a worker: has new entries */
+    char socket_path[108];
+    struct dispatch_counters counters;
+};
+
+uint64_t dispatch_now_us(void);
+
+/* paths.c */
+int paths_create(struct dispatch *dispatch);
+void paths_destroy(struct dispatch *dispatch);
+/* The lane's live path, published if need be; NULL when there is none to be had now. */
+struct lane_path *paths_of_lane(struct dispatch *dispatch, struct lane *lane);
+void paths_retire(struct dispatch *dispatch, struct lane_path *path);
+/* Writes what changed of the lane to its cells and hints the workers. */
+void paths_update(struct dispatch *dispatch, struct lane_path *path);
+/* A worker's RING_CREDIT: reads its cell; a retiring path that all have acknowledged becomes free. NULL when it is not live. */
+struct lane_path *paths_credit(struct dispatch *dispatch, uint32_t index, uint32_t worker);
+/* The dataplane is gone, or an earlier control's paths are found: forgets all (dead) or retires all (alive). */
+void paths_forget(struct dispatch *dispatch);
+void paths_retire_inherited(struct dispatch *dispatch);
+uint32_t paths_index(const struct dispatch *dispatch, const struct lane_path *path);
+/* The path of an order if it is still the same one. */
+struct lane_path *paths_same(struct dispatch *dispatch, uint32_t index, uint32_t generation);
+void paths_attention(struct dispatch *dispatch, struct lane_path *path);
+
+/* orders.c */
+int orders_create(struct dispatch *dispatch);
+void orders_destroy(struct dispatch *dispatch);
+void orders_pump(struct dispatch *dispatch, struct lane_path *path);
+void orders_collect(struct dispatch *dispatch);
+void orders_backlog(struct dispatch *dispatch);
+/* The order is over without reaching a slot's end: outstanding goes down. */
+void orders_uncount(struct dispatch *dispatch, uint32_t path, uint32_t generation, uint16_t worker);
+void orders_cookie(const struct dispatch *dispatch, const struct delivery *delivery, struct settle_cookie *cookie);
+void orders_ring(struct dispatch *dispatch);
+/* What a dead dataplane left before a slot: nothing; rendered orders go back to shape. */
+void orders_give_back_all(struct dispatch *dispatch);
+
+/* outcomes.c */
+void outcomes_read(struct dispatch *dispatch);
+void outcomes_release(struct dispatch *dispatch, uint32_t slot);
+/* Looks at every slot: `living` is the generation of the dataplane that lives, 0 for none. */
+void outcomes_harvest(struct dispatch *dispatch, uint32_t living);
+
+/* link.c */
+int link_create(struct dispatch *dispatch, char *error, size_t error_bytes);
+void link_destroy(struct dispatch *dispatch);
+void link_start(struct dispatch *dispatch);
+
+#endif
