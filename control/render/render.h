@@ -11,9 +11,9 @@
 struct message {
     uint8_t *bytes; /* the signature, when there is one, is put before `header_start` by sign: see `headroom` */
     size_t capacity;
-    size_t start;         /* the message begins here: bytes[0..start) is headroom for header fields prepended by sign */
-    size_t length;        /* from start */
-    size_t header_length; /* with the empty line behind the header */
+    size_t start;          /* the message begins here: bytes[0..start) is headroom for header fields prepended by sign */
+    size_t length;         /* from start */
+    size_t header_length;  /* with the empty line behind the header */
     bool has_leading_dots; /* some line begins with "." */
     bool body_8bit;
     bool needs_smtputf8;
@@ -31,9 +31,9 @@ struct identity; /* the key of Message-IDs and VERP tokens */
 struct identity *identity_load(const char *path);
 void identity_free(struct identity *identity);
 
-/* Renders for one recipient. `date_s`: the Date field (fixed at the first render and kept). Message-ID is a keyed hash of the job and the recipient's index
- * under the sender's domain (the index only counts for RECIPIENT_PRIVATE: to/cc/bcc recipients share one message), so that a repeat is the same
- * message. 0; or -EINVAL (this recipient's error) or -E2BIG (over max_bytes) with a sentence in error. */
+/* Renders for one recipient. `date_s`: the Date field (fixed at the first render and kept). Message-ID is a keyed hash of the job and the
+ * recipient's index under the sender's domain (the index only counts for RECIPIENT_PRIVATE: to/cc/bcc recipients share one message), so
+ * that a repeat is the same message. 0; or -EINVAL (this recipient's error) or -E2BIG (over max_bytes) with a sentence in error. */
 int render_message(const struct job *job, uint32_t index, uint64_t date_s, const struct identity *identity, size_t max_bytes,
                    struct message *message, char *error, size_t error_bytes);
 

@@ -16,11 +16,13 @@ void dkim_keys_free(struct dkim_keys *keys);
 struct dkim_signer; /* one for each thread: random number generator, scratch */
 struct dkim_signer *dkim_signer_create(const struct dkim_keys *keys);
 void dkim_signer_free(struct dkim_signer *signer);
-/* Prepends DKIM-Signature fields (rsa-sha256, relaxed/relaxed) to a message: the key is chosen by message->from_domain. Returns the number of
- * signatures made (0: no key for that domain), or -errno. `time_s` is t=. Each signature is verified with the public key before it leaves. */
+/* Prepends DKIM-Signature fields (rsa-sha256, relaxed/relaxed) to a message: the key is chosen by message->from_domain. Returns the number
+ * of signatures made (0: no key for that domain), or -errno. `time_s` is t=. Each signature is verified with the public key before it
+ * leaves. */
 int dkim_sign(struct dkim_signer *signer, struct message *message, uint64_t time_s);
 
-/* A new key: writes the private key (PEM, PKCS#8, mode 0600, never over an existing file) and gives the DNS record's text ("v=DKIM1; k=rsa; p=...") to free. */
+/* A new key: writes the private key (PEM, PKCS#8, mode 0600, never over an existing file) and gives the DNS record's text ("v=DKIM1; k=rsa;
+ * p=...") to free. */
 int dkim_keygen(const char *key_path, uint32_t bits, char **record, char *error, size_t error_bytes);
 
 /* The pool. A task is rendered and signed by some thread; `done` is then called on the shard's own thread from press_collect. */

@@ -1,0 +1,135 @@
+/* identity.c: the key of Message-IDs, read from a file, and SipHash-2-4-128 under it. */
+#include <wolfssl/options.h>
+#include <wolfssl/wolfcrypt/sha256.h>
+
+#include "identity.h"
+#include "render.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { IDENTITY_FILE_MIN = 32, IDENTITY_FILE_MAX = 4096, SIPHASH_KEY_BYTES = 16 };
+
+struct identity {
+    uint8_t message_key[SIPHASH_KEY_BYTES];
+};
+
+static uint64_t rotate(uint64_t word, int bits) {
+    return word << bits | word >> (64 - bits);
+}
+
+static void sip_round(uint64_t *v) {
+    v[0] += v[1], v[1] = rotate(v[1], 13) ^ v[0], v[0] = rotate(v[0], 32);
+    v[2] += v[3], v[3] = rotate(v[3], 16) ^ v[2];
+    v[0] += v[3], v[3] = rotate(v[3], 21) ^ v[0];
+    v[2] += v[1], v[1] = rotate(v[1], 17) ^ v[2], v[2] = rotate(v[2], 32);
+}
+
+static uint64_t word_at(const uint8_t *bytes) {
+    uint64_t word;
+    memcpy(&word, bytes, sizeof(word));
+    return word; /* little endian, as are all machines that run DPDK here */
+}
+
+void siphash_128(const uint8_t *key, const uint8_t *data, size_t length, uint8_t *out) {
+    uint64_t k0 = word_at(key), k1 = word_at(key + 8);
+    uint64_t v[4] = {0x736f6d6570736575 ^ k0, 0x646f72616e646f6d ^ k1 ^ 0xee, 0x6c7967656e657261 ^ k0, 0x7465646279746573 ^ k1};
+    uint8_t tail[8] = {0};
+    size_t whole = length & ~(size_t)7;
+    if (length > whole)
+        memcpy(tail, data + whole, length - whole);
+    tail[7] = (uint8_t)length;
+    for (size_t at = 0; at <= whole; at += 8) {
+        uint64_t word = word_at(at < whole ? data + at : tail);
+        v[3] ^= word;
+        sip_round(v), sip_round(v);
+        v[0] ^= word;
+    }
+    for (int half = 0; half < 2; half++) {
+        v[half == 0 ? 2 : 1] ^= half == 0 ? 0xee : 0xdd;
+        for (int i = 0; i < 4; i++)
+            sip_round(v);
+        uint64_t word = v[0] ^ v[1] ^ v[2] ^ v[3];
+        memcpy(out + 8 * half, &word, sizeof(word));
+    }
+}
+
+struct identity *identity_load(const char *path) {
+    uint8_t bytes[IDENTITY_FILE_MAX], digest[WC_SHA256_DIGEST_SIZE];
+    size_t length = 0;
+    int fd = open(path, O_RDONLY | O_CLOEXEC), failure = 0;
+    if (fd < 0)
+        return NULL;
+    while (length < sizeof(bytes) && failure == 0) {
+        ssize_t got = read(fd, bytes + length, sizeof(bytes) - length);
+        if (got == 0)
+            break;
+        if (got > 0)
+            length += (size_t)got;
+        else if (errno != EINTR)
+            failure = errno;
+    }
+    close(fd);
+    if (failure == 0 && length < IDENTITY_FILE_MIN)
+        failure = EINVAL;
+    struct identity *identity = failure == 0 ? calloc(1, sizeof(*identity)) : NULL;
+    if (identity != NULL) {
+        wc_Sha256 sha;
+        if (wc_InitSha256(&sha) != 0 || wc_Sha256Update(&sha, bytes, (word32)length) != 0 || wc_Sha256Final(&sha, digest) != 0)
+            failure = EIO;
+        wc_Sha256Free(&sha);
+        memcpy(identity->message_key, digest, sizeof(identity->message_key));
+        explicit_bzero(digest, sizeof(digest));
+    } else if (failure == 0) {
+        failure = ENOMEM;
+    }
+    explicit_bzero(bytes, sizeof(bytes));
+    if (failure != 0) {
+        identity_free(identity);
+        errno = failure;
+        return NULL;
+    }
+    return identity;
+}
+
+void identity_free(struct identity *identity) {
+    if (identity != NULL)
+        explicit_bzero(identity, sizeof(*identity));
+    free(identity);
+}
+
+/* Adds the hash of a text to the input of another: the sum has a fixed length, whatever the text's. */
+static size_t input_text(const struct identity *identity, uint8_t *input, const char *text) {
+    siphash_128(identity->message_key, (const uint8_t *)text, text == NULL ? 0 : strlen(text), input);
+    return 16;
+}
+
+void identity_name(const struct identity *identity, const struct job *job, uint32_t index, char *hex) {
+    static const char digits[16] = "0123456789abcdef";
+    uint8_t hash[16], input[64];
+    bool is_private = index < job->recipient_total && job->recipients[index].kind == RECIPIENT_PRIVATE;
+    uint32_t number = is_private ? index : UINT32_MAX;
+    size_t length = sizeof(number);
+    memcpy(input, &number, sizeof(number));
+    if (job->id != NULL && job->id[0] != '\0') {
+        input[length++] = 'i';
+        length += input_text(identity, input + length, job->id);
+        length += input_text(identity, input + length, job->tenant);
+    } else {
+        input[length++] = 'e';
+        memcpy(input + length, &job->history.origin, sizeof(job->history.origin));
+        length += sizeof(job->history.origin);
+        memcpy(input + length, &job->shard, sizeof(job->shard));
+        length += sizeof(job->shard);
+        length += input_text(identity, input + length, job->queue);
+    }
+    siphash_128(identity->message_key, input, length, hash);
+    for (int i = 0; i < 16; i++) {
+        hex[2 * i] = digits[hash[i] >> 4];
+        hex[2 * i + 1] = digits[hash[i] & 15];
+    }
+    hex[32] = '\0';
+}
