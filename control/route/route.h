@@ -11,6 +11,18 @@
 
 enum { SITE_ENDPOINTS_MAX = 16, SITE_NAME_BYTES = 256 };
 
+enum {
+    ROUTE_DOMAINS_MAX = 500000,     /* cached domains; the longest unused goes first */
+    ROUTE_SITES_MAX = 131072,       /* sites at a time; past it: 451 4.3.1 */
+    ROUTE_TTL_MIN_S = 60,           /* floor and ceiling of what DNS says */
+    ROUTE_TTL_MAX_S = 3600,         /* a changed MX is seen within the hour */
+    ROUTE_NEGATIVE_TTL_MAX_S = 900, /* NXDOMAIN, null MX, no address: they bounce mail, so they are asked again sooner */
+    ROUTE_TEMPORARY_TTL_S = 30,     /* SERVFAIL, timeouts */
+    ROUTE_STALE_MAX_S = 86400,      /* while DNS is away, a good answer serves so long after its TTL (RFC 8767) */
+    ROUTE_DOMAIN_IDLE_S = 900,      /* a cached domain that nobody asks for */
+    ROUTE_SITE_IDLE_S = 300,
+};
+
 struct site_endpoint {
     struct config_address address; /* with port */
     uint16_t preference;
@@ -19,15 +31,17 @@ struct site_endpoint {
 
 struct site {
     uint32_t references;
-    char name[SITE_NAME_BYTES]; /* the MX set in one word: "mx1.example.net+2", or the relay's name */
+    char name[SITE_NAME_BYTES];              /* the MX set in one word: "mx1.example.net+2", or the relay's name */
     const struct shaping_provider *provider; /* or NULL */
     const struct shaping_limits *limits;
     uint32_t endpoint_count;
     struct site_endpoint endpoints[SITE_ENDPOINTS_MAX]; /* in the order to try: preference, shuffled within one, v4 and v6 in turn */
-    uint32_t generation; /* counts up when the endpoints change: dispatch publishes a new path */
-    void *shape;         /* shape's own state of this site, or NULL */
+    uint32_t generation;                                /* counts up when the endpoints change: dispatch publishes a new path */
+    void *shape;                                        /* shape's own state of this site, or NULL */
+    void *own;                                          /* route's own; NULL for a site that route did not make: it is never freed */
 };
 void site_hold(struct site *site);
+/* A site without references is dropped after ROUTE_SITE_IDLE_S. It may outlive its route: then the last release frees it. */
 void site_release(struct site *site);
 
 enum route_status { ROUTE_FOUND, ROUTE_TEMPORARY, ROUTE_PERMANENT };
@@ -44,13 +58,16 @@ struct route_result {
 };
 
 struct route;
-/* NULL with errno. `own_names`: the EHLO names of all pools, to find loops. */
+/* NULL with a sentence in `error`. The EHLO names and addresses of all pools are its own: found in an MX set they mean a loop. */
 struct route *route_create(struct event_base *base, const struct config *config, char *error, size_t error_bytes);
+/* Whoever still waits for an answer gets ROUTE_TEMPORARY here. */
 void route_destroy(struct route *route);
-/* The same with another configuration (reload); cached answers stay, sites get their new limits. */
+/* The same with another configuration (reload); cached answers stay, sites get their new limits. The old configuration must live until this
+ * and shape_reconfigure have returned. */
 void route_reconfigure(struct route *route, const struct config *config);
-/* Finds the site of a domain (lower case; U-labels are converted by IDNA). `done` is called once: at once when the answer is cached, else later from
- * the event loop. Lookups of the same domain share one query. */
+/* Finds the site of a domain (lower case; U-labels are converted by IDNA) or of an address literal ("[192.0.2.1]"). `done` is called once:
+ * at once when the answer is cached, else later from the event loop; the site in the result is the caller's only if it holds it. Lookups of
+ * the same domain share one query. The rules are those of RFC 5321 5.1 and RFC 7505; README.md has them with the reply codes. */
 void route_find(struct route *route, const char *domain, void (*done)(void *context, const struct route_result *result), void *context);
 
 #endif

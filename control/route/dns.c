@@ -1,0 +1,299 @@
+/* dns.c: libunbound in its own thread, read through its descriptor on the shard's event loop. */
+#include "dns.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/queue.h>
+#include <unbound.h>
+
+enum { RCODE_NXDOMAIN = 3, CLASS_IN = 1 };
+
+enum question_state { QUESTION_WAITING, QUESTION_ASKED, QUESTION_OVER };
+
+struct dns_question {
+    struct dns *dns;
+    enum question_state state;
+    int async_id;
+    int type;
+    struct event *timer;
+    void (*done)(void *context, const struct dns_answer *answer);
+    void *context;
+    TAILQ_ENTRY(dns_question) link;
+    char name[];
+};
+
+TAILQ_HEAD(question_list, dns_question);
+
+struct dns {
+    struct event_base *base;
+    struct ub_ctx *unbound;
+    struct event *readable;
+    uint32_t timeout_ms;
+    uint32_t in_flight;
+    struct question_list asked, waiting;
+    uint32_t server_count;
+    struct config_address *servers;
+};
+
+static void question_submit(struct dns_question *question);
+
+static void dns_fill(struct dns *dns) {
+    struct dns_question *question;
+    while (dns->in_flight < DNS_IN_FLIGHT_MAX && (question = TAILQ_FIRST(&dns->waiting)))
+        question_submit(question);
+}
+
+static void question_set_state(struct dns_question *question, enum question_state state) {
+    struct dns *dns = question->dns;
+    if (question->state == QUESTION_WAITING)
+        TAILQ_REMOVE(&dns->waiting, question, link);
+    if (question->state == QUESTION_ASKED) {
+        TAILQ_REMOVE(&dns->asked, question, link);
+        dns->in_flight--;
+    }
+    question->state = state;
+    if (state == QUESTION_WAITING)
+        TAILQ_INSERT_TAIL(&dns->waiting, question, link);
+    if (state == QUESTION_ASKED) {
+        TAILQ_INSERT_TAIL(&dns->asked, question, link);
+        dns->in_flight++;
+    }
+}
+
+static void question_free(struct dns_question *question) {
+    question_set_state(question, QUESTION_OVER);
+    event_free(question->timer);
+    free(question);
+}
+
+static void question_answer(struct dns_question *question, const struct dns_answer *answer) {
+    struct dns *dns = question->dns;
+    void (*done)(void *, const struct dns_answer *) = question->done;
+    void *context = question->context;
+    question_free(question);
+    done(context, answer);
+    dns_fill(dns);
+}
+
+static void on_answer(void *context, int error, struct ub_result *result) {
+    struct dns_question *question = context;
+    struct dns_answer answer = {.status = DNS_FAILED, .why = "no answer from the name servers"};
+    char why[96];
+    if (error != 0) {
+        answer.why = ub_strerror(error);
+    } else if (result->bogus) {
+        answer.why = "the answer's DNSSEC signatures do not hold";
+    } else if (result->rcode == RCODE_NXDOMAIN) {
+        answer.status = DNS_NO_NAME;
+    } else if (result->rcode != 0) {
+        snprintf(why, sizeof why, "the name servers answered %s",
+                 result->rcode == 2   ? "SERVFAIL"
+                 : result->rcode == 5 ? "REFUSED"
+                                      : "with an error");
+        answer.why = why;
+    } else if (!result->havedata) {
+        answer.status = DNS_NO_DATA;
+    } else {
+        answer.status = DNS_FOUND;
+        while (result->data[answer.count])
+            answer.count++;
+        answer.data = (uint8_t **)result->data;
+        answer.lengths = result->len;
+    }
+    if (error == 0)
+        answer.ttl_s = result->ttl > 0 ? (uint32_t)result->ttl : 0;
+    question_answer(question, &answer);
+    ub_resolve_free(result);
+}
+
+static void on_timeout(evutil_socket_t fd, short what, void *context) {
+    struct dns_question *question = context;
+    struct dns_answer answer = {.status = DNS_FAILED, .why = "the name servers did not answer in time"};
+    if (question->state == QUESTION_ASKED)
+        ub_cancel(question->dns->unbound, question->async_id);
+    question_answer(question, &answer);
+}
+
+static void on_readable(evutil_socket_t fd, short what, void *context) {
+    struct dns *dns = context;
+    ub_process(dns->unbound);
+}
+
+static void question_submit(struct dns_question *question) {
+    struct dns *dns = question->dns;
+    struct timeval wait = {.tv_sec = dns->timeout_ms / 1000, .tv_usec = (suseconds_t)(dns->timeout_ms % 1000) * 1000};
+    question_set_state(question, QUESTION_ASKED);
+    if (ub_resolve_async(dns->unbound, question->name, question->type, CLASS_IN, question, on_answer, &question->async_id) != 0) {
+        /* Counted as asked until its timer ends it, so that a broken resolver is not asked in a tight loop. */
+        question->async_id = -1;
+    }
+    event_add(question->timer, &wait);
+}
+
+struct dns_question *dns_ask(struct dns *dns, const char *name, int type, void (*done)(void *context, const struct dns_answer *answer),
+                             void *context) {
+    size_t name_bytes = strlen(name) + 1;
+    struct dns_question *question = calloc(1, sizeof *question + name_bytes);
+    if (!question)
+        return NULL;
+    question->timer = event_new(dns->base, -1, 0, on_timeout, question);
+    if (!question->timer) {
+        free(question);
+        return NULL;
+    }
+    question->dns = dns;
+    question->type = type;
+    question->done = done;
+    question->context = context;
+    question->state = QUESTION_OVER;
+    memcpy(question->name, name, name_bytes);
+    question_set_state(question, QUESTION_WAITING);
+    dns_fill(dns);
+    return question;
+}
+
+void dns_forget(struct dns_question *question) {
+    if (question->state == QUESTION_ASKED)
+        ub_cancel(question->dns->unbound, question->async_id);
+    question_free(question);
+}
+
+static int option(struct ub_ctx *unbound, const char *name, const char *value) {
+    return ub_ctx_set_option(unbound, name, value) == 0 ? 0 : -EINVAL;
+}
+
+/* libunbound answers test., invalid. and others by itself unless told not to; the operator's name servers are to decide. `localhost.` stays
+ * its own (RFC 6761 6.3). */
+static int remove_local_zones(struct ub_ctx *unbound) {
+    static const char *const ZONES[] = {"test.", "invalid.", "home.arpa.", "onion."};
+    for (size_t i = 0; i < sizeof ZONES / sizeof ZONES[0]; i++)
+        if (ub_ctx_zone_remove(unbound, ZONES[i]) != 0)
+            return -EINVAL;
+    return 0;
+}
+
+static struct ub_ctx *context_create(const struct config_address *servers, uint32_t server_count, char *error, size_t error_bytes) {
+    struct ub_ctx *unbound = ub_ctx_create();
+    if (!unbound) {
+        snprintf(error, error_bytes, "libunbound could not be started: %s", strerror(errno));
+        return NULL;
+    }
+    ub_ctx_debuglevel(unbound, 0);
+    /* infra-*: a name server that failed is probed again within seconds instead of being written off for minutes. */
+    if (ub_ctx_async(unbound, 1) != 0 || option(unbound, "module-config:", "iterator") != 0 ||
+        option(unbound, "do-not-query-localhost:", "no") != 0 || option(unbound, "unblock-lan-zones:", "yes") != 0 ||
+        option(unbound, "infra-keep-probing:", "yes") != 0 || option(unbound, "infra-host-ttl:", "30") != 0 ||
+        option(unbound, "cache-max-negative-ttl:", "900") != 0) {
+        snprintf(error, error_bytes, "libunbound refused an option that bypost needs");
+        ub_ctx_delete(unbound);
+        return NULL;
+    }
+    int rc = 0;
+    for (uint32_t i = 0; i < server_count && rc == 0; i++) {
+        char host[INET6_ADDRSTRLEN], server[INET6_ADDRSTRLEN + 8];
+        inet_ntop(servers[i].family == 6 ? AF_INET6 : AF_INET, servers[i].bytes, host, sizeof host);
+        snprintf(server, sizeof server, "%s@%u", host, servers[i].port ? servers[i].port : 53u);
+        rc = ub_ctx_set_fwd(unbound, server);
+        if (rc != 0)
+            snprintf(error, error_bytes, "dns.servers: %s is not usable: %s", server, ub_strerror(rc));
+    }
+    if (server_count == 0) {
+        rc = ub_ctx_resolvconf(unbound, NULL);
+        if (rc != 0)
+            snprintf(error, error_bytes, "/etc/resolv.conf could not be read; name the servers under dns.servers");
+    }
+    if (rc == 0) {
+        rc = remove_local_zones(unbound);
+        if (rc != 0)
+            snprintf(error, error_bytes, "libunbound could not be configured");
+    }
+    if (rc != 0) {
+        ub_ctx_delete(unbound);
+        return NULL;
+    }
+    return unbound;
+}
+
+/* Takes over `unbound`; -ENOMEM leaves it with the caller and the old one in place. */
+static int dns_adopt(struct dns *dns, struct ub_ctx *unbound, const struct config_address *servers, uint32_t server_count) {
+    struct config_address *copy = calloc(server_count ? server_count : 1, sizeof *copy);
+    struct event *readable = event_new(dns->base, ub_fd(unbound), EV_READ | EV_PERSIST, on_readable, dns);
+    if (!copy || !readable) {
+        free(copy);
+        if (readable)
+            event_free(readable);
+        return -ENOMEM;
+    }
+    if (server_count > 0)
+        memcpy(copy, servers, server_count * sizeof *copy);
+    if (dns->readable)
+        event_free(dns->readable);
+    if (dns->unbound)
+        ub_ctx_delete(dns->unbound);
+    free(dns->servers);
+    dns->unbound = unbound;
+    dns->servers = copy;
+    dns->server_count = server_count;
+    dns->readable = readable;
+    event_add(readable, NULL);
+    return 0;
+}
+
+struct dns *dns_create(struct event_base *base, const struct config_address *servers, uint32_t server_count, uint32_t timeout_ms,
+                       char *error, size_t error_bytes) {
+    struct dns *dns = calloc(1, sizeof *dns);
+    struct ub_ctx *unbound = dns ? context_create(servers, server_count, error, error_bytes) : NULL;
+    if (!unbound) {
+        free(dns);
+        return NULL;
+    }
+    dns->base = base;
+    dns->timeout_ms = timeout_ms ? timeout_ms : DNS_TIMEOUT_DEFAULT_MS;
+    TAILQ_INIT(&dns->asked);
+    TAILQ_INIT(&dns->waiting);
+    if (dns_adopt(dns, unbound, servers, server_count) != 0) {
+        snprintf(error, error_bytes, "out of memory");
+        ub_ctx_delete(unbound);
+        free(dns);
+        return NULL;
+    }
+    return dns;
+}
+
+int dns_reconfigure(struct dns *dns, const struct config_address *servers, uint32_t server_count, uint32_t timeout_ms, char *error,
+                    size_t error_bytes) {
+    dns->timeout_ms = timeout_ms ? timeout_ms : DNS_TIMEOUT_DEFAULT_MS;
+    if (server_count == dns->server_count && (server_count == 0 || memcmp(servers, dns->servers, server_count * sizeof *servers) == 0))
+        return 0;
+    struct ub_ctx *unbound = context_create(servers, server_count, error, error_bytes);
+    if (!unbound)
+        return -EINVAL;
+    struct dns_question *question;
+    while ((question = TAILQ_FIRST(&dns->asked))) {
+        ub_cancel(dns->unbound, question->async_id);
+        event_del(question->timer);
+        question_set_state(question, QUESTION_WAITING);
+    }
+    int rc = dns_adopt(dns, unbound, servers, server_count);
+    if (rc != 0) {
+        snprintf(error, error_bytes, "out of memory");
+        ub_ctx_delete(unbound);
+    }
+    dns_fill(dns);
+    return rc;
+}
+
+void dns_destroy(struct dns *dns) {
+    if (!dns)
+        return;
+    struct dns_question *question;
+    while ((question = TAILQ_FIRST(&dns->asked)) || (question = TAILQ_FIRST(&dns->waiting)))
+        dns_forget(question);
+    event_free(dns->readable);
+    ub_ctx_delete(dns->unbound);
+    free(dns->servers);
+    free(dns);
+}

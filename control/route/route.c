@@ -1,0 +1,369 @@
+/* route.c: the cache of domains, who waits for which, and the configuration that the answers depend on. */
+#include "state.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/random.h>
+#include <time.h>
+
+enum { SWEEP_INTERVAL_S = 10, SWEEP_MAX = 20000 /* entries a sweep: a few ms */ };
+
+uint64_t route_now_us(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
+}
+
+/* xorshift64*: it only shuffles equals. */
+uint64_t route_random(struct route *route) {
+    route->random ^= route->random >> 12;
+    route->random ^= route->random << 25;
+    route->random ^= route->random >> 27;
+    return (route->random * 0x2545f4914f6cdd1du) >> 16;
+}
+
+uint32_t route_clamp_ttl(uint32_t ttl_s, uint32_t max_s) {
+    return ttl_s < ROUTE_TTL_MIN_S ? ROUTE_TTL_MIN_S : ttl_s > max_s ? max_s : ttl_s;
+}
+
+bool route_is_own_name(const void *context, const char *name) {
+    const struct route *route = context;
+    for (uint32_t i = 0; i < route->config->pool_count; i++) {
+        const struct config_pool *pool = &route->config->pools[i];
+        for (uint32_t j = 0; j < pool->source_count; j++)
+            if (pool->sources[j].ehlo && strcasecmp(pool->sources[j].ehlo, name) == 0)
+                return true;
+    }
+    return false;
+}
+
+bool route_is_own_address(const struct route *route, const struct config_address *address) {
+    const struct config *config = route->config;
+    for (uint32_t i = 0; i < config->pool_count; i++)
+        for (uint32_t j = 0; j < config->pools[i].source_count; j++)
+            if (ip_equal(&config->pools[i].sources[j].address, address) || ip_equal(&config->pools[i].sources[j].public_address, address))
+                return true;
+    for (uint32_t i = 0; i < config->dataplane.port_count; i++)
+        for (uint32_t j = 0; j < config->dataplane.ports[i].address_count; j++)
+            if (ip_equal(&config->dataplane.ports[i].addresses[j], address))
+                return true;
+    return false;
+}
+
+void route_fail(struct route_result *result, enum route_status status, enum reply_class class, uint16_t code, const char *enhanced,
+                const char *format, ...) {
+    memset(result, 0, sizeof *result);
+    result->status = status;
+    result->class = class;
+    result->code = code;
+    char *at = (char *)(uintptr_t)enhanced;
+    for (int i = 0; i < 3; i++)
+        result->enhanced[i] = (uint16_t)strtoul(at + (i > 0), &at, 10);
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(result->text, sizeof result->text, format, arguments);
+    va_end(arguments);
+}
+
+struct route_result *route_result_copy(const struct route_result *result) {
+    struct route_result *copy = malloc(sizeof *copy);
+    if (copy)
+        *copy = *result;
+    return copy;
+}
+
+static bool is_busy(const struct domain_entry *entry) {
+    return entry->lookup || entry->awaits || !STAILQ_EMPTY(&entry->waiters);
+}
+
+static void entry_free(struct route *route, struct domain_entry *entry) {
+    table_remove(&route->domains, &entry->node);
+    TAILQ_REMOVE(&route->by_use, entry, by_use);
+    if (entry->lookup)
+        lookup_cancel(entry->lookup);
+    if (entry->awaits)
+        TAILQ_REMOVE(&entry->awaits->waiting, entry, on_site);
+    if (entry->site)
+        site_release(&entry->site->site);
+    free(entry->failure);
+    free(entry);
+}
+
+static void entry_set_site(struct domain_entry *entry, struct site_state *site) {
+    if (site)
+        site_hold(&site->site);
+    if (entry->site)
+        site_release(&entry->site->site);
+    entry->site = site;
+}
+
+/* What an entry says: its failure, or its site's, or the site. */
+static void entry_result(const struct domain_entry *entry, struct route_result *result) {
+    const struct route_result *failure = entry->failure ? entry->failure : entry->site ? entry->site->failure : NULL;
+    if (failure)
+        *result = *failure;
+    else if (!entry->site || entry->site->site.endpoint_count == 0)
+        route_fail(result, ROUTE_TEMPORARY, CLASS_SYSTEM_ERROR, 451, "4.3.1", "out of memory");
+    else
+        *result = (struct route_result){.status = ROUTE_FOUND, .site = &entry->site->site};
+}
+
+/* Tells everybody who waits. They may ask again from inside. */
+static void entry_tell(struct domain_entry *entry, const struct route_result *result) {
+    struct waiter_list waiters = STAILQ_HEAD_INITIALIZER(waiters);
+    STAILQ_CONCAT(&waiters, &entry->waiters);
+    if (result->site)
+        site_hold(result->site);
+    struct waiter *waiter;
+    while ((waiter = STAILQ_FIRST(&waiters))) {
+        STAILQ_REMOVE_HEAD(&waiters, link);
+        waiter->done(waiter->context, result);
+        free(waiter);
+    }
+    if (result->site)
+        site_release(result->site);
+}
+
+void entry_site_ready(struct route *route, struct domain_entry *entry) {
+    struct route_result result;
+    entry_result(entry, &result);
+    entry_tell(entry, &result);
+}
+
+/* Waits until the entry's site has fresh addresses; that may be at once. */
+static void entry_await_site(struct route *route, struct domain_entry *entry) {
+    struct site_state *site = entry->site;
+    if (route_now_us() < site->fresh_until_us) {
+        entry_site_ready(route, entry);
+        return;
+    }
+    entry->awaits = site;
+    TAILQ_INSERT_TAIL(&site->waiting, entry, on_site);
+    if (site->gather)
+        return;
+    site_hold(&site->site);
+    site_resolve(site);
+    if (!site->gather && site->fresh_until_us == 0 && entry->awaits == site) {
+        TAILQ_REMOVE(&site->waiting, entry, on_site);
+        entry->awaits = NULL;
+        struct route_result result;
+        route_fail(&result, ROUTE_TEMPORARY, CLASS_SYSTEM_ERROR, 451, "4.3.1", "out of memory");
+        entry_tell(entry, &result);
+    }
+    site_release(&site->site);
+}
+
+void entry_found(struct route *route, struct domain_entry *entry, struct site_state *site, uint32_t ttl_s) {
+    uint64_t now_us = route_now_us();
+    entry_set_site(entry, site);
+    free(entry->failure);
+    entry->failure = NULL;
+    entry->epoch = route->epoch;
+    entry->fresh_until_us = now_us + (uint64_t)route_clamp_ttl(ttl_s, ROUTE_TTL_MAX_S) * 1000000;
+    entry->stale_until_us = entry->fresh_until_us + (uint64_t)ROUTE_STALE_MAX_S * 1000000;
+    entry_await_site(route, entry);
+}
+
+void entry_failed(struct route *route, struct domain_entry *entry, const struct route_result *failure, uint32_t ttl_s) {
+    uint64_t now_us = route_now_us();
+    bool temporary = failure->status == ROUTE_TEMPORARY;
+    ttl_s = temporary ? ROUTE_TEMPORARY_TTL_S : route_clamp_ttl(ttl_s, ROUTE_NEGATIVE_TTL_MAX_S);
+    entry->fresh_until_us = now_us + (uint64_t)ttl_s * 1000000;
+    if (temporary && entry->site && entry->epoch == route->epoch && now_us < entry->stale_until_us) {
+        entry_await_site(route, entry); /* the last good answer serves on */
+        return;
+    }
+    entry->epoch = route->epoch;
+    entry_set_site(entry, NULL);
+    free(entry->failure);
+    entry->failure = route_result_copy(failure);
+    entry_tell(entry, failure);
+}
+
+static struct domain_entry *entry_named(struct route *route, const char *name) {
+    size_t length = strlen(name);
+    uint64_t hash = table_hash(&route->domains, name, length);
+    for (struct table_node *node = table_first(&route->domains, hash); node; node = table_next(node)) {
+        struct domain_entry *entry = TABLE_ENTRY(node, struct domain_entry, node);
+        if (strcmp(entry->name, name) == 0)
+            return entry;
+    }
+    if (route->domains.count >= ROUTE_DOMAINS_MAX) {
+        struct domain_entry *oldest = TAILQ_FIRST(&route->by_use);
+        if (is_busy(oldest))
+            return NULL;
+        entry_free(route, oldest);
+    }
+    struct domain_entry *entry = calloc(1, sizeof *entry + length + 1);
+    if (!entry)
+        return NULL;
+    memcpy(entry->name, name, length + 1);
+    STAILQ_INIT(&entry->waiters);
+    table_insert(&route->domains, &entry->node, hash);
+    TAILQ_INSERT_TAIL(&route->by_use, entry, by_use);
+    return entry;
+}
+
+void route_find(struct route *route, const char *domain, void (*done)(void *context, const struct route_result *result), void *context) {
+    char name[DOMAIN_BYTES];
+    struct route_result result;
+    if (domain_normalise(domain, name) != 0) {
+        route_fail(&result, ROUTE_PERMANENT, CLASS_BAD_DOMAIN, 550, "5.1.2", "%.200s is not a domain name", domain);
+        done(context, &result);
+        return;
+    }
+    struct domain_entry *entry = route->closing ? NULL : entry_named(route, name);
+    struct waiter *waiter = entry ? malloc(sizeof *waiter) : NULL;
+    if (!waiter) {
+        route_fail(&result, ROUTE_TEMPORARY, CLASS_SYSTEM_ERROR, 451, "4.3.1", "too many lookups at a time");
+        done(context, &result);
+        return;
+    }
+    uint64_t now_us = route_now_us();
+    TAILQ_REMOVE(&route->by_use, entry, by_use);
+    TAILQ_INSERT_TAIL(&route->by_use, entry, by_use);
+    entry->used_us = now_us;
+    bool fresh = entry->epoch == route->epoch && now_us < entry->fresh_until_us && !is_busy(entry);
+    if (fresh && (entry->failure || (entry->site && now_us < entry->site->fresh_until_us))) {
+        free(waiter);
+        entry_result(entry, &result);
+        if (result.site)
+            site_hold(result.site);
+        done(context, &result);
+        if (result.site)
+            site_release(result.site);
+        return;
+    }
+    waiter->done = done;
+    waiter->context = context;
+    STAILQ_INSERT_TAIL(&entry->waiters, waiter, link);
+    if (entry->lookup || entry->awaits)
+        return;
+    if (fresh && entry->site)
+        entry_await_site(route, entry);
+    else
+        lookup_start(route, entry);
+}
+
+/* Drops what nobody used for long: domains first, then the sites that they held. */
+static void on_sweep(evutil_socket_t fd, short what, void *context) {
+    struct route *route = context;
+    uint64_t now_us = route_now_us();
+    struct domain_entry *entry;
+    uint32_t dropped = 0;
+    while ((entry = TAILQ_FIRST(&route->by_use)) && dropped++ < SWEEP_MAX && !is_busy(entry) &&
+           entry->used_us + (uint64_t)ROUTE_DOMAIN_IDLE_S * 1000000 < now_us)
+        entry_free(route, entry);
+    struct site_state *site;
+    dropped = 0;
+    while ((site = TAILQ_FIRST(&route->by_idle)) && dropped++ < SWEEP_MAX && !site->gather &&
+           site->idle_since_us + (uint64_t)ROUTE_SITE_IDLE_S * 1000000 < now_us)
+        site_free(site);
+}
+
+/* The parts of the configuration that are looked at for every address. 0; -EINVAL with a sentence; -ENOMEM. */
+static int digest_config(struct route *route, const struct config *config, char *error, size_t error_bytes) {
+    uint32_t count = 0;
+    while (config->dns.prohibited_hosts && config->dns.prohibited_hosts[count])
+        count++;
+    struct config_address *prohibited = calloc(count ? count : 1, sizeof *prohibited);
+    if (!prohibited)
+        return -ENOMEM;
+    for (uint32_t i = 0; i < count; i++) {
+        if (ip_parse(config->dns.prohibited_hosts[i], &prohibited[i]) != 0) {
+            snprintf(error, error_bytes, "dns.prohibited_hosts: %s is not an address or a range such as 10.0.0.0/8",
+                     config->dns.prohibited_hosts[i]);
+            free(prohibited);
+            return -EINVAL;
+        }
+    }
+    free(route->prohibited);
+    route->prohibited = prohibited;
+    route->prohibited_count = count;
+    route->use_ipv6 = false;
+    for (uint32_t i = 0; i < config->pool_count; i++)
+        for (uint32_t j = 0; j < config->pools[i].source_count; j++)
+            route->use_ipv6 = route->use_ipv6 || config->pools[i].sources[j].address.family == 6;
+    route->config = config;
+    route->epoch++;
+    return 0;
+}
+
+struct route *route_create(struct event_base *base, const struct config *config, char *error, size_t error_bytes) {
+    struct route *route = calloc(1, sizeof *route);
+    if (!route) {
+        snprintf(error, error_bytes, "out of memory");
+        return NULL;
+    }
+    route->base = base;
+    TAILQ_INIT(&route->by_use);
+    TAILQ_INIT(&route->by_idle);
+    if (getrandom(&route->random, sizeof route->random, 0) != (ssize_t)sizeof route->random || route->random == 0)
+        route->random = route_now_us() | 1;
+    snprintf(error, error_bytes, "out of memory");
+    route->sweep = event_new(base, -1, EV_PERSIST, on_sweep, route);
+    if (!route->sweep || table_init(&route->domains) != 0 || table_init(&route->sites) != 0 ||
+        digest_config(route, config, error, error_bytes) != 0 ||
+        !(route->dns = dns_create(base, config->dns.servers, config->dns.server_count, config->dns.timeout_ms, error, error_bytes))) {
+        route_destroy(route);
+        return NULL;
+    }
+    struct timeval every = {.tv_sec = SWEEP_INTERVAL_S};
+    event_add(route->sweep, &every);
+    error[0] = '\0';
+    return route;
+}
+
+static void entry_close(void *context, struct table_node *node) {
+    struct route *route = context;
+    struct domain_entry *entry = TABLE_ENTRY(node, struct domain_entry, node);
+    struct route_result result;
+    route_fail(&result, ROUTE_TEMPORARY, CLASS_SYSTEM_ERROR, 451, "4.3.2", "shutting down");
+    entry_tell(entry, &result);
+    entry_free(route, entry);
+}
+
+/* A site that somebody still holds lives until its last release. */
+static void site_close(void *context, struct table_node *node) {
+    struct site_state *site = TABLE_ENTRY(node, struct site_state, node);
+    struct route *route = context;
+    if (site->site.references == 0) {
+        site_free(site);
+        return;
+    }
+    table_remove(&route->sites, &site->node);
+    site->route = NULL;
+}
+
+void route_destroy(struct route *route) {
+    if (!route)
+        return;
+    route->closing = true;
+    if (route->domains.buckets)
+        table_each(&route->domains, entry_close, route);
+    if (route->sites.buckets)
+        table_each(&route->sites, site_close, route);
+    dns_destroy(route->dns);
+    if (route->sweep)
+        event_free(route->sweep);
+    table_clear(&route->domains);
+    table_clear(&route->sites);
+    free(route->prohibited);
+    free(route);
+}
+
+static void site_renew(void *context, struct table_node *node) {
+    site_reconfigure(TABLE_ENTRY(node, struct site_state, node));
+}
+
+void route_reconfigure(struct route *route, const struct config *config) {
+    char error[256];
+    if (digest_config(route, config, error, sizeof error) != 0)
+        return; /* config_load has refused it before */
+    dns_reconfigure(route->dns, config->dns.servers, config->dns.server_count, config->dns.timeout_ms, error, sizeof error);
+    table_each(&route->sites, site_renew, route);
+}
