@@ -1,4 +1,5 @@
-/* log.h: control's own log: one JSON line an entry on stderr. Thread safe. Repeats are rate-limited by their message. Never give it a secret. */
+/* log.h: control's own log: one JSON line an entry on stderr. Thread safe. Repeats are rate-limited by their message. Never give it a
+ * secret. */
 #ifndef CONTROL_OBSERVE_LOG_H
 #define CONTROL_OBSERVE_LOG_H
 
@@ -6,5 +7,8 @@ enum log_level { LOG_LEVEL_ERROR, LOG_LEVEL_WARNING, LOG_LEVEL_INFO, LOG_LEVEL_D
 /* The level below which nothing is written; "control" or "bypost" as the program's name. */
 void log_start(const char *program, enum log_level level);
 void log_write(enum log_level level, const char *room, const char *format, ...) __attribute__((format(printf, 3, 4)));
+
+/* Tells what was held back, and begins anew: call before the process ends. */
+void log_flush(void);
 
 #endif
