@@ -115,14 +115,19 @@ static int port_start(struct port *port, const struct rte_eth_dev_info *info, ch
     int rc = rte_eth_dev_start(port->id);
     if (rc != 0)
         return port_fail(port, rc, error, error_bytes, "the device does not start");
-    rc = rte_eth_promiscuous_disable(port->id);
-    if (rc != 0 && rc != -ENOTSUP)
-        return port_fail(port, rc, error, error_bytes, "promiscuous mode cannot be switched off");
     struct rte_ether_addr mac;
     rc = rte_eth_macaddr_get(port->id, &mac);
     if (rc != 0)
         return port_fail(port, rc, error, error_bytes, "the device has no MAC address");
     memcpy(port->mac, mac.addr_bytes, sizeof port->mac);
+    /* A tap's driver and the kernel's interface at its other end share one MAC address, and we talk to that kernel: we need one of our own.
+     */
+    bool shares_mac = strncmp(info->driver_name, "net_tap", 7) == 0 && strstr(port->device, "remote=") == NULL;
+    if (shares_mac)
+        port->mac[5] ^= 0x80;
+    rc = shares_mac ? rte_eth_promiscuous_enable(port->id) : rte_eth_promiscuous_disable(port->id);
+    if (rc != 0 && rc != -ENOTSUP)
+        return port_fail(port, rc, error, error_bytes, "promiscuous mode cannot be switched");
     /* Virtual devices come up with their peer, which may start after us. */
     bool physical = (info->dev_flags != NULL) && (*info->dev_flags & RTE_ETH_DEV_INTR_LSC) != 0 &&
                     strncmp(info->driver_name, "net_vhost", 9) != 0 && strncmp(info->driver_name, "net_tap", 7) != 0 &&

@@ -184,9 +184,15 @@ static struct tcp_stack *probe_stack(struct probe *probe, struct net *net) {
 }
 
 /* Runs net and tcp until the connection has closed, or, without one, until it is told to stop. */
-static int run_stack(struct probe *probe, const char *address, uint16_t vlan, const char *peer, uint16_t peer_port, uint32_t seconds) {
+static int run_stack(struct probe *probe, const char *address, uint16_t vlan, const char *peer, uint16_t peer_port, uint32_t seconds,
+                     bool wait) {
     struct net *net = probe_net(probe, address, vlan);
     struct tcp_stack *stack = probe_stack(probe, net);
+    printf("ready=1\n");
+    fflush(stdout);
+    if (wait) /* for a line: the other end is being set up */
+        while (!stopping && getchar() != '\n' && !feof(stdin))
+            ;
     uint64_t start_us = now_us(), end_us = start_us + (uint64_t)seconds * 1000000u;
     if (peer != NULL) {
         struct net_address local, remote;
@@ -197,8 +203,6 @@ static int run_stack(struct probe *probe, const char *address, uint16_t vlan, co
         if (rc != 0)
             die("tcp_connect", strerror(-rc));
     }
-    printf("ready=1\n");
-    fflush(stdout);
     while (!stopping && !probe->closed && now_us() < end_us) {
         uint64_t at_us = now_us();
         uint32_t frames = net_receive(net, at_us);
@@ -388,18 +392,30 @@ static void start_eal(const char *lcore, const char *prefix) {
 static void usage(void) {
     fprintf(stderr,
             "usage: port_probe --device D --mode copy|reference|auto --run answer|echo|blast|throw|verify [--address A/N] [--peer A]\n"
-            "  [--peer-port N] [--bytes N] [--frames N] [--frame-bytes N] [--vlan N] [--seconds N] [--lcore N] [--prefix P] [--mtu N]\n");
+            "  [--peer-port N] [--bytes N] [--frames N] [--frame-bytes N] [--vlan N] [--seconds N] [--lcore N] [--prefix P] [--mtu N] "
+            "[--wait]\n");
     exit(2);
 }
 
 int main(int argc, char **argv) {
-    enum { DEVICE = 1, MODE, RUN, ADDRESS, PEER, PEER_PORT, BYTES, FRAMES, FRAME_BYTES, VLAN, SECONDS, LCORE, PREFIX, MTU };
+    enum { DEVICE = 1, MODE, RUN, ADDRESS, PEER, PEER_PORT, BYTES, FRAMES, FRAME_BYTES, VLAN, SECONDS, LCORE, PREFIX, MTU, WAIT };
     static const struct option options[] = {
-        {"device", 1, NULL, DEVICE},   {"mode", 1, NULL, MODE},       {"run", 1, NULL, RUN},
-        {"address", 1, NULL, ADDRESS}, {"peer", 1, NULL, PEER},       {"peer-port", 1, NULL, PEER_PORT},
-        {"bytes", 1, NULL, BYTES},     {"frames", 1, NULL, FRAMES},   {"frame-bytes", 1, NULL, FRAME_BYTES},
-        {"vlan", 1, NULL, VLAN},       {"seconds", 1, NULL, SECONDS}, {"lcore", 1, NULL, LCORE},
-        {"prefix", 1, NULL, PREFIX},   {"mtu", 1, NULL, MTU},         {NULL, 0, NULL, 0},
+        {"device", 1, NULL, DEVICE},
+        {"mode", 1, NULL, MODE},
+        {"run", 1, NULL, RUN},
+        {"address", 1, NULL, ADDRESS},
+        {"peer", 1, NULL, PEER},
+        {"peer-port", 1, NULL, PEER_PORT},
+        {"bytes", 1, NULL, BYTES},
+        {"frames", 1, NULL, FRAMES},
+        {"frame-bytes", 1, NULL, FRAME_BYTES},
+        {"vlan", 1, NULL, VLAN},
+        {"seconds", 1, NULL, SECONDS},
+        {"lcore", 1, NULL, LCORE},
+        {"prefix", 1, NULL, PREFIX},
+        {"mtu", 1, NULL, MTU},
+        {"wait", 0, NULL, WAIT},
+        {NULL, 0, NULL, 0},
     };
     struct probe *probe = calloc(1, sizeof *probe);
     if (probe == NULL)
@@ -408,6 +424,7 @@ int main(int argc, char **argv) {
     enum port_mode mode = PORT_MODE_AUTO;
     uint16_t peer_port = 7, vlan = 0, mtu = 1500;
     uint32_t seconds = 30;
+    bool wait = false;
     probe->frame_bytes = 1400;
     for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) {
         switch (option) {
@@ -450,6 +467,9 @@ int main(int argc, char **argv) {
         case PREFIX:
             prefix = optarg;
             break;
+        case WAIT:
+            wait = true;
+            break;
         case MTU:
             mtu = (uint16_t)atoi(optarg);
             break;
@@ -483,7 +503,7 @@ int main(int argc, char **argv) {
     else if (strcmp(run, "verify") == 0)
         rc = run_verify(probe);
     else
-        rc = run_stack(probe, address, vlan, strcmp(run, "echo") == 0 ? peer : NULL, peer_port, seconds);
+        rc = run_stack(probe, address, vlan, strcmp(run, "echo") == 0 ? peer : NULL, peer_port, seconds, wait);
     printf("frames_in=%llu\nframes_bad=%llu\nframes_refused=%llu\n", (unsigned long long)counter_get(&probe->counters.frames_in),
            (unsigned long long)counter_get(&probe->counters.frames_bad), (unsigned long long)counter_get(&probe->counters.frames_refused));
     port_queue_destroy(probe->queue);
