@@ -58,6 +58,8 @@ void dispatch_committed(struct dispatch *dispatch, uint32_t slot, uint32_t slot_
 /* shape's callbacks. */
 void dispatch_lane_changed(struct dispatch *dispatch, struct lane *lane);
 void dispatch_lane_gone(struct dispatch *dispatch, struct lane *lane);
+/* The cookie of a delivery: also for one that ends before it has a slot. */
+void dispatch_cookie(const struct dispatch *dispatch, const struct delivery *delivery, struct settle_cookie *cookie);
 /* Drain: takes nothing more from shape and withdraws what no worker has claimed. */
 void dispatch_drain(struct dispatch *dispatch);
 /* Orders that are being rendered, or lie in slots without an outcome. */

@@ -142,14 +142,14 @@ void orders_pump(struct dispatch *dispatch, struct lane_path *path) {
     }
 }
 
-void orders_cookie(const struct dispatch *dispatch, const struct delivery *delivery, struct settle_cookie *cookie) {
+void dispatch_cookie(const struct dispatch *dispatch, const struct delivery *delivery, struct settle_cookie *cookie) {
     const struct job *job = delivery->job;
     memset(cookie, 0, sizeof(*cookie));
     cookie->shard = (uint16_t)dispatch->shard;
     cookie->attempt = delivery->attempt;
     cookie->index = delivery->index;
     cookie->total = job->recipient_total;
-    cookie->entry_pending = job->pending_count;
+    cookie->entry_pending = job->entry_recipients;
     cookie->entry = job->entry;
     cookie->origin = job->history.origin;
     cookie->first_queued_ms = job->history.first_queued_ms;
@@ -164,7 +164,7 @@ void orders_cookie(const struct dispatch *dispatch, const struct delivery *deliv
 /* A message that cannot be rendered or signed is its recipient's end, without a slot. */
 static void end_unrendered(struct dispatch *dispatch, struct press_order *order) {
     struct dispatch_end end = {.delivery = order->delivery, .lane = order->lane, .slot = SLOT_NONE};
-    orders_cookie(dispatch, order->delivery, &end.cookie);
+    dispatch_cookie(dispatch, order->delivery, &end.cookie);
     bool too_large = order->task.status == -E2BIG;
     end.outcome.kind = OUTCOME_LOCAL;
     end.outcome.stage = STAGE_CONNECT;
@@ -242,7 +242,7 @@ static bool place(struct dispatch *dispatch, struct press_order *order) {
     slot->not_before_us = 0;
     memset(&slot->reply, 0, sizeof(slot->reply));
     struct settle_cookie cookie;
-    orders_cookie(dispatch, order->delivery, &cookie);
+    dispatch_cookie(dispatch, order->delivery, &cookie);
     memcpy(slot->cookie, &cookie, sizeof(cookie));
     slot->arena_extent = extent;
     slot->arena_extent_bytes = extent_bytes;

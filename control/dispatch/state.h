@@ -102,7 +102,6 @@ void orders_collect(struct dispatch *dispatch);
 void orders_backlog(struct dispatch *dispatch);
 /* The order is over without reaching a slot's end: outstanding goes down. */
 void orders_uncount(struct dispatch *dispatch, uint32_t path, uint32_t generation, uint16_t worker);
-void orders_cookie(const struct dispatch *dispatch, const struct delivery *delivery, struct settle_cookie *cookie);
 void orders_ring(struct dispatch *dispatch);
 /* What a dead dataplane left before a slot: nothing; rendered orders go back to shape. */
 void orders_give_back_all(struct dispatch *dispatch);

@@ -1,0 +1,301 @@
+/* main.c: bypost-control: reads the configuration, takes the journal's lock, and runs the shards. */
+#include "control/config/config.h"
+#include "control/observe/local.h"
+#include "control/observe/log.h"
+#include "control/shard.h"
+
+#include <errno.h>
+#include <event2/event.h>
+#include <event2/thread.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <grp.h>
+#include <pwd.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { ERROR_BYTES = 512, PRESS_CAPACITY = 8192, IDENTITY_BYTES = 32, EXIT_BUSY = 75, EXIT_CONFIGURATION = 78, EXIT_USAGE = 64 };
+
+struct control {
+    struct config *config, *old_config; /* old: borrowed by what was made from it, freed at the end */
+    struct classifier *classifier, *old_classifier;
+    struct journal journal;
+    struct identity *identity;
+    struct dkim_keys *keys;
+    struct press *press;
+    struct shard *shard;
+    struct local_server *local;
+    char error[ERROR_BYTES];
+};
+
+static void warn(void *context, const char *sentence) {
+    log_write(LOG_LEVEL_WARNING, "sign", "%s", sentence);
+}
+
+/* The key of Message-IDs and VERP tokens: made once, kept for good, so that a repeat is recognisable after any restart. */
+static int ensure_identity_key(const char *path, char *error) {
+    unsigned char key[IDENTITY_BYTES];
+    int file = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (file < 0)
+        return errno == EEXIST ? 0 : (snprintf(error, ERROR_BYTES, "%s cannot be made: %s.", path, strerror(errno)), -errno);
+    bool written =
+        getrandom(key, sizeof(key), 0) == (ssize_t)sizeof(key) && write(file, key, sizeof(key)) == (ssize_t)sizeof(key) && fsync(file) == 0;
+    close(file);
+    if (written)
+        return 0;
+    unlink(path);
+    snprintf(error, ERROR_BYTES, "%s cannot be written.", path);
+    return -EIO;
+}
+
+static int load_identity(struct control *control) {
+    const struct config *config = control->config;
+    char path[4096];
+    if (config->identity_key_file != NULL)
+        snprintf(path, sizeof(path), "%s", config->identity_key_file);
+    else
+        snprintf(path, sizeof(path), "%s/identity.key", config->state_directory);
+    if (config->identity_key_file == NULL) {
+        mkdir(config->state_directory, 0750);
+        int code = ensure_identity_key(path, control->error);
+        if (code != 0)
+            return code;
+    }
+    control->identity = identity_load(path);
+    if (control->identity != NULL)
+        return 0;
+    snprintf(control->error, ERROR_BYTES, "the identity key %s cannot be read: %s. It needs at least %d bytes.", path, strerror(errno),
+             IDENTITY_BYTES);
+    return -errno;
+}
+
+static struct classifier *load_rules(const struct config *config, char *error) {
+    return classifier_load(config->class_rules_path != NULL ? config->class_rules_path : classifier_default_path(), error, ERROR_BYTES);
+}
+
+static int drop_privileges(struct control *control) {
+    const char *user = control->config->user;
+    if (user == NULL || geteuid() != 0)
+        return 0;
+    const struct passwd *entry = getpwnam(user);
+    if (entry == NULL || setgroups(0, NULL) != 0 || setgid(entry->pw_gid) != 0 || setuid(entry->pw_uid) != 0) {
+        snprintf(control->error, ERROR_BYTES, "cannot become user '%s': create it, or change `user:` in bypost.yaml.", user);
+        return -EPERM;
+    }
+    return 0;
+}
+
+/* Files that the user drop leaves behind as root's. */
+static void hand_over(const struct control *control, const char *path) {
+    const struct passwd *entry = control->config->user != NULL && geteuid() == 0 ? getpwnam(control->config->user) : NULL;
+    if (entry != NULL && chown(path, entry->pw_uid, entry->pw_gid) != 0)
+        log_write(LOG_LEVEL_WARNING, "control", "%s cannot be given to %s: %s", path, control->config->user, strerror(errno));
+}
+
+static char *answer(void *context, const char *request) {
+    struct control *control = context;
+    if (strcmp(request, "ping") == 0)
+        return strdup("{\"pong\":true}");
+    return strcmp(request, "stats") == 0 ? shard_stats(control->shard) : NULL;
+}
+
+static uint32_t signing_threads(const struct config *config) {
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    if (config->signing_threads != 0)
+        return config->signing_threads;
+    return cores > (long)config->dataplane.lcore_count ? (uint32_t)cores - config->dataplane.lcore_count : 1;
+}
+
+static int set_up(struct control *control) {
+    const struct config *config = control->config;
+    if (config->redis.shards != 1) {
+        snprintf(control->error, ERROR_BYTES, "redis.shards: %u: bypost-control runs one shard; set it to 1.", config->redis.shards);
+        return -EINVAL;
+    }
+    if (mkdir(config->run_directory, 0755) == 0)
+        hand_over(control, config->run_directory);
+    if (mkdir(config->state_directory, 0750) == 0)
+        hand_over(control, config->state_directory);
+    struct journal_geometry geometry = {.workers = config->dataplane.lcore_count,
+                                        .shards = config->redis.shards,
+                                        .slots = config->journal.slots,
+                                        .paths = config->journal.paths};
+    int code = journal_open(&control->journal, config->journal.path, geometry, JOURNAL_CONTROL, control->error, ERROR_BYTES);
+    if (code == 0)
+        code = load_identity(control);
+    if (code != 0)
+        return code;
+    journal_begin_control(&control->journal);
+    control->keys = dkim_keys_load(config, warn, NULL, control->error, ERROR_BYTES);
+    control->classifier = load_rules(config, control->error);
+    if (control->keys == NULL || control->classifier == NULL || drop_privileges(control) != 0)
+        return -EINVAL;
+    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+    struct press_config press = {.threads = signing_threads(config),
+                                 .capacity = PRESS_CAPACITY,
+                                 .config = config,
+                                 .identity = control->identity,
+                                 .keys = control->keys,
+                                 .shards = config->redis.shards};
+    control->press = press_create(&press);
+    if (control->press == NULL) {
+        snprintf(control->error, ERROR_BYTES, "the signing threads cannot start: %s.", strerror(errno));
+        return -errno;
+    }
+    struct shard_config shard = {
+        .config = config, .journal = &control->journal, .press = control->press, .classifier = control->classifier};
+    control->shard = shard_create(&shard, control->error, ERROR_BYTES);
+    if (control->shard == NULL)
+        return -EINVAL;
+    char socket_path[4096];
+    snprintf(socket_path, sizeof(socket_path), "%s/control.sock", config->run_directory);
+    control->local = local_server_create(shard_base(control->shard), socket_path, answer, control, control->error, ERROR_BYTES);
+    return control->local == NULL ? -EINVAL : 0;
+}
+
+static void tear_down(struct control *control) {
+    if (control->local != NULL)
+        local_server_destroy(control->local);
+    if (control->press != NULL) /* its threads borrow jobs: first of all */
+        press_destroy(control->press);
+    if (control->shard != NULL)
+        shard_destroy(control->shard);
+    if (control->keys != NULL)
+        dkim_keys_free(control->keys);
+    if (control->identity != NULL)
+        identity_free(control->identity);
+    if (control->classifier != NULL)
+        classifier_free(control->classifier);
+    if (control->old_classifier != NULL)
+        classifier_free(control->old_classifier);
+    if (control->journal.header != NULL)
+        journal_close(&control->journal);
+    config_free(control->config);
+    if (control->old_config != NULL)
+        config_free(control->old_config);
+}
+
+static void on_stop(evutil_socket_t number, short what, void *argument) {
+    struct control *control = argument;
+    log_write(LOG_LEVEL_INFO, "control", "draining: no new messages; those on the wire finish");
+    shard_stop(control->shard);
+}
+
+static void print_errors(const struct config_errors *errors) {
+    for (uint32_t i = 0; i < errors->count; i++)
+        log_write(errors->items[i].warning ? LOG_LEVEL_WARNING : LOG_LEVEL_ERROR, "config", "%s:%u: %s", errors->items[i].file,
+                  errors->items[i].line, errors->items[i].message);
+}
+
+/* SIGHUP: limits, providers, relays and class rules. What was made from the configuration before keeps borrowing it, so one older
+ * generation is kept and a second reload frees nothing that is in use: it is refused while the generation before is the first one's. */
+static void on_reload(evutil_socket_t number, short what, void *argument) {
+    struct control *control = argument;
+    struct config_errors errors = {0};
+    shard_reopen_logs(control->shard);
+    struct config *config = config_load(control->config->path, &errors);
+    print_errors(&errors);
+    config_errors_free(&errors);
+    struct classifier *classifier = config == NULL ? NULL : load_rules(config, control->error);
+    if (config == NULL || classifier == NULL) {
+        log_write(LOG_LEVEL_ERROR, "config", "nothing was reloaded: %s", config == NULL ? "bypost.yaml has errors" : control->error);
+        if (config != NULL)
+            config_free(config);
+        return;
+    }
+    shard_reconfigure(control->shard, config, classifier);
+    /* The first generation is what redis, settle, press and dispatch were made from: it lives on. Later ones are only shape's and route's.
+     */
+    if (control->old_config == NULL) {
+        control->old_config = control->config;
+        control->old_classifier = control->classifier;
+    } else {
+        config_free(control->config);
+        classifier_free(control->classifier);
+    }
+    control->config = config;
+    control->classifier = classifier;
+    log_write(LOG_LEVEL_INFO, "config", "reloaded limits, providers, relays and class rules from %s", config->path);
+}
+
+static enum log_level level_of(const char *text) {
+    static const char *const names[] = {"error", "warning", "info", "debug"};
+    for (int i = 0; text != NULL && i < 4; i++)
+        if (strcmp(names[i], text) == 0)
+            return (enum log_level)i;
+    return LOG_LEVEL_INFO;
+}
+
+static int run(struct control *control) {
+    struct event_base *base = shard_base(control->shard);
+    struct event *term = evsignal_new(base, SIGTERM, on_stop, control), *interrupt = evsignal_new(base, SIGINT, on_stop, control),
+                 *hangup = evsignal_new(base, SIGHUP, on_reload, control);
+    if (term == NULL || interrupt == NULL || hangup == NULL)
+        return 1;
+    event_add(term, NULL);
+    event_add(interrupt, NULL);
+    event_add(hangup, NULL);
+    log_write(LOG_LEVEL_INFO, "control", "bypost-control %s started%s", BYPOST_VERSION,
+              control->config->sandbox ? " in the sandbox: only reserved test domains and configured relays are contacted" : "");
+    int result = shard_run(control->shard);
+    log_write(LOG_LEVEL_INFO, "control", "stopped");
+    event_free(term);
+    event_free(interrupt);
+    event_free(hangup);
+    return result;
+}
+
+int main(int argc, char **argv) {
+    static struct control control;
+    static const struct option options[] = {{"config", required_argument, NULL, 'c'},
+                                            {"help", no_argument, NULL, 'h'},
+                                            {"version", no_argument, NULL, 'v'},
+                                            {NULL, 0, NULL, 0}};
+    const char *path = "/etc/bypost/bypost.yaml";
+    for (int option; (option = getopt_long(argc, argv, "c:h", options, NULL)) != -1;) {
+        switch (option) {
+        case 'c':
+            path = optarg;
+            break;
+        case 'v':
+            puts("bypost-control " BYPOST_VERSION);
+            return 0;
+        case 'h':
+            puts("Usage: bypost-control [--config FILE]\n"
+                 "The deciding side of bypost: reads jobs from Redis, shapes, renders, signs and settles. `bypost run` starts it.\n\n"
+                 "  -c, --config FILE   bypost.yaml (/etc/bypost/bypost.yaml)\n"
+                 "  --help, --version\n\n"
+                 "SIGTERM drains, SIGHUP reloads limits, providers, relays and class rules and reopens the delivery log.\n"
+                 "Exit status: 0 drained, 1 stopped with work left for the next start, 64 usage, 75 another one runs, 78 configuration.");
+            return 0;
+        default:
+            fprintf(stderr, "bypost-control: --help shows the options.\n");
+            return EXIT_USAGE;
+        }
+    }
+    struct config_errors errors = {0};
+    control.config = config_load(path, &errors);
+    log_start("control", level_of(control.config != NULL ? control.config->logs.level : NULL));
+    print_errors(&errors);
+    config_errors_free(&errors);
+    if (control.config == NULL)
+        return EXIT_CONFIGURATION;
+    signal(SIGPIPE, SIG_IGN);
+    evthread_use_pthreads();
+    prctl(PR_SET_NAME, "bypost-ctl");
+    umask(0027);
+    int code = set_up(&control);
+    int result = 0;
+    if (code == 0)
+        result = run(&control);
+    else
+        log_write(LOG_LEVEL_ERROR, "control", "%s", control.error);
+    tear_down(&control);
+    return code == 0 ? result : code == -EBUSY ? EXIT_BUSY : EXIT_CONFIGURATION;
+}

@@ -1,0 +1,495 @@
+/* shard.c: the wiring. Each stage hears of the next only here. */
+#include "control/shard.h"
+
+#include "control/dispatch/dispatch.h"
+#include "control/fetch/fetch.h"
+#include "control/fetch/redis.h"
+#include "control/observe/log.h"
+#include "control/route/route.h"
+#include "control/settle/settle.h"
+#include "control/shape/shape.h"
+#include <errno.h>
+#include <event2/event.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+enum {
+    FETCH_ROUTING_MAX = 20000, /* recipients whose domain is being looked up */
+    DRAIN_CHECK_MS = 20,
+    RESUME_STEP = 256,
+    PARK_RETRY_MS = 100,
+    PARKED_MAX = 50000, /* deliveries that wait here because their lane's window is full */
+};
+
+struct shard {
+    struct shard_config config;
+    struct event_base *base;
+    struct redis *redis;
+    struct fetch *fetch;
+    struct route *route;
+    struct shape *shape;
+    struct dispatch *dispatch;
+    struct settle *settle;
+    struct event *poll_timer, *drain_timer, *park_timer;
+    struct delivery *parked_first, *parked_last;
+    uint32_t routing, parked;
+    bool draining, fetch_waits, harvested;
+    int result;
+    uint64_t drain_until_us;
+    uint64_t started_us;
+};
+
+static uint64_t now_us(void) {
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (uint64_t)time.tv_sec * 1000000 + (uint64_t)time.tv_nsec / 1000;
+}
+
+static uint64_t realtime_us(void) {
+    struct timespec time;
+    clock_gettime(CLOCK_REALTIME, &time);
+    return (uint64_t)time.tv_sec * 1000000 + (uint64_t)time.tv_nsec / 1000;
+}
+
+static void delivery_free(struct delivery *delivery) {
+    if (delivery->site != NULL)
+        site_release(delivery->site);
+    job_release(delivery->job);
+    free(delivery);
+}
+
+/* -- settle -- */
+
+static const char *pool_name(const struct shard *shard, const struct job *job) {
+    return job != NULL && job->pool != NULL ? job->pool : shard->config.config->default_pool;
+}
+
+static void settle_delivery(struct shard *shard, const struct settle_cookie *cookie, const struct outcome *outcome,
+                            const struct classification *classification, struct delivery *delivery, uint32_t slot,
+                            uint32_t slot_generation) {
+    struct settle_item item = {.cookie = *cookie,
+                               .outcome = *outcome,
+                               .classification = *classification,
+                               .slot = slot,
+                               .slot_generation = slot_generation,
+                               .site = "",
+                               .provider = "",
+                               .pool = ""};
+    if (delivery != NULL) {
+        item.job = delivery->job;
+        item.pool = pool_name(shard, delivery->job);
+        if (delivery->site != NULL) {
+            item.site = delivery->site->name;
+            item.provider = delivery->site->provider != NULL ? delivery->site->provider->name : "";
+        }
+    }
+    settle_add(shard->settle, &item);
+    if (delivery != NULL)
+        delivery_free(delivery);
+}
+
+/* A delivery that ends before it ever had a slot: no route, no pool, expired. */
+static void settle_early(struct shard *shard, struct delivery *delivery, enum reply_class class, uint16_t code, const uint16_t enhanced[3],
+                         const char *text) {
+    struct settle_cookie cookie;
+    dispatch_cookie(shard->dispatch, delivery, &cookie);
+    struct outcome outcome = {.kind = OUTCOME_LOCAL, .stage = STAGE_CONNECT, .code = code, .finished_us = realtime_us()};
+    memcpy(outcome.enhanced, enhanced, sizeof(outcome.enhanced));
+    snprintf(outcome.text, sizeof(outcome.text), "%s", text);
+    struct classification classification;
+    classify(shard->config.classifier, NULL, &outcome, shard->config.config->suppress_on_block_defer, &classification);
+    classification.class = class;
+    settle_delivery(shard, &cookie, &outcome, &classification, delivery, SLOT_NONE, 0);
+}
+
+static void on_committed(void *context, uint32_t slot, uint32_t slot_generation) {
+    struct shard *shard = context;
+    if (slot != SLOT_NONE)
+        dispatch_committed(shard->dispatch, slot, slot_generation);
+}
+
+/* -- dispatch -- */
+
+static void on_ended(void *context, const struct dispatch_end *end) {
+    struct shard *shard = context;
+    const struct shaping_provider *provider = end->lane != NULL ? end->lane->site->provider : NULL;
+    struct classification classification;
+    classify(shard->config.classifier, provider != NULL ? provider->name : NULL, &end->outcome,
+             shard->config.config->suppress_on_block_defer, &classification);
+    if (end->lane != NULL)
+        shape_ended(shard->shape, end->lane, &end->outcome, &classification, end->source, now_us());
+    settle_delivery(shard, &end->cookie, &end->outcome, &classification, end->delivery, end->slot, end->slot_generation);
+    if (shard->fetch_waits && shape_room(shard->shape) >= RESUME_STEP) {
+        shard->fetch_waits = false;
+        fetch_resume(shard->fetch);
+    }
+}
+
+static void on_path_event(void *context, const struct path_event *event, const char *site) {
+    if (event->kind != PATH_EVENT_READY)
+        log_write(LOG_LEVEL_DEBUG, "dispatch", "%s: %s at %s (%u %s)", site, path_event_text(event->kind), smtp_stage_text(event->stage),
+                  event->code, event->text);
+}
+
+static void on_dataplane(void *context, bool up) {
+    struct shard *shard = context;
+    if (!up)
+        log_write(LOG_LEVEL_WARNING, "control", "the dataplane is gone: deliveries wait until it is back");
+    if (up && shard->draining)
+        shard->drain_until_us = now_us(); /* nothing of ours can be in a new dataplane */
+}
+
+static void on_harvested(void *context) {
+    struct shard *shard = context;
+    shard->harvested = true;
+    if (!shard->draining)
+        fetch_start(shard->fetch);
+}
+
+/* -- shape -- */
+
+static void on_lane_changed(void *context, struct lane *lane) {
+    struct shard *shard = context;
+    if (shard->dispatch != NULL)
+        dispatch_lane_changed(shard->dispatch, lane);
+}
+
+static void on_lane_gone(void *context, struct lane *lane) {
+    struct shard *shard = context;
+    dispatch_lane_gone(shard->dispatch, lane);
+}
+
+static void on_expired(void *context, struct delivery *delivery) {
+    static const uint16_t enhanced[3] = {5, 4, 7};
+    settle_early(context, delivery, CLASS_EXPIRED, 550, enhanced, "the job's expires_at passed before it could be sent");
+}
+
+/* -- route and fetch -- */
+
+static void park_later(struct shard *shard) {
+    struct timeval wait = {.tv_usec = PARK_RETRY_MS * 1000};
+    if (!evtimer_pending(shard->park_timer, NULL))
+        evtimer_add(shard->park_timer, &wait);
+}
+
+static void park(struct shard *shard, struct delivery *delivery) {
+    delivery->next = NULL;
+    if (shard->parked_last != NULL)
+        shard->parked_last->next = delivery;
+    else
+        shard->parked_first = delivery;
+    shard->parked_last = delivery;
+    shard->parked++;
+    park_later(shard);
+}
+
+static void enqueue(struct shard *shard, struct delivery *delivery) {
+    static const uint16_t no_pool[3] = {5, 3, 5};
+    int code = shape_enqueue(shard->shape, delivery, now_us());
+    if (code == 0)
+        return;
+    if (code == -ENOBUFS) {
+        park(shard, delivery);
+        return;
+    }
+    char text[160];
+    snprintf(text, sizeof(text), "pool '%s' is not in bypost.yaml", pool_name(shard, delivery->job));
+    settle_early(shard, delivery, CLASS_UNCATEGORIZED, 550, no_pool, text);
+}
+
+/* The lanes whose window was full may have room; each delivery is tried once a call. */
+static void on_park_timer(evutil_socket_t descriptor, short what, void *argument) {
+    struct shard *shard = argument;
+    struct delivery *delivery = shard->parked_first;
+    shard->parked_first = shard->parked_last = NULL;
+    shard->parked = 0;
+    while (delivery != NULL) {
+        struct delivery *next = delivery->next;
+        enqueue(shard, delivery);
+        delivery = next;
+    }
+    if (shard->fetch_waits && shape_room(shard->shape) >= RESUME_STEP && shard->parked < PARKED_MAX) {
+        shard->fetch_waits = false;
+        fetch_resume(shard->fetch);
+    }
+}
+
+struct routing {
+    struct shard *shard;
+    struct delivery *delivery;
+};
+
+static void on_route(void *context, const struct route_result *result) {
+    struct routing *routing = context;
+    struct shard *shard = routing->shard;
+    struct delivery *delivery = routing->delivery;
+    free(routing);
+    shard->routing--;
+    if (shard->draining) { /* Redis still has it as pending */
+        delivery_free(delivery);
+        return;
+    }
+    if (result->status != ROUTE_FOUND) {
+        settle_early(shard, delivery, result->class, result->code, result->enhanced, result->text);
+        return;
+    }
+    delivery->site = result->site;
+    site_hold(result->site);
+    enqueue(shard, delivery);
+}
+
+static uint32_t on_room(void *context) {
+    struct shard *shard = context;
+    uint32_t room = shape_room(shard->shape);
+    uint32_t held = shard->routing + shard->parked;
+    uint32_t settling = settle_outstanding(shard->settle);
+    if (shard->draining || !shard->harvested || shard->routing >= FETCH_ROUTING_MAX || shard->parked >= PARKED_MAX || room <= held ||
+        settling >= SHAPE_TOTAL_MAX) {
+        shard->fetch_waits = !shard->draining;
+        if (shard->fetch_waits)
+            park_later(shard);
+        return 0;
+    }
+    return room - held;
+}
+
+static void on_job(void *context, struct job *job) {
+    struct shard *shard = context;
+    for (uint32_t i = 0; i < job->pending_count; i++) {
+        struct routing *routing = malloc(sizeof(*routing));
+        struct delivery *delivery = calloc(1, sizeof(*delivery));
+        if (routing == NULL || delivery == NULL) { /* Redis keeps it as pending: read again at the next start */
+            log_write(LOG_LEVEL_ERROR, "control", "out of memory: a recipient stays pending in Redis");
+            free(routing);
+            free(delivery);
+            continue;
+        }
+        job_hold(job);
+        *delivery = (struct delivery){.job = job,
+                                      .index = job->pending[i],
+                                      .attempt = job->history.attempt,
+                                      .high = job->high,
+                                      .uncertain = job->history.uncertain,
+                                      .queued_ms = realtime_us() / 1000};
+        *routing = (struct routing){.shard = shard, .delivery = delivery};
+        shard->routing++;
+        route_find(shard->route, job->recipients[delivery->index].mailbox.domain, on_route, routing);
+    }
+    job_release(job);
+}
+
+static bool on_in_flight(void *context, const char *stream, struct entry_id entry, uint32_t index) {
+    struct shard *shard = context;
+    return dispatch_in_flight(shard->dispatch, stream, entry, index);
+}
+
+static void on_poll(evutil_socket_t descriptor, short what, void *argument) {
+    struct shard *shard = argument;
+    uint64_t now = now_us();
+    uint64_t wake_us = shape_poll(shard->shape, now);
+    uint64_t wait_us = wake_us > now ? wake_us - now : 1000;
+    wait_us = wait_us < 1000 ? 1000 : wait_us > 100000 ? 100000 : wait_us;
+    struct timeval wait = {.tv_usec = (suseconds_t)wait_us};
+    evtimer_add(shard->poll_timer, &wait);
+}
+
+/* -- life -- */
+
+static void forget_delivery(void *context, struct delivery *delivery) {
+    delivery_free(delivery);
+}
+
+static void on_drain_timer(evutil_socket_t descriptor, short what, void *argument) {
+    struct shard *shard = argument;
+    /* What came back unattempted stays pending in Redis: the next start reads it again. */
+    shape_drain(shard->shape, forget_delivery, shard);
+    uint32_t in_progress = dispatch_in_progress(shard->dispatch);
+    uint32_t settling = settle_outstanding(shard->settle);
+    if (in_progress == 0)
+        settle_flush(shard->settle);
+    if (in_progress == 0 && settling == 0 && shard->routing == 0) {
+        event_base_loopbreak(shard->base);
+        return;
+    }
+    if (now_us() >= shard->drain_until_us) {
+        log_write(LOG_LEVEL_WARNING, "control",
+                  "the drain's time is up with %u orders and %u commits unfinished: the next start takes them up", in_progress, settling);
+        shard->result = 1;
+        event_base_loopbreak(shard->base);
+        return;
+    }
+    struct timeval wait = {.tv_usec = DRAIN_CHECK_MS * 1000};
+    evtimer_add(shard->drain_timer, &wait);
+}
+
+void shard_stop(struct shard *shard) {
+    if (shard->draining)
+        return;
+    shard->draining = true;
+    shard->drain_until_us = now_us() + shard->config.config->dataplane.drain_timeout_ms * 1000;
+    fetch_stop(shard->fetch);
+    dispatch_drain(shard->dispatch);
+    while (shard->parked_first != NULL) {
+        struct delivery *next = shard->parked_first->next;
+        delivery_free(shard->parked_first);
+        shard->parked_first = next;
+    }
+    shard->parked_last = NULL;
+    shard->parked = 0;
+    struct timeval wait = {0};
+    evtimer_add(shard->drain_timer, &wait);
+}
+
+struct shard *shard_create(const struct shard_config *config, char *error, size_t error_bytes) {
+    struct shard *shard = calloc(1, sizeof(*shard));
+    if (shard == NULL) {
+        snprintf(error, error_bytes, "out of memory.");
+        return NULL;
+    }
+    shard->config = *config;
+    shard->started_us = now_us();
+    shard->base = event_base_new();
+    if (shard->base != NULL) {
+        shard->poll_timer = evtimer_new(shard->base, on_poll, shard);
+        shard->drain_timer = evtimer_new(shard->base, on_drain_timer, shard);
+        shard->park_timer = evtimer_new(shard->base, on_park_timer, shard);
+    }
+    if (shard->base == NULL || shard->poll_timer == NULL || shard->drain_timer == NULL || shard->park_timer == NULL) {
+        snprintf(error, error_bytes, "the event loop cannot be made: %s.", strerror(errno));
+        goto failed;
+    }
+    shard->redis = redis_create(shard->base, config->config, error, error_bytes);
+    if (shard->redis == NULL)
+        goto failed;
+    shard->route = route_create(shard->base, config->config, error, error_bytes);
+    if (shard->route == NULL)
+        goto failed;
+    struct shape_config shape = {.config = config->config,
+                                 .workers = config->journal->geometry.workers,
+                                 .lane_changed = on_lane_changed,
+                                 .lane_gone = on_lane_gone,
+                                 .expired = on_expired,
+                                 .context = shard};
+    shard->shape = shape_create(&shape, now_us());
+    if (shard->shape == NULL) {
+        snprintf(error, error_bytes, "out of memory for shaping.");
+        goto failed;
+    }
+    struct settle_config settle = {.base = shard->base,
+                                   .redis = shard->redis,
+                                   .config = config->config,
+                                   .shard = config->index,
+                                   .committed = on_committed,
+                                   .context = shard};
+    shard->settle = settle_create(&settle, error, error_bytes);
+    if (shard->settle == NULL)
+        goto failed;
+    struct dispatch_config dispatch = {.base = shard->base,
+                                       .config = config->config,
+                                       .journal = config->journal,
+                                       .shard = config->index,
+                                       .shape = shard->shape,
+                                       .press = config->press,
+                                       .ended = on_ended,
+                                       .path_event = on_path_event,
+                                       .dataplane = on_dataplane,
+                                       .harvested = on_harvested,
+                                       .context = shard};
+    shard->dispatch = dispatch_create(&dispatch, error, error_bytes);
+    if (shard->dispatch == NULL)
+        goto failed;
+    struct fetch_config fetch = {.base = shard->base,
+                                 .redis = shard->redis,
+                                 .config = config->config,
+                                 .shard = config->index,
+                                 .room = on_room,
+                                 .job = on_job,
+                                 .in_flight = on_in_flight,
+                                 .context = shard};
+    shard->fetch = fetch_create(&fetch);
+    if (shard->fetch == NULL) {
+        snprintf(error, error_bytes, "out of memory for fetching.");
+        goto failed;
+    }
+    return shard;
+failed:
+    shard_destroy(shard);
+    return NULL;
+}
+
+void shard_destroy(struct shard *shard) {
+    if (shard->fetch != NULL)
+        fetch_destroy(shard->fetch);
+    if (shard->dispatch != NULL)
+        dispatch_destroy(shard->dispatch);
+    if (shard->settle != NULL)
+        settle_destroy(shard->settle);
+    if (shard->shape != NULL)
+        shape_destroy(shard->shape);
+    if (shard->route != NULL)
+        route_destroy(shard->route);
+    if (shard->redis != NULL)
+        redis_destroy(shard->redis);
+    struct event *events[] = {shard->poll_timer, shard->drain_timer, shard->park_timer};
+    for (size_t i = 0; i < sizeof(events) / sizeof(events[0]); i++)
+        if (events[i] != NULL)
+            event_free(events[i]);
+    if (shard->base != NULL)
+        event_base_free(shard->base);
+    free(shard);
+}
+
+int shard_run(struct shard *shard) {
+    struct timeval at_once = {0};
+    evtimer_add(shard->poll_timer, &at_once);
+    dispatch_start(shard->dispatch);
+    event_base_dispatch(shard->base);
+    return shard->result;
+}
+
+void shard_reconfigure(struct shard *shard, const struct config *config, const struct classifier *classifier) {
+    shard->config.config = config;
+    shard->config.classifier = classifier;
+    route_reconfigure(shard->route, config);
+    shape_reconfigure(shard->shape, config);
+}
+
+void shard_reopen_logs(struct shard *shard) {
+    settle_reopen_log(shard->settle);
+}
+struct event_base *shard_base(struct shard *shard) {
+    return shard->base;
+}
+
+char *shard_stats(struct shard *shard) {
+    const struct fetch_counters *fetch = fetch_counters(shard->fetch);
+    const struct settle_counters *settle = settle_counters(shard->settle);
+    const struct dispatch_counters *dispatch = dispatch_counters(shard->dispatch);
+    static const char *const redis_states[] = {"down", "loading", "up"};
+#define N(value) (json_int_t)(value)
+    json_t *json = json_pack(
+        "{s:I, s:s, s:b, s:b, s:{s:I,s:I,s:I,s:I,s:I}, s:{s:I,s:I,s:I,s:I}, "
+        "s:{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I},"
+        " s:{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}}",
+        "uptime_seconds", N((now_us() - shard->started_us) / 1000000), "redis", redis_states[redis_state(shard->redis)], "dataplane",
+        dispatch_dataplane_up(shard->dispatch), "draining", shard->draining, "fetch", "entries", N(fetch->entries), "recipients",
+        N(fetch->recipients), "dead", N(fetch->dead), "scheduled", N(fetch->scheduled), "promoted", N(fetch->promoted), "held", "routing",
+        N(shard->routing), "parked", N(shard->parked), "shaped", N(SHAPE_TOTAL_MAX - shape_room(shard->shape)), "in_progress",
+        N(dispatch_in_progress(shard->dispatch)), "dispatch", "orders", N(dispatch->orders), "outcomes", N(dispatch->outcomes), "returned",
+        N(dispatch->returned), "withdrawn", N(dispatch->withdrawn), "render_errors", N(dispatch->render_errors), "harvested_settled",
+        N(dispatch->harvested_settled), "harvested_lost", N(dispatch->harvested_lost), "harvested_uncertain",
+        N(dispatch->harvested_uncertain), "harvested_returned", N(dispatch->harvested_returned), "path_events", N(dispatch->path_events),
+        "paths_published", N(dispatch->paths_published), "paths_exhausted", N(dispatch->paths_exhausted), "slots_exhausted",
+        N(dispatch->slots_exhausted), "arena_exhausted", N(dispatch->arena_exhausted), "slots_used",
+        N(dispatch_slots_used(shard->dispatch)), "signatures", N(dispatch->signatures), "settle", "delivered", N(settle->delivered),
+        "deferred", N(settle->deferred), "bounced", N(settle->bounced), "expired", N(settle->expired), "suppressed", N(settle->suppressed),
+        "cancelled", N(settle->cancelled), "returned", N(settle->returned), "uncertain", N(settle->uncertain), "repeated",
+        N(settle->repeated), "commits", N(settle->commits), "outstanding", N(settle_outstanding(shard->settle)));
+#undef N
+    char *text = json == NULL ? NULL : json_dumps(json, JSON_COMPACT);
+    json_decref(json);
+    return text;
+}

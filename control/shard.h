@@ -1,0 +1,39 @@
+/* shard.h: one shard of control: a thread, an event loop, a Redis connection, and one of each stage, wired in the order of a message's way.
+ */
+#ifndef CONTROL_SHARD_H
+#define CONTROL_SHARD_H
+
+#include "control/classify/classify.h"
+#include "control/config/config.h"
+#include "control/sign/sign.h"
+#include <bypost/journal.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct shard;
+
+/* What all shards share; immutable, or safe for threads. */
+struct shard_config {
+    const struct config *config;
+    struct journal *journal;
+    struct press *press;
+    const struct classifier *classifier;
+    uint32_t index;
+};
+
+/* NULL with a sentence in error. */
+struct shard *shard_create(const struct shard_config *config, char *error, size_t error_bytes);
+void shard_destroy(struct shard *shard);
+/* Runs until drained after shard_stop. 0, or 1 when the drain's time ran out before everything was settled (Redis keeps what is left as
+ * pending). */
+int shard_run(struct shard *shard);
+/* Begins the drain; from a signal handler of the shard's loop. */
+void shard_stop(struct shard *shard);
+/* Another configuration or other rules: limits and lookups follow it; what is under way goes on. */
+void shard_reconfigure(struct shard *shard, const struct config *config, const struct classifier *classifier);
+void shard_reopen_logs(struct shard *shard);
+struct event_base *shard_base(struct shard *shard);
+/* A JSON text of the counters of all stages, malloc'd. */
+char *shard_stats(struct shard *shard);
+
+#endif
