@@ -1,0 +1,78 @@
+/* lane.h: this worker's side of a path: its sessions and the orders that wait for one. */
+#ifndef DATAPLANE_SMTP_LANE_H
+#define DATAPLANE_SMTP_LANE_H
+
+#include "deadline.h"
+#include "order.h"
+#include "reply.h"
+#include "session.h"
+#include <bypost/path.h>
+#include <sys/queue.h>
+
+enum {
+    LANE_BACKOFF_FIRST_US = 1000 * 1000, /* after an endpoint failed, doubling ... */
+    LANE_BACKOFF_MAX_US = 30 * 1000 * 1000,
+    LANE_PORTS_WAIT_US = 250 * 1000,     /* after the local ports, or a pool, ran out */
+    LANE_HOPE_US = 5 * 1000 * 1000,      /* orders wait so long while no session is there or on its way ... */
+    LANE_HOPE_MAX_US = 30 * 1000 * 1000, /* ... and so long while one is on its way */
+};
+
+enum lane_state { LANE_NONE, LANE_LIVE, LANE_RETIRED };
+
+struct lane_endpoint {
+    uint64_t retry_us;
+    uint32_t backoff_us;
+    bool known_good; /* a session became ready since it last failed */
+};
+
+LIST_HEAD(session_list, smtp_session);
+
+struct lane {
+    struct smtp_engine *engine;
+    uint32_t index, generation;
+    uint8_t state; /* enum lane_state */
+    bool active;   /* on the engine's list of lanes to look at */
+    bool refused;  /* the path asks for what this worker cannot do: TLS or AUTH */
+    uint8_t next_source;
+    uint32_t open, greeting, ready, busy; /* sessions: all; not ready yet; ready or in a transaction; in a transaction */
+    uint32_t capacity;                    /* sum of the sessions' */
+    uint32_t held, waiting;               /* orders (recipients) claimed and unanswered; chains that no session has yet */
+    uint32_t shown_capacity, shown_open, shown_ready;
+    uint64_t opened_total;
+    uint64_t next_connect_us;
+    uint64_t hope_us; /* since when orders wait without a ready session; 0: they do not */
+    struct order_queue high, normal, later;
+    struct session_list sessions, idle;
+    TAILQ_ENTRY(lane) activity;
+    LIST_ENTRY(lane) loaded;
+    struct deadline deadline;
+    struct lane_endpoint endpoints[PATH_ENDPOINTS_MAX];
+    struct path path; /* checked copy */
+};
+
+/* Looks at a path of the journal: loads, refreshes or retires its lane. NULL when it is not live. */
+struct lane *lane_look(struct smtp_engine *engine, uint32_t path, uint64_t now_us);
+/* Puts it on the list of lanes that the next poll serves. */
+void lane_wake(struct lane *lane);
+/* Binds orders, opens and ends sessions, returns what has no hope, publishes the cell. Steps taken. */
+uint32_t lane_serve(struct lane *lane, uint64_t now_us);
+/* A claimed chain waits for a session. */
+void lane_enqueue(struct lane *lane, struct order *first);
+/* Control's cell: deliveries that wait. */
+uint32_t lane_demand(const struct lane *lane);
+/* Should a session that has just finished a transaction stay? */
+bool lane_keeps(const struct lane *lane);
+void lane_endpoint_failed(struct lane *lane, uint8_t endpoint, uint64_t now_us);
+void lane_endpoint_worked(struct lane *lane, uint8_t endpoint);
+/* Posts what belongs to no order. `session` may be NULL; `reply` too. */
+struct lane_event {
+    enum path_event_kind kind;
+    enum smtp_stage stage;
+    uint8_t endpoint, source;
+    uint32_t detail;
+    const struct reply *reply;
+    const char *text; /* without a reply */
+};
+void lane_post(struct lane *lane, const struct lane_event *event, uint64_t now_us);
+
+#endif

@@ -1,0 +1,63 @@
+/* pool.h: records of one size, all reserved when the engine is made. Memory that no record was ever taken from is never touched, so that a
+ * generous bound costs address space only. */
+#ifndef DATAPLANE_SMTP_POOL_H
+#define DATAPLANE_SMTP_POOL_H
+
+#include <assert.h>
+#include <errno.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/mman.h>
+
+struct pool {
+    uint8_t *base;
+    size_t item_bytes;
+    uint32_t count; /* records in all */
+    uint32_t fresh; /* records from here on were never taken */
+    uint32_t used;  /* on loan */
+    void *free;     /* given back, the last one first because its lines are still warm */
+};
+
+/* 0 or -ENOMEM. */
+static inline int pool_create(struct pool *pool, size_t item_bytes, uint32_t count) {
+    *pool = (struct pool){.item_bytes = (item_bytes + 63) & ~(size_t)63, .count = count};
+    if (!count)
+        return 0;
+    void *base = mmap(NULL, pool->item_bytes * count, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (base == MAP_FAILED)
+        return -ENOMEM;
+    pool->base = base;
+    return 0;
+}
+
+static inline void pool_destroy(struct pool *pool) {
+    if (pool->base)
+        munmap(pool->base, pool->item_bytes * pool->count);
+    pool->base = NULL;
+}
+
+/* A record with undefined content, or NULL. */
+static inline void *pool_take(struct pool *pool) {
+    void *item = pool->free;
+    if (item)
+        pool->free = *(void **)item;
+    else if (pool->fresh < pool->count)
+        item = pool->base + pool->item_bytes * pool->fresh++;
+    else
+        return NULL;
+    pool->used++;
+    return item;
+}
+
+static inline void pool_give(struct pool *pool, void *item) {
+    assert(pool->used > 0);
+    *(void **)item = pool->free;
+    pool->free = item;
+    pool->used--;
+}
+
+static inline uint32_t pool_left(const struct pool *pool) {
+    return pool->count - pool->used;
+}
+
+#endif

@@ -1,0 +1,73 @@
+/* session.h: one connection to one server: the dialogue as one enum of states. README.md beside this file draws them. */
+#ifndef DATAPLANE_SMTP_SESSION_H
+#define DATAPLANE_SMTP_SESSION_H
+
+#include "capability.h"
+#include "dataplane/tls/stream.h"
+#include "deadline.h"
+#include "order.h"
+#include "reply.h"
+#include <sys/queue.h>
+
+enum session_state {
+    SESSION_CONNECTING,
+    SESSION_BANNER,  /* waits for the greeting */
+    SESSION_EHLO,    /* waits for the answer to EHLO */
+    SESSION_HELO,    /* ... to HELO, after EHLO was not recognised */
+    SESSION_READY,   /* nothing asked, nothing open: can take an order */
+    SESSION_MAIL,    /* waits for the answer to MAIL */
+    SESSION_RCPT,    /* ... to the RCPT of `recipient` */
+    SESSION_DATA,    /* ... to DATA */
+    SESSION_BODY,    /* the body is being queued */
+    SESSION_FINAL,   /* all of it is queued: waits for the verdict */
+    SESSION_RSET,    /* waits for the answer to RSET */
+    SESSION_QUIT,    /* ... to QUIT */
+    SESSION_LEAVING, /* waits for the server's FIN, so that the server holds TIME_WAIT */
+    SESSION_GONE,    /* closed or aborted by us: waits for the stream's last word */
+    SESSION_STATES
+};
+
+enum session_flag {
+    SESSION_MAIL_SAID = 1,
+    SESSION_DATA_SAID = 2,
+    SESSION_UNFLUSHED = 4,  /* on the work list: queued bytes have to leave */
+    SESSION_BLOCKED = 8,    /* on the work list: a pool was empty, say it again */
+    SESSION_IGNORE = 16,    /* the dot of a message without recipients: its verdict means nothing */
+    SESSION_BODY_SENT = 32, /* the last body byte was queued */
+    SESSION_OPENED = 64,    /* MAIL was answered 2xx: a transaction is open at the server */
+};
+
+struct smtp_session {
+    struct stream stream; /* first: events give it back */
+    struct lane *lane;
+    struct deadline deadline;
+    uint8_t state; /* enum session_state; only session_enter writes it */
+    uint8_t flags; /* enum session_flag */
+    uint8_t endpoint, source;
+    uint16_t capacity; /* orders that it counts for in ready_capacity */
+    uint32_t transactions;
+    LIST_ENTRY(smtp_session) siblings; /* all sessions of the lane */
+    LIST_ENTRY(smtp_session) ready;    /* those of the lane in SESSION_READY */
+    TAILQ_ENTRY(smtp_session) work;
+    struct reply *reply;     /* on loan while a reply comes in */
+    struct order *order;     /* the transaction's first recipient, from MAIL to the verdict */
+    struct order *recipient; /* whose RCPT is answered next */
+    struct order *to_say;    /* whose RCPT is said next */
+    struct body_cursor cursor;
+    struct capabilities capabilities;
+    uint64_t connected_us; /* monotonic; 0 before */
+};
+enum { SMTP_SESSION_BYTES_MAX = 512 };
+static_assert(sizeof(struct smtp_session) <= SMTP_SESSION_BYTES_MAX, "with a connection of 512 bytes an idle session stays within 1 KiB");
+
+/* Opens a connection from a source to an endpoint of the lane's path. 0 or the error of stream_open; -ENOBUFS when the pool is empty. */
+int session_open(struct lane *lane, uint8_t endpoint, uint8_t source, uint64_t now_us);
+/* Gives an order to a ready session. The order may be answered from here when the server could not take it. */
+void session_bind(struct smtp_session *session, struct order *order, uint64_t now_us);
+/* Ends a session in SESSION_READY politely; one that is not greeted yet at once; others end after their transaction (see lane_keeps). */
+void session_leave(struct smtp_session *session, uint64_t now_us);
+void session_due(struct smtp_session *session, uint64_t now_us);
+/* From the work list: lets queued bytes leave, or tries again what a pool had no room for. */
+void session_work(struct smtp_session *session, uint64_t now_us);
+
+#endif

@@ -1,0 +1,70 @@
+/* stream.c: the plain stream, which hands everything through to TCP. */
+#include "dataplane/tls/stream.h"
+
+#include <stddef.h>
+
+static void on_connected(void *user, struct tcp_conn *conn, uint64_t now_us) {
+    struct stream *stream = user;
+    stream->events->connected(stream, now_us);
+}
+
+static uint32_t on_received(void *user, struct tcp_conn *conn, const uint8_t *bytes, uint32_t length, uint64_t now_us) {
+    struct stream *stream = user;
+    stream->events->received(stream, bytes, length, now_us);
+    return length;
+}
+
+static void on_peer_closed(void *user, struct tcp_conn *conn, uint64_t now_us) {
+    struct stream *stream = user;
+    stream->events->peer_closed(stream, now_us);
+}
+
+static void on_acknowledged(void *user, struct tcp_conn *conn, uint32_t bytes, uint64_t now_us) {
+    struct stream *stream = user;
+    stream->events->acknowledged(stream, now_us);
+}
+
+static void on_closed(void *user, struct tcp_conn *conn, enum tcp_error error, uint64_t now_us) {
+    struct stream *stream = user;
+    stream->conn = NULL;
+    stream->events->closed(stream, error, now_us);
+}
+
+void stream_tcp_events(struct tcp_events *events) {
+    *events = (struct tcp_events){.connected = on_connected,
+                                  .received = on_received,
+                                  .peer_closed = on_peer_closed,
+                                  .acknowledged = on_acknowledged,
+                                  .closed = on_closed};
+}
+
+int stream_open(struct stream *stream, const struct stream_events *events, struct tcp_stack *stack, const struct tcp_address *local,
+                const struct tcp_address *remote, uint16_t port, uint64_t timeout_us, uint64_t now_us) {
+    stream->events = events;
+    stream->conn = NULL;
+    return tcp_connect(stack, local, remote, port, timeout_us, stream, &stream->conn, now_us);
+}
+
+int stream_send(struct stream *stream, const struct tcp_piece *pieces, uint32_t count, uint64_t now_us) {
+    return tcp_send(stream->conn, pieces, count, now_us);
+}
+
+void stream_flush(struct stream *stream, uint64_t now_us) {
+    tcp_output(stream->conn, now_us);
+}
+
+uint32_t stream_unsent(const struct stream *stream) {
+    return tcp_unsent(stream->conn);
+}
+
+uint32_t stream_unacknowledged(const struct stream *stream) {
+    return tcp_unacknowledged(stream->conn);
+}
+
+void stream_close(struct stream *stream, uint64_t now_us) {
+    tcp_close(stream->conn, now_us);
+}
+
+void stream_abort(struct stream *stream, uint64_t now_us) {
+    tcp_abort(stream->conn, now_us);
+}
