@@ -21,9 +21,15 @@ static int port_fail(const struct port *port, int rc, char *error, size_t error_
     return rc;
 }
 
+static bool port_driver_is(const struct rte_eth_dev_info *info, const char *name) {
+    return strncmp(info->driver_name, name, strlen(name)) == 0;
+}
+
 static int port_choose_mode(struct port *port, enum port_mode mode, const struct rte_eth_dev_info *info, char *error, size_t error_bytes) {
     bool multi_segment = (info->tx_offload_capa & RTE_ETH_TX_OFFLOAD_MULTI_SEGS) != 0;
-    bool checksum = (info->tx_offload_capa & RTE_ETH_TX_OFFLOAD_TCP_CKSUM) != 0;
+    /* net_tap and net_vhost offer to finish checksums, but do so in software with a sum that is wrong after a segment of odd length. */
+    bool checksum = (info->tx_offload_capa & RTE_ETH_TX_OFFLOAD_TCP_CKSUM) != 0 && !port_driver_is(info, "net_tap") &&
+                    !port_driver_is(info, "net_vhost");
     if (mode == PORT_MODE_REFERENCE && !multi_segment)
         return port_fail(port, -ENOTSUP, error, error_bytes, "this device takes no frames of several segments; use mode copy or auto");
     if (mode == PORT_MODE_AUTO)
@@ -37,8 +43,8 @@ static int port_choose_mode(struct port *port, enum port_mode mode, const struct
 
 /* A virtio peer may leave a checksum unfinished when it is told that we check them ourselves: it is not told. */
 static bool port_trusts_rx_checksum(const struct rte_eth_dev_info *info) {
-    return (info->rx_offload_capa & RTE_ETH_RX_OFFLOAD_TCP_CKSUM) != 0 && strncmp(info->driver_name, "net_virtio", 10) != 0 &&
-           strncmp(info->driver_name, "net_vhost", 9) != 0 && strncmp(info->driver_name, "net_tap", 7) != 0;
+    return (info->rx_offload_capa & RTE_ETH_RX_OFFLOAD_TCP_CKSUM) != 0 && !port_driver_is(info, "net_virtio") &&
+           !port_driver_is(info, "net_vhost") && !port_driver_is(info, "net_tap");
 }
 
 static int port_configure(struct port *port, struct port_device *device, const struct rte_eth_dev_info *info, char *error,
@@ -122,16 +128,15 @@ static int port_start(struct port *port, const struct rte_eth_dev_info *info, ch
     memcpy(port->mac, mac.addr_bytes, sizeof port->mac);
     /* A tap's driver and the kernel's interface at its other end share one MAC address, and we talk to that kernel: we need one of our own.
      */
-    bool shares_mac = strncmp(info->driver_name, "net_tap", 7) == 0 && strstr(port->device, "remote=") == NULL;
+    bool shares_mac = port_driver_is(info, "net_tap") && strstr(port->device, "remote=") == NULL;
     if (shares_mac)
         port->mac[5] ^= 0x80;
     rc = shares_mac ? rte_eth_promiscuous_enable(port->id) : rte_eth_promiscuous_disable(port->id);
     if (rc != 0 && rc != -ENOTSUP)
         return port_fail(port, rc, error, error_bytes, "promiscuous mode cannot be switched");
     /* Virtual devices come up with their peer, which may start after us. */
-    bool physical = (info->dev_flags != NULL) && (*info->dev_flags & RTE_ETH_DEV_INTR_LSC) != 0 &&
-                    strncmp(info->driver_name, "net_vhost", 9) != 0 && strncmp(info->driver_name, "net_tap", 7) != 0 &&
-                    strncmp(info->driver_name, "net_virtio_user", 15) != 0;
+    bool physical = info->dev_flags != NULL && (*info->dev_flags & RTE_ETH_DEV_INTR_LSC) != 0 && !port_driver_is(info, "net_vhost") &&
+                    !port_driver_is(info, "net_tap") && !port_driver_is(info, "net_virtio_user");
     for (uint32_t waited_us = 0; physical && waited_us < PORT_LINK_WAIT_US && !port_link_up(port); waited_us += PORT_LINK_STEP_US)
         rte_delay_us_sleep(PORT_LINK_STEP_US);
     return 0;

@@ -482,6 +482,7 @@ int main(int argc, char **argv) {
     struct sigaction action = {.sa_handler = on_signal};
     sigaction(SIGTERM, &action, NULL);
     sigaction(SIGINT, &action, NULL);
+    signal(SIGPIPE, SIG_IGN); /* a vhost peer that has gone */
     start_eal(lcore, prefix);
     probe->owner.release = owner_released;
     probe->arena = rte_malloc("arena", ARENA_BYTES, 4096);
