@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Configures and compiles bypost with meson, optimised and with debug symbols.
+# Configures and compiles bypost with meson, optimised (-O2) and with debug symbols.
 
 # build_source_of DIR: prints the source tree that a meson build directory belongs to.
 build_source_of() {
@@ -9,7 +9,7 @@ build_source_of() {
 # build_setup REPO DIR PREFIX_OF_WOLFSSL
 build_setup() {
     local repo=$1 dir=$2 wolfssl=$3 started=$SECONDS old marker
-    local -a options=(--buildtype=debugoptimized -Doptimization=3 "-Dwolfssl_prefix=$wolfssl")
+    local -a options=(--buildtype=debugoptimized "-Dwolfssl_prefix=$wolfssl")
     [[ -n $(command -v meson) && -n $(command -v ninja) ]] ||
         say_die "meson or ninja is not installed" "run deploy/setup without --runtime-only"
     if [[ -e $dir/meson-private ]]; then
@@ -30,7 +30,7 @@ build_setup() {
         say_now "build: configuring $dir"
         if ! build_configure "$repo" "$dir" "${options[@]}"; then
             say_log_tail 12
-            say_die "meson could not configure bypost" "read the lines above; a library that is not found: run deploy/setup without --no-packages"
+            say_die "meson could not configure bypost" "read the lines above; when a library is not found, run deploy/setup without --no-packages"
         fi
         printf '%s\n' "${options[*]}" >"$marker"
     fi

@@ -10,8 +10,9 @@ PACKAGES_RUN=(
     iproute2 ethtool nftables procps
 )
 # Libraries: those that bypost links. For --runtime-only the run-time packages are read from what these depend on.
+# nettle-dev: on Debian 12 libunbound.pc asks for it and its package does not.
 PACKAGES_LIBRARY=(
-    libdpdk-dev libhiredis-dev libevent-dev libunbound-dev libfyaml-dev libjansson-dev
+    libdpdk-dev libhiredis-dev libevent-dev libunbound-dev nettle-dev libfyaml-dev libjansson-dev
     'libmsgpack-c-dev|libmsgpack-dev' libidn2-dev libpcre2-dev libjemalloc-dev libseccomp-dev libsystemd-dev
     libcurl4-openssl-dev libgmime-3.0-dev
 )

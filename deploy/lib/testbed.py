@@ -1,0 +1,394 @@
+"""A private world for bypost: a network namespace with a DNS server, SMTP servers behind kernel TCP, a Redis on a socket, and bypost on a veth.
+
+Used by deploy/quickstart and by tests/integration. Everything lives in one temporary directory and one namespace; close() removes both and ends
+every process that was started here, by its process ID.
+"""
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+PYTHON = "/usr/bin/python3"
+SENDER_ADDRESS = "10.99.0.2"
+SERVER_NETWORK = "10.99.0"
+EHLO_NAME = "sender.example.org"
+SENDER_DOMAIN = "example.org"
+
+
+class TestbedError(Exception):
+    """A sentence for the person at the terminal, with the remedy."""
+
+
+def build_directory():
+    return os.environ.get("BYPOST_BUILD", os.path.join(ROOT, "build"))
+
+
+def binary(name):
+    build = build_directory()
+    path = {"bypost": "control/cli/bypost", "bypost-control": "control/bypost-control", "bypost-dataplane": "dataplane/bypost-dataplane"}[name]
+    return os.path.join(build, path)
+
+
+def wait_for(condition, seconds, what, step=0.02):
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        value = condition()
+        if value:
+            return value
+        time.sleep(step)
+    raise TestbedError(f"{what} did not happen within {seconds} s.")
+
+
+class Testbed:
+    def __init__(self, keep=False, name="bypost"):
+        if os.geteuid() != 0:
+            raise TestbedError("this makes a network namespace, which needs root: run it with sudo.")
+        self.processes = []
+        self.directory = tempfile.mkdtemp(prefix=f"{name}-", dir="/tmp")
+        os.chmod(self.directory, 0o755)
+        self.namespace = f"{name}-{os.getpid()}"
+        self.redis_socket = os.path.join(self.directory, "redis.sock")
+        self.keep = keep
+        self.settings = {}
+        self.shaping = None
+        self.dkim_domain = None
+        self.zones = []
+        self.run_process = None
+        self._make_namespace()
+
+    # -- the machine --
+
+    def path(self, *parts):
+        return os.path.join(self.directory, *parts)
+
+    def command(self, *arguments, check=True, **options):
+        result = subprocess.run(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options)
+        if check and result.returncode != 0:
+            raise TestbedError(f"`{' '.join(arguments)}` failed: {result.stdout.strip()}")
+        return result.stdout
+
+    def inside(self, *arguments):
+        """The same command in the namespace."""
+        return ["ip", "netns", "exec", self.namespace, *arguments]
+
+    def start(self, name, arguments, inside=True, **options):
+        """Starts a process with its output in NAME.log."""
+        log = open(self.path(name + ".log"), "ab")
+        process = subprocess.Popen(self.inside(*arguments) if inside else list(arguments), stdin=subprocess.DEVNULL, stdout=options.pop("stdout", log),
+                                   stderr=log, start_new_session=True, **options)
+        log.close()
+        self.processes.append((name, process))
+        return process
+
+    def log(self, name, lines=15):
+        try:
+            with open(self.path(name + ".log"), errors="replace") as file:
+                return "".join(file.readlines()[-lines:])
+        except FileNotFoundError:
+            return ""
+
+    def _make_namespace(self):
+        self.command("ip", "netns", "add", self.namespace)
+        for arguments in (
+            ("ip", "link", "set", "lo", "up"),
+            ("ip", "link", "add", "byp", "type", "veth", "peer", "name", "srv"),
+            ("ip", "addr", "add", f"{SERVER_NETWORK}.1/24", "dev", "srv"),
+            ("ip", "link", "set", "srv", "up"),
+            ("ip", "link", "set", "byp", "up"),
+            ("sysctl", "-qw", "net.ipv4.tcp_congestion_control=cubic"),
+            ("sysctl", "-qw", "net.core.somaxconn=4096"),
+            ("sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=0"),
+            # bypost verifies checksums, and takes frames of the MTU: the kernel must finish both.
+            ("ethtool", "-K", "srv", "tx", "off", "tso", "off", "gso", "off", "gro", "off"),
+            ("ethtool", "-K", "byp", "tx", "off", "tso", "off", "gso", "off", "gro", "off"),
+        ):
+            self.command(*self.inside(*arguments), check=arguments[0] != "sysctl")
+
+    def add_server_address(self, last):
+        address = f"{SERVER_NETWORK}.{last}"
+        self.command(*self.inside("ip", "addr", "add", f"{address}/24", "dev", "srv"))
+        return address
+
+    # -- servers --
+
+    def start_redis(self, append_only=True, fsync="everysec"):
+        server = shutil.which("redis-server") or shutil.which("valkey-server")
+        if server is None:
+            raise TestbedError("there is no redis-server: deploy/setup installs it.")
+        process = self.start("redis", [server, "--port", "0", "--unixsocket", self.redis_socket, "--unixsocketperm", "777", "--dir", self.directory,
+                                       "--appendonly", "yes" if append_only else "no", "--appendfsync", fsync, "--save", "",
+                                       "--maxmemory-policy", "noeviction"])
+        wait_for(lambda: self._redis_answers() or process.poll() is not None, 10, "an answer of redis-server")
+        if process.poll() is not None:
+            raise TestbedError(f"redis-server ended: {self.log('redis')}")
+        return process
+
+    def _redis_answers(self):
+        try:
+            return self.redis().ping()
+        except Exception:  # not yet there, or still loading
+            return False
+
+    def redis(self):
+        import redis
+
+        return redis.Redis(unix_socket_path=self.redis_socket)
+
+    def mx(self, domain, *hosts):
+        """An MX record for each (preference, host, address)."""
+        for preference, host, address in hosts:
+            self.zones.append(f'local-data: "{domain}. 60 IN MX {preference} {host}."')
+            self.zones.append(f'local-data: "{host}. 60 IN A {address}"')
+
+    def start_dns(self):
+        path = self.path("unbound.conf")
+        seen = set()
+        with open(path, "w") as file:
+            file.write(
+                f"""server:
+  directory: "{self.directory}"
+  chroot: ""
+  username: ""
+  pidfile: "{self.path('unbound.pid')}"
+  interface: 127.0.0.1@53
+  access-control: 127.0.0.0/8 allow
+  do-daemonize: no
+  use-syslog: no
+  module-config: "iterator"
+  local-zone: "test." static
+  local-zone: "example.org." static
+  num-threads: 1
+"""
+            )
+            for line in self.zones:
+                if line not in seen:
+                    seen.add(line)
+                    file.write(f"  {line}\n")
+            file.write("remote-control:\n  control-enable: no\n")
+        unbound = shutil.which("unbound") or "/usr/sbin/unbound"
+        process = self.start("unbound", [unbound, "-d", "-c", path])
+        time.sleep(0.2)
+        if process.poll() is not None:
+            raise TestbedError(f"unbound ended: {self.log('unbound')}")
+
+    def start_sink(self, name, address, *options, port=25):
+        """Postfix's smtp-sink; what it received is in NAME.dump."""
+        dump = self.path("sinks", name + ".dump")
+        os.makedirs(self.path("sinks"), exist_ok=True)
+        os.chmod(self.path("sinks"), 0o777)
+        sink = shutil.which("smtp-sink") or "/usr/sbin/smtp-sink"
+        self.start("sink-" + name, [sink, "-u", "nobody", "-D", dump, *options, f"{address}:{port}", "1000"])
+        self._wait_for_port(address, port)
+        return dump
+
+    def start_mailserver(self, name, address, *options, port=25):
+        """deploy/lib/mailserver.py: aiosmtpd that keeps what it takes, and refuses or defers by the recipient's name."""
+        os.makedirs(self.path("sinks"), exist_ok=True)
+        dump = self.path("sinks", name + ".dump")
+        self.start(name, [PYTHON, os.path.join(ROOT, "deploy", "lib", "mailserver.py"), "--listen", f"{address}:{port}", "--dump", dump, *options])
+        self._wait_for_port(address, port)
+        return dump
+
+    def _wait_for_port(self, address, port):
+        probe = f"import socket; socket.create_connection(({address!r}, {port}), 1).close()"
+        wait_for(lambda: subprocess.run(self.inside(PYTHON, "-c", probe), stderr=subprocess.DEVNULL).returncode == 0, 15, f"a server on {address}:{port}", 0.1)
+
+    # -- bypost --
+
+    def make_dkim_key(self, domain=SENDER_DOMAIN, selector="s1"):
+        key = self.path("dkim.pem")
+        output = self.command(binary("bypost"), "dkim", "keygen", "--domain", domain, "--selector", selector, "--out", key)
+        self.dkim_domain = domain
+        self.dkim_record = next(part for part in output.replace('"', " ").split("\n") if "p=" in part)
+        return key
+
+    def write_config(self, extra=None, shaping=None, slots=4096, lcores=None, retry=None):
+        """bypost.yaml (JSON is YAML) for this world."""
+        cores = os.sched_getaffinity(0)
+        config = {
+            "sandbox": True,
+            "node": "testbed",
+            "run_directory": self.path("run"),
+            "state_directory": self.path("state"),
+            "shaping": self.path("shaping.yaml"),
+            "redis": {"address": f"unix:{self.redis_socket}"},
+            "dataplane": {
+                "lcores": lcores or [max(cores)],
+                "memory": "384M",
+                "arena": "128M",
+                "hugepages": "off",
+                "max_sessions": 4096,
+                "drain_timeout": "10s",
+                "ports": [{"device": "net_af_packet0,iface=byp,blocksz=1048576,framesz=2048,framecnt=4096,qdisc_bypass=1", "addresses": [f"{SENDER_ADDRESS}/24"],
+                           "gateway": f"{SERVER_NETWORK}.1"}],
+            },
+            "journal": {"path": self.path("run", "journal"), "slots": slots, "paths": 512},
+            "dns": {"servers": ["127.0.0.1"]},
+            "pools": {"default": [{"address": SENDER_ADDRESS, "ehlo": EHLO_NAME}]},
+            "logs": {"delivery": self.path("delivery.log")},
+            "events": {"types": ["delivered", "deferred", "bounced", "expired", "dead"]},
+            "queues": {"*": {"retry": retry or {"first": "2s", "max": "10s", "give_up": "10m"}}},
+        }
+        if self.dkim_domain is not None:
+            config["dkim"] = {"keys": [{"domain": self.dkim_domain, "selector": "s1", "key": self.path("dkim.pem")}]}
+        for key, value in (extra or {}).items():
+            if isinstance(value, dict) and isinstance(config.get(key), dict):
+                config[key].update(value)
+            else:
+                config[key] = value
+        os.makedirs(self.path("run"), exist_ok=True)
+        os.makedirs(self.path("state"), exist_ok=True)
+        generous = {"connection_limit": 20, "max_connection_rate": "1000/s", "max_message_rate": "100000/s", "max_deliveries_per_connection": 1000,
+                    "provider_connection_limit": 1000, "provider_max_connection_rate": "1000/s", "provider_max_message_rate": "100000/s"}
+        with open(self.path("shaping.yaml"), "w") as file:
+            json.dump({"default": shaping or generous}, file, indent=1)
+        with open(self.path("bypost.yaml"), "w") as file:
+            json.dump(config, file, indent=1)
+        return self.path("bypost.yaml")
+
+    def start_bypost(self, *options):
+        self.run_process = self.start("bypost", [binary("bypost"), "run", "--config", self.path("bypost.yaml"), *options])
+        wait_for(lambda: self.stats() is not None or self.run_process.poll() is not None, 30, "bypost's start")
+        if self.run_process.poll() is not None:
+            raise TestbedError(f"bypost ended at its start:\n{self.log('bypost')}")
+        wait_for(lambda: (self.stats() or {}).get("dataplane"), 30, "the dataplane's start")
+        return self.run_process
+
+    def stop_bypost(self, seconds=40):
+        if self.run_process is None or self.run_process.poll() is not None:
+            return None
+        self.run_process.terminate()
+        try:
+            return self.run_process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise TestbedError(f"bypost did not stop within {seconds} s:\n{self.log('bypost')}") from None
+
+    def stats(self):
+        """Control's counters, or None while it is not there."""
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+                client.settimeout(2)
+                client.connect(self.path("run", "control.sock"))
+                client.sendall(b"stats\n")
+                answer = b""
+                while not answer.endswith(b"\n"):
+                    part = client.recv(65536)
+                    if not part:
+                        return None
+                    answer += part
+            return json.loads(answer)
+        except (OSError, ValueError):
+            return None
+
+    def child(self, name):
+        """The process ID of bypost-control or bypost-dataplane under `bypost run`, or None."""
+        if self.run_process is None:
+            return None
+        try:
+            with open(f"/proc/{self.run_process.pid}/task/{self.run_process.pid}/children") as file:
+                children = [int(pid) for pid in file.read().split()]
+            for pid in children:
+                if os.path.basename(os.readlink(f"/proc/{pid}/exe")) == name:
+                    return pid
+        except OSError:
+            pass
+        return None
+
+    def events(self):
+        """Every event in Redis, as dictionaries."""
+        client = self.redis()
+        events, last = [], b"-"
+        while True:
+            batch = client.xrange("bypost:{0}:events", min=last, count=5000)
+            if not batch:
+                return events
+            events.extend(json.loads(fields[b"event"]) for _, fields in batch)
+            last = b"(" + batch[-1][0]
+
+    # -- the end --
+
+    def close(self):
+        if self.run_process is not None and self.run_process.poll() is None:
+            try:
+                self.stop_bypost(20)
+            except TestbedError:
+                pass
+        for _, process in reversed(self.processes):
+            if process.poll() is None:
+                try:
+                    os.killpg(process.pid, signal.SIGTERM)
+                except OSError:
+                    pass
+        for _, process in reversed(self.processes):
+            try:
+                process.wait(5)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait(5)
+        for pid in self.command("ip", "netns", "pids", self.namespace, check=False).split():
+            try:
+                os.kill(int(pid), signal.SIGKILL)
+            except (OSError, ValueError):
+                pass
+        self.command("ip", "netns", "del", self.namespace, check=False)
+        if not self.keep:
+            shutil.rmtree(self.directory, ignore_errors=True)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+
+def read_dump(path):
+    """The messages of an smtp-sink dump, or of mailserver.py: (recipients, message bytes with LF line ends)."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+    except FileNotFoundError:
+        return
+    mark = b"X-Client-Addr: "
+    start = 0 if data.startswith(mark) else -1
+    while start >= 0:
+        end = data.find(b"\n" + mark, start)
+        record = data[start : end + 1 if end >= 0 else len(data)]
+        recipients = []
+        head = 0
+        while True:
+            line_end = record.find(b"\n", head)
+            line = record[head:line_end]
+            if line.startswith(b"X-Rcpt-Args: "):
+                recipients.append(line[13:].strip().split(b" ")[0].strip(b"<>").decode("utf-8", "replace"))
+            elif not line.startswith((b"X-", b"Received: from", b"\t")):
+                break
+            head = line_end + 1
+        body = record[head:]
+        yield recipients, body[:-1] if body.endswith(b"\n\n") else body
+        start = end + 1 if end >= 0 else -1
+
+
+def header(message, name):
+    """The first header field of that name, unfolded, or None."""
+    head = message.split(b"\n\n", 1)[0]
+    wanted = name.lower().encode() + b":"
+    lines = head.split(b"\n")
+    for index, line in enumerate(lines):
+        if line.lower().startswith(wanted):
+            value = line[len(wanted):]
+            for more in lines[index + 1 :]:
+                if not more.startswith((b" ", b"\t")):
+                    break
+                value += more
+            return value.strip().decode("utf-8", "replace")
+    return None
+
+
+if __name__ == "__main__":
+    sys.exit("testbed.py is used by deploy/quickstart and by tests/integration.")
