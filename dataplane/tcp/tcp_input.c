@@ -158,7 +158,9 @@ static bool input_ack(struct tcp_conn *conn, const struct tcp_incoming *in, uint
                !probing) { /* a duplicate ACK as RFC 5681 section 2 defines it */
         tcp_congestion_duplicate(conn, now_us);
     }
-    if (SEQ_GEQ(ack, una) && (SEQ_LT(conn->snd_wl1, in->sequence) || (conn->snd_wl1 == in->sequence && SEQ_LEQ(conn->snd_wl2, ack)))) {
+    /* Numbers only grow with time, so a higher ACK is the later word on the window even where the bytes beside it are old. */
+    if (SEQ_GT(ack, una) ||
+        (ack == una && (SEQ_LT(conn->snd_wl1, in->sequence) || (conn->snd_wl1 == in->sequence && SEQ_LEQ(conn->snd_wl2, ack))))) {
         set_window(conn, in, window);
     }
     if (conn->snd_wnd == 0) {

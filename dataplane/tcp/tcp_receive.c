@@ -90,6 +90,24 @@ static uint32_t keep(struct tcp_conn *conn, uint32_t sequence, const uint8_t *by
     return length;
 }
 
+/* Forgets what blocks hold of the bytes before `sequence`, which went up by another way. */
+static void drop_before(struct tcp_conn *conn, uint32_t sequence) {
+    while (conn->block_head != TCP_NONE) {
+        struct tcp_block *block = block_at(conn->stack, conn->block_head);
+        if (SEQ_GEQ(block->sequence, sequence)) {
+            return;
+        }
+        uint32_t old = tcp_min(sequence - block->sequence, block->length);
+        block->sequence += old;
+        block->start = (uint16_t)(block->start + old);
+        block->length = (uint16_t)(block->length - old);
+        if (block->length > 0) {
+            return;
+        }
+        drop_head_block(conn);
+    }
+}
+
 /* Hands bytes to the layer above; returns how many it took. */
 static uint32_t hand_up(struct tcp_conn *conn, const uint8_t *bytes, uint32_t length, uint64_t now_us) {
     const struct tcp_events *events = &conn->stack->config.events;
@@ -131,6 +149,7 @@ static void in_order(struct tcp_conn *conn, const uint8_t *bytes, uint32_t lengt
     if (!certain) {
         conn->rcv_nxt += taken; /* the rest was never acknowledged: it comes again */
     } else if (taken < length) {
+        drop_before(conn, sequence + taken);
         uint32_t kept = keep(conn, sequence + taken, bytes + taken, length - taken, 0);
         assert(kept == length - taken);
         conn->backlog_bytes = kept;
@@ -139,30 +158,20 @@ static void in_order(struct tcp_conn *conn, const uint8_t *bytes, uint32_t lengt
 
 /* Blocks that rcv_nxt has reached. */
 static void drain(struct tcp_conn *conn, uint64_t now_us) {
-    while (conn->block_head != TCP_NONE && conn->backlog_bytes == 0) {
-        struct tcp_block *block = block_at(conn->stack, conn->block_head);
-        if (SEQ_GT(block->sequence, conn->rcv_nxt)) {
+    while (conn->backlog_bytes == 0) {
+        drop_before(conn, conn->rcv_nxt);
+        if (conn->block_head == TCP_NONE || block_at(conn->stack, conn->block_head)->sequence != conn->rcv_nxt) {
             return;
         }
-        uint32_t old = tcp_min(conn->rcv_nxt - block->sequence, block->length);
-        uint32_t length = block->length - old;
-        block->sequence += old;
-        block->start = (uint16_t)(block->start + old);
-        block->length = (uint16_t)length;
-        if (length > 0) {
-            conn->rcv_nxt += length;
-            uint32_t taken = hand_up(conn, block->bytes + block->start, length, now_us);
-            if (conn->state == TCP_STATE_CLOSED) {
-                return;
-            }
-            block->sequence += taken;
-            block->start = (uint16_t)(block->start + taken);
-            block->length = (uint16_t)(length - taken);
-            conn->backlog_bytes = length - taken;
+        struct tcp_block *block = block_at(conn->stack, conn->block_head);
+        uint32_t length = block->length;
+        conn->rcv_nxt += length;
+        uint32_t taken = hand_up(conn, block->bytes + block->start, length, now_us);
+        if (conn->state == TCP_STATE_CLOSED) {
+            return;
         }
-        if (block->length == 0) {
-            drop_head_block(conn);
-        }
+        drop_before(conn, conn->rcv_nxt - (length - taken));
+        conn->backlog_bytes = length - taken;
     }
     /* The layer above is behind: what follows in order joins the backlog. */
     for (uint32_t i = conn->block_head; conn->backlog_bytes > 0 && i != TCP_NONE; i = block_at(conn->stack, i)->next) {
@@ -295,13 +304,8 @@ void tcp_receive_resume(struct tcp_conn *conn, uint64_t now_us) {
         if (conn->state == TCP_STATE_CLOSED) {
             return;
         }
-        block->sequence += taken;
-        block->start = (uint16_t)(block->start + taken);
-        block->length = (uint16_t)(block->length - taken);
+        drop_before(conn, block->sequence + taken);
         conn->backlog_bytes -= taken;
-        if (block->length == 0) {
-            drop_head_block(conn);
-        }
         if (taken < length) {
             break;
         }

@@ -3,7 +3,11 @@
 
 #include "tcp_conn.h"
 
-enum { SLOT_BITS = 8, SLOT_MASK = TCP_WHEEL_SLOTS - 1 };
+enum {
+    SLOT_BITS = 8,
+    SLOT_MASK = TCP_WHEEL_SLOTS - 1,
+    MOVES_PER_UNIT = 4, /* moving an entry down a level costs a fraction of what firing it does */
+};
 
 void tcp_wheel_init(struct tcp_wheel *wheel, uint64_t now_us) {
     memset(wheel, 0, sizeof(*wheel));
@@ -84,8 +88,16 @@ static int level_next(const struct tcp_wheel *wheel, unsigned level, unsigned fr
 }
 
 /* The tick at which the next occupied slot begins, and its number; false when the wheel is empty. Slots of a lower level always begin
- * before the next one of a higher level. */
+ * before the next one of a higher level, except for what is left of a slot that was reached and not yet moved down. */
 static bool wheel_next(const struct tcp_wheel *wheel, uint64_t *tick, uint32_t *slot) {
+    for (unsigned level = TCP_WHEEL_LEVELS - 1; level > 0; level--) {
+        unsigned here = (unsigned)(wheel->tick >> (level * SLOT_BITS)) & SLOT_MASK;
+        if ((wheel->occupied[level][here >> 6] >> (here & 63) & 1) != 0) {
+            *tick = wheel->tick;
+            *slot = level * TCP_WHEEL_SLOTS + here;
+            return true;
+        }
+    }
     for (unsigned level = 0; level < TCP_WHEEL_LEVELS; level++) {
         unsigned shift = level * SLOT_BITS, here = (unsigned)(wheel->tick >> shift) & SLOT_MASK;
         int place = level_next(wheel, level, level == 0 ? here : here + 1);
@@ -102,8 +114,8 @@ static bool wheel_next(const struct tcp_wheel *wheel, uint64_t *tick, uint32_t *
 uint32_t tcp_timer_run(struct tcp_stack *stack, uint32_t budget, uint64_t now_us) {
     struct tcp_wheel *wheel = &stack->wheel;
     uint64_t target = now_us >> TCP_WHEEL_TICK_SHIFT, tick;
-    uint32_t slot, fired = 0;
-    while (fired < budget) {
+    uint32_t slot, fired = 0, moved = 0;
+    while (fired + moved / MOVES_PER_UNIT < budget) {
         if (!wheel_next(wheel, &tick, &slot) || tick > target) {
             if (target > wheel->tick) {
                 wheel->tick = target;
@@ -111,18 +123,18 @@ uint32_t tcp_timer_run(struct tcp_stack *stack, uint32_t budget, uint64_t now_us
             break;
         }
         wheel->tick = tick;
-        uint32_t index = wheel->heads[slot];
-        struct tcp_conn *conn = conn_at(stack, index);
+        struct tcp_conn *conn = conn_at(stack, wheel->heads[slot]);
         uint64_t due = conn->timer.tick;
         tcp_timer_remove(conn);
         if (due > tick) {
             wheel_insert(stack, conn, due); /* moves down a level */
+            moved++;
         } else {
             tcp_expire(conn, now_us);
             fired++;
         }
     }
-    return fired;
+    return fired + moved / MOVES_PER_UNIT;
 }
 
 uint64_t tcp_timer_next(const struct tcp_stack *stack) {

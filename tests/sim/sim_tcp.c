@@ -631,7 +631,7 @@ static void check_end(struct world *world) {
         if (app->error != TCP_OK && !troubled) {
             fail(world, "ended by an error without cause");
         }
-        if ((app->error == TCP_REFUSED) != habits->refuses && !app->aborted) {
+        if ((app->error == TCP_REFUSED) != habits->refuses && !app->aborted && habits->reset_at_us == 0) {
             fail(world, "refused without cause, or not refused");
         }
         if (app->error == TCP_ABORTED && !app->aborted) {
