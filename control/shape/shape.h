@@ -11,7 +11,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { SHAPE_WORKERS_MAX = 64, SHAPE_WINDOW_MIN = 100, SHAPE_WINDOW_MAX = 10000, SHAPE_TOTAL_MAX = 200000 };
+enum { SHAPE_WORKERS_MAX = 64, SHAPE_WINDOW_MIN = 100, SHAPE_WINDOW_MAX = 10000, SHAPE_TOTAL_MAX = 200000, SHAPE_LANES_MAX = 131072 };
 
 /* One site reached from one pool. */
 struct lane {
@@ -23,48 +23,72 @@ struct lane {
     uint32_t connect_interval_us[SHAPE_WORKERS_MAX];
     uint64_t endpoint_rest_until_us[SITE_ENDPOINTS_MAX]; /* monotonic; 0: none */
     uint64_t source_rest_until_us[PATH_SOURCES_MAX];
-    void *path; /* dispatch's */
-    void *queue; /* shape's own */
+    bool rate_binds; /* a message rate limits this lane: no prefetch, credit is the ready sessions alone */
+    void *path;      /* dispatch's */
+    void *queue;     /* shape's own */
 };
 
 struct shape_config {
     const struct config *config;
     uint32_t workers;
-    /* Something of the lane changed that dispatch publishes (waiting, sessions_allowed, rests), or it may have a delivery to give now. Coalesce it. */
+    /* Something of the lane changed that dispatch publishes (waiting, sessions_allowed, rests), or it may have a delivery to give now.
+     * Coalesce it. */
     void (*lane_changed)(void *context, struct lane *lane);
     /* A lane without deliveries, outstanding ones or rests is about to go: dispatch retires its path. */
     void (*lane_gone)(void *context, struct lane *lane);
     /* It waited past its expiry, or its campaign was cancelled: to be settled. The delivery is the callee's. */
     void (*expired)(void *context, struct delivery *delivery);
+    /* Every endpoint or every source of its lane rests until `until_us`, for longer than a minute: the lane defers as one and the delivery
+     * is the callee's, unattempted. NULL: deliveries wait in their lane. */
+    void (*deferred)(void *context, struct delivery *delivery, uint64_t until_us);
+    /* CLOCK_REALTIME in ms, for expiry. NULL: the system's clock. */
+    uint64_t (*real_ms)(void *context);
     void *context;
 };
 
 struct shape;
+/* NULL: out of memory. All `now_us` are CLOCK_MONOTONIC. Callbacks come at the end of a call, when everything is consistent: they may call
+ * back. */
 struct shape *shape_create(const struct shape_config *config, uint64_t now_us);
+/* Call shape_drain before it: deliveries that it still holds are dropped. */
 void shape_destroy(struct shape *shape);
+/* A reload, after route_reconfigure and while the old configuration still lives. Lanes of a pool that is gone move to the default pool. */
 void shape_reconfigure(struct shape *shape, const struct config *config);
 
 /* How many more deliveries may be fetched (recipients): the total bound. */
 uint32_t shape_room(const struct shape *shape);
-/* Queues a routed delivery (owned by shape until taken). `pool` is the job's or the default. 0; -ENOENT: no such pool; -ENOBUFS: the site's window is
- * full (what the current limits send in 30 s, 100 to 10,000): the caller parks it. */
+/* Queues a routed delivery (owned by shape until taken). `pool` is the job's or the default. 0; -ENOENT: no such pool; -ENOBUFS: the site's
+ * window is full (what the current limits send in 30 s, 100 to 10,000), or the site rests for longer than a minute: the caller parks it;
+ * -ENOMEM. */
 int shape_enqueue(struct shape *shape, struct delivery *delivery, uint64_t now_us);
-/* A delivery that came back unattempted goes to the front of its lane. */
+/* How many more deliveries the window of (site, pool) takes; pool NULL: the default. Parked ones come back when it is more than half. */
+uint32_t shape_window_room(const struct shape *shape, const struct site *site, const char *pool, uint64_t now_us);
+/* A delivery that was taken and came back unattempted goes to the front of its lane, behind those that came back before it. Its tokens are
+ * given back, and it is outstanding no longer: do not call shape_ended for it as well. */
 void shape_give_back(struct shape *shape, struct delivery *delivery, uint64_t now_us);
 
-/* The next delivery of this lane, taking its tokens (message rates of site and provider), or NULL with *wake_us = when to ask again (UINT64_MAX: when
- * something is enqueued). Counts it outstanding. Fair between tenants and queues; high first. */
+/* The next delivery of this lane, taking its tokens (message rates of site and provider), or NULL with *wake_us = when to ask again
+ * (UINT64_MAX: when lane_changed says so). lane_changed is called at that time too. Counts it outstanding. Fair between tenants and queues;
+ * high first. */
 struct delivery *shape_take(struct shape *shape, struct lane *lane, uint64_t now_us, uint64_t *wake_us);
 /* The worker's view of a lane: sessions open now, so that limits shared with other lanes (provider) move with the demand. */
-void shape_sessions(struct shape *shape, struct lane *lane, uint32_t worker, uint32_t open, uint32_t ready, uint64_t opened_total, uint64_t now_us);
-/* A delivery's attempt ended (also RETURNED): outstanding goes down, classes that speak of rate or reputation rest the source at its provider. */
-void shape_ended(struct shape *shape, struct lane *lane, const struct outcome *outcome, const struct classification *classification, uint32_t source, uint64_t now_us);
-/* A path event: concurrency feedback and rests of endpoints and sources (SMTP.md sections 1 and 2: a host that failed rests, for all its domains). */
+void shape_sessions(struct shape *shape, struct lane *lane, uint32_t worker, uint32_t open, uint32_t ready, uint64_t opened_total,
+                    uint64_t now_us);
+/* A delivery's attempt ended (also RETURNED): outstanding goes down, classes that speak of rate or reputation rest the source at its
+ * provider. */
+void shape_ended(struct shape *shape, struct lane *lane, const struct outcome *outcome, const struct classification *classification,
+                 uint32_t source, uint64_t now_us);
+/* A path event: concurrency feedback and rests of endpoints and sources (SMTP.md sections 1 and 2: a host that failed rests, for all its
+ * domains). */
 void shape_path_event(struct shape *shape, struct lane *lane, const struct path_event *event, uint64_t now_us);
 /* Timers: token buckets, rests that end, expiry. Returns when it wants to be called again (absolute us). */
 uint64_t shape_poll(struct shape *shape, uint64_t now_us);
 /* Everything it holds, given to `expired` one by one (drain: the caller gives them back to Redis). */
 void shape_drain(struct shape *shape, void (*each)(void *context, struct delivery *delivery), void *context);
+/* Takes out every waiting delivery that `match` is true for (a paused or cancelled campaign) and gives it to `each`. Looks at all of them.
+ */
+void shape_withdraw(struct shape *shape, bool (*match)(void *context, const struct delivery *delivery),
+                    void (*each)(void *context, struct delivery *delivery), void *context, uint64_t now_us);
 /* Calls `each` for every lane. */
 void shape_lanes(struct shape *shape, void (*each)(void *context, struct lane *lane), void *context);
 

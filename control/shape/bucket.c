@@ -1,0 +1,79 @@
+/* bucket.c: the interval is a whole number of microseconds and a fraction of 1/rate, so that a million events take exactly a million
+ * intervals. */
+#include "bucket.h"
+
+/* What may come at once after a pause, and how late the caller may ask without losing rate: a pass of the event loop and a sleeping worker.
+ */
+static const double BURST_S = 0.1;
+enum { LATENESS_US = 50000 };
+static const double RATE_MAX = 1e6; /* per second; more is no limit to speak of */
+static const uint64_t NANO = 1000000000;
+
+void bucket_set(struct bucket *bucket, double per_second) {
+    if (!(per_second > 0)) {
+        bucket->rate_nano = 0;
+        return;
+    }
+    if (per_second > RATE_MAX)
+        per_second = RATE_MAX;
+    uint64_t rate_nano = (uint64_t)(per_second * 1e9 + 0.5);
+    if (rate_nano == 0)
+        rate_nano = 1;
+    if (rate_nano == bucket->rate_nano)
+        return;
+    bucket->rate_nano = rate_nano;
+    bucket->step_us = NANO * 1000000 / rate_nano;
+    bucket->step_part = NANO * 1000000 % rate_nano;
+    if (bucket->next_part > 0)
+        bucket->next_us++;
+    bucket->next_part = 0;
+    double burst = per_second * BURST_S;
+    bucket->burst = burst > 1 ? (uint32_t)burst : 1;
+    bucket->tolerance_us = (uint64_t)((double)(bucket->burst - 1) * 1e6 / per_second);
+    uint64_t lateness_us = bucket->step_us < LATENESS_US ? bucket->step_us : LATENESS_US;
+    if (bucket->tolerance_us < lateness_us)
+        bucket->tolerance_us = lateness_us;
+}
+
+uint64_t bucket_ready_us(const struct bucket *bucket) {
+    if (bucket->rate_nano == 0)
+        return 0;
+    uint64_t next_us = bucket->next_us + (bucket->next_part > 0);
+    return next_us > bucket->tolerance_us ? next_us - bucket->tolerance_us : 0;
+}
+
+uint32_t bucket_tokens(const struct bucket *bucket, uint64_t now_us) {
+    if (bucket->rate_nano == 0)
+        return UINT32_MAX;
+    uint64_t ready_us = bucket_ready_us(bucket);
+    if (ready_us > now_us)
+        return 0;
+    uint64_t tokens = bucket->step_us > 0 ? 1 + (now_us - ready_us) / bucket->step_us : bucket->burst;
+    return tokens > bucket->burst ? bucket->burst : (uint32_t)tokens;
+}
+
+void bucket_take(struct bucket *bucket, uint64_t now_us) {
+    if (bucket->rate_nano == 0)
+        return;
+    if (bucket->next_us < now_us) {
+        bucket->next_us = now_us;
+        bucket->next_part = 0;
+    }
+    bucket->next_us += bucket->step_us;
+    bucket->next_part += bucket->step_part;
+    if (bucket->next_part >= bucket->rate_nano) {
+        bucket->next_part -= bucket->rate_nano;
+        bucket->next_us++;
+    }
+}
+
+void bucket_refund(struct bucket *bucket) {
+    if (bucket->rate_nano == 0 || bucket->next_us <= bucket->step_us)
+        return;
+    if (bucket->next_part < bucket->step_part) {
+        bucket->next_part += bucket->rate_nano;
+        bucket->next_us--;
+    }
+    bucket->next_part -= bucket->step_part;
+    bucket->next_us -= bucket->step_us;
+}

@@ -1,0 +1,228 @@
+/* feedback.c: what outcomes and path events change: concurrency, rests of endpoints and sources, the lane's pace (SMTP.md sections 1, 2 and
+ * 6). */
+#include "state.h"
+
+#include <string.h>
+
+/* Postfix's feedback: as many successes as the window has sessions widen it by one; a failure narrows it by one. */
+void lane_succeeded(struct lane_state *lane, uint64_t now_us) {
+    uint32_t limit = lane->site->connection_limit ? lane->site->connection_limit : SESSIONS_MAX;
+    bool limits = lane->lane.waiting + lane->lane.outstanding >= lane->window;
+    if (lane->window >= limit || !limits || now_us < lane->growth_after_us)
+        return;
+    if (++lane->successes < lane->window)
+        return;
+    lane->successes = 0;
+    lane->window++;
+    lane_balance(lane, now_us);
+}
+
+void lane_failed(struct lane_state *lane, uint64_t now_us) {
+    lane->successes = 0;
+    if (lane->window > 1)
+        lane->window--;
+    lane_balance(lane, now_us);
+}
+
+/* A lane hears of a rest if it has sessions; one without reads the rests when it starts. */
+static void reload(struct lane_state *lane, uint64_t now_us) {
+    lane_load_rests(lane, now_us);
+    lane_balance(lane, now_us);
+    lane_arm(lane);
+}
+
+static void reload_users(struct rest *rest, uint64_t now_us) {
+    struct rest_use *use = LIST_FIRST(&rest->uses);
+    while (use) {
+        struct rest_use *next = LIST_NEXT(use, link); /* a lane without any endpoint left detaches its own uses */
+        struct lane_state *lane = use->lane;
+        while (next && next->lane == lane)
+            next = LIST_NEXT(next, link);
+        reload(lane, now_us);
+        use = next;
+    }
+}
+
+static struct rest *endpoint_of(struct lane_state *lane, uint32_t endpoint) {
+    const struct site *site = lane->lane.site;
+    if (endpoint >= site->endpoint_count)
+        return NULL;
+    struct rest_key key = rest_key_of(&site->endpoints[endpoint].address, 0);
+    return rests_get(&lane->shape->endpoints, &key);
+}
+
+void lane_rest_endpoint(struct lane_state *lane, uint32_t endpoint, uint32_t first_s, uint64_t now_us) {
+    struct rest *rest = endpoint_of(lane, endpoint);
+    if (!rest || !rest_fail(rest, (uint64_t)first_s * SECOND_US, (uint64_t)ENDPOINT_REST_MAX_S * SECOND_US, now_us))
+        return;
+    reload_users(rest, now_us);
+    reload(lane, now_us);
+}
+
+void lane_rest_source(struct lane_state *lane, uint32_t source, uint32_t first_s, uint32_t max_s, uint64_t now_us) {
+    const struct config_pool *pool = lane->lane.pool;
+    if (source >= pool->source_count)
+        return;
+    struct shape_provider *provider = lane->provider;
+    struct rest_key key = rest_key_of(&pool->sources[source].address, provider ? provider->scope : lane->site->scope);
+    struct rest *rest = rests_get(&lane->shape->sources, &key);
+    if (!rest || !rest_fail(rest, (uint64_t)first_s * SECOND_US, (uint64_t)max_s * SECOND_US, now_us))
+        return;
+    struct lane_state *other, *next;
+    if (provider) {
+        for (other = TAILQ_FIRST(&provider->holders); other; other = next) {
+            next = TAILQ_NEXT(other, by_place);
+            if (other != lane)
+                reload(other, now_us);
+        }
+    } else {
+        LIST_FOREACH (other, &lane->site->lanes, on_site)
+            if (other != lane)
+                reload(other, now_us);
+    }
+    reload(lane, now_us);
+}
+
+void lane_observe(struct lane_state *lane, uint64_t now_us) {
+    uint64_t passed_us = now_us - lane->observed_since_us;
+    if (passed_us >= (uint64_t)OBSERVE_S * SECOND_US) {
+        lane->observed = (double)lane->observed_count * SECOND_US / (double)passed_us;
+        lane->observed_count = 0;
+        lane->observed_since_us = now_us;
+    }
+    lane->observed_count++;
+}
+
+/* The rate that slowing starts from: the limit, or what really went out. */
+static double base_rate(const struct lane_state *lane) {
+    double rate = (double)lane->site->messages.rate_nano / 1e9;
+    double shared = lane->provider ? (double)lane->provider->messages.rate_nano / 1e9 : 0;
+    if (shared > 0 && (rate <= 0 || shared < rate))
+        rate = shared;
+    double observed = lane->observed > 0 ? lane->observed : (double)lane->observed_count / OBSERVE_S;
+    if (rate <= 0 || (observed > 0 && observed < rate))
+        rate = observed;
+    return rate < 1 ? 1 : rate;
+}
+
+void lane_slow_down(struct lane_state *lane, uint64_t now_us) {
+    if (lane->slow_shift > 0 && now_us < lane->slow_since_us + (uint64_t)SLOW_STEP_S * SECOND_US)
+        return;
+    double rate = lane->slow_shift > 0 ? (double)lane->slow.rate_nano / 1e9 : base_rate(lane);
+    lane->slow_since_us = now_us;
+    if (lane->slow_shift < SLOW_SHIFT_MAX) {
+        lane->slow_shift++;
+        bucket_set(&lane->slow, rate / 2);
+    }
+    lane_arm(lane);
+}
+
+/* Probing: twice as fast, and a refusal slows it again. */
+void lane_speed_up(struct lane_state *lane, uint64_t now_us) {
+    double rate = (double)lane->slow.rate_nano / 1e9;
+    lane->slow_since_us = now_us;
+    lane->slow_shift--;
+    bucket_set(&lane->slow, lane->slow_shift > 0 ? rate * 2 : 0);
+    lane_signal(lane);
+}
+
+static void count_shutdown(struct lane_state *lane, const struct outcome *outcome, uint64_t now_us) {
+    const struct site *site = lane->lane.site;
+    size_t bytes = outcome->peer_family == 6 ? 16 : 4;
+    for (uint32_t i = 0; i < site->endpoint_count; i++) {
+        const struct config_address *address = &site->endpoints[i].address;
+        if (outcome->peer_family != address->family || memcmp(outcome->peer_address, address->bytes, bytes) != 0)
+            continue;
+        struct rest *rest = endpoint_of(lane, i);
+        if (rest && rest_strike(rest, STRIKES, now_us))
+            lane_rest_endpoint(lane, i, ENDPOINT_REST_FIRST_S, now_us);
+        return;
+    }
+}
+
+void shape_ended(struct shape *shape, struct lane *public_lane, const struct outcome *outcome, const struct classification *classification,
+                 uint32_t source, uint64_t now_us) {
+    struct lane_state *lane = lane_state_of(public_lane);
+    shape->now_us = now_us;
+    if (lane->lane.outstanding > 0)
+        lane->lane.outstanding--;
+    if (outcome->kind != OUTCOME_RETURNED) {
+        switch (classification->class) {
+        case CLASS_NONE:
+            lane_succeeded(lane, now_us);
+            break;
+        case CLASS_RATE_LIMITED:
+            lane_slow_down(lane, now_us);
+            lane_rest_source(lane, source, RATE_REST_FIRST_S, RATE_REST_MAX_S, now_us);
+            break;
+        case CLASS_IP_REPUTATION:
+            lane_rest_source(lane, source, REPUTATION_REST_FIRST_S, REPUTATION_REST_MAX_S, now_us);
+            break;
+        default: /* greylisted keeps its source; the others speak of recipient, message or sender */
+            break;
+        }
+        if (outcome->kind == OUTCOME_REPLIED && outcome->code == 421)
+            count_shutdown(lane, outcome, now_us);
+    }
+    lane_balance(lane, now_us);
+    shape_flush(shape);
+}
+
+static void on_ready(struct lane_state *lane, uint32_t endpoint, uint64_t now_us) {
+    struct rest *rest = NULL;
+    if (endpoint < lane->lane.site->endpoint_count) {
+        struct rest_key key = rest_key_of(&lane->lane.site->endpoints[endpoint].address, 0);
+        rest = rests_find(&lane->shape->endpoints, &key);
+    }
+    if (rest && rest_clear(rest))
+        reload_users(rest, now_us);
+    lane_succeeded(lane, now_us);
+}
+
+/* 421 at the banner speaks of concurrency where other sessions live, and of the host where none does. */
+static void on_greeting_refused(struct lane_state *lane, const struct path_event *event, uint64_t now_us) {
+    if (event->code == 421) {
+        lane->growth_after_us = now_us + (uint64_t)GROWTH_PAUSE_S * SECOND_US;
+        if (lane->ready > 0 && lane->window > lane->ready + 1)
+            lane->window = lane->ready + 1; /* no more than it bore */
+        lane_failed(lane, now_us);
+        if (lane->ready > 0)
+            return;
+    } else {
+        lane_failed(lane, now_us);
+    }
+    lane_rest_endpoint(lane, event->endpoint, ENDPOINT_REST_FIRST_S, now_us);
+}
+
+void shape_path_event(struct shape *shape, struct lane *public_lane, const struct path_event *event, uint64_t now_us) {
+    struct lane_state *lane = lane_state_of(public_lane);
+    shape->now_us = now_us;
+    switch ((enum path_event_kind)event->kind) {
+    case PATH_EVENT_CONNECT_FAILED:
+    case PATH_EVENT_CLOSED_EARLY:
+    case PATH_EVENT_TLS_FAILED:
+        lane_failed(lane, now_us);
+        lane_rest_endpoint(lane, event->endpoint, ENDPOINT_REST_FIRST_S, now_us);
+        break;
+    case PATH_EVENT_GREETING_REFUSED:
+        on_greeting_refused(lane, event, now_us);
+        break;
+    case PATH_EVENT_AUTH_FAILED:
+        lane_rest_endpoint(lane, event->endpoint, AUTH_REST_S, now_us);
+        break;
+    case PATH_EVENT_PROTOCOL_ERROR: {
+        struct rest *rest = endpoint_of(lane, event->endpoint);
+        if (rest && rest_strike(rest, STRIKES, now_us))
+            lane_rest_endpoint(lane, event->endpoint, ENDPOINT_REST_FIRST_S, now_us);
+        break;
+    }
+    case PATH_EVENT_READY:
+        on_ready(lane, event->endpoint, now_us);
+        break;
+    case PATH_EVENT_SHUTDOWN_REPLY:  /* between transactions: just a close */
+    case PATH_EVENT_PORTS_EXHAUSTED: /* this side's: the worker waits for a port */
+    case PATH_EVENT_KINDS:
+        break;
+    }
+    shape_flush(shape);
+}

@@ -1,0 +1,375 @@
+/* shape.c: the ways in and out: enqueue, take, give back, poll, drain. */
+#include "state.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+static uint64_t system_ms(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+static void read_clock(struct shape *shape, uint64_t now_us) {
+    uint64_t real_ms = shape->hooks.real_ms ? shape->hooks.real_ms(shape->hooks.context) : system_ms();
+    shape->real_offset_ms = (int64_t)real_ms - (int64_t)(now_us / 1000);
+}
+
+uint64_t shape_real_ms(const struct shape *shape, uint64_t now_us) {
+    return (uint64_t)((int64_t)(now_us / 1000) + shape->real_offset_ms);
+}
+
+struct shape *shape_create(const struct shape_config *config, uint64_t now_us) {
+    assert(config->workers > 0 && config->workers <= SHAPE_WORKERS_MAX);
+    struct shape *shape = calloc(1, sizeof *shape);
+    if (!shape)
+        return NULL;
+    shape->hooks = *config;
+    shape->config = config->config;
+    shape->now_us = now_us;
+    TAILQ_INIT(&shape->lanes);
+    TAILQ_INIT(&shape->signals);
+    LIST_INIT(&shape->providers);
+    read_clock(shape, now_us);
+    shape->default_pool = config_pool_named(config->config, config->config->default_pool);
+    if (rests_init(&shape->endpoints) != 0 || rests_init(&shape->sources) != 0) {
+        shape_destroy(shape);
+        return NULL;
+    }
+    return shape;
+}
+
+void shape_destroy(struct shape *shape) {
+    if (!shape)
+        return;
+    struct lane_state *lane;
+    while ((lane = TAILQ_FIRST(&shape->lanes)))
+        lane_destroy(lane);
+    struct shape_provider *provider;
+    while ((provider = LIST_FIRST(&shape->providers))) {
+        LIST_REMOVE(provider, link);
+        free(provider->name);
+        free(provider);
+    }
+    rests_free(&shape->endpoints);
+    rests_free(&shape->sources);
+    heap_free(&shape->heap);
+    free(shape);
+}
+
+void shape_flush(struct shape *shape) {
+    if (shape->flushing)
+        return; /* a callback called back: the outer one goes on */
+    shape->flushing = true;
+    const struct shape_config *hooks = &shape->hooks;
+    for (;;) {
+        struct lane_state *lane = TAILQ_FIRST(&shape->signals);
+        struct delivery *delivery;
+        if (lane) {
+            TAILQ_REMOVE(&shape->signals, lane, by_signal);
+            lane->is_signalled = false;
+            lane->signalled_waiting = lane->lane.waiting;
+            if (hooks->lane_changed)
+                hooks->lane_changed(hooks->context, &lane->lane);
+        } else if ((delivery = delivery_list_pop(&shape->expired))) {
+            hooks->expired(hooks->context, delivery);
+        } else if ((delivery = delivery_list_pop(&shape->deferred))) {
+            hooks->deferred(hooks->context, delivery, shape->deferred_until_us);
+        } else {
+            break;
+        }
+    }
+    shape->flushing = false;
+}
+
+uint32_t shape_room(const struct shape *shape) {
+    return shape->total < SHAPE_TOTAL_MAX ? SHAPE_TOTAL_MAX - shape->total : 0;
+}
+
+static const struct config_pool *pool_named(const struct shape *shape, const char *name) {
+    return name ? config_pool_named(shape->config, name) : shape->default_pool;
+}
+
+/* FNV-1a over both names: it only tells sub-queues apart, and a clash makes two of them share. */
+static uint64_t queue_key(const struct job *job) {
+    uint64_t hash = 0xcbf29ce484222325u;
+    for (const char *c = job->tenant ? job->tenant : ""; *c; c++)
+        hash = (hash ^ (uint8_t)*c) * 0x100000001b3u;
+    hash = (hash ^ 0xff) * 0x100000001b3u;
+    for (const char *c = job->queue; *c; c++)
+        hash = (hash ^ (uint8_t)*c) * 0x100000001b3u;
+    return hash;
+}
+
+static bool rests_long(const struct lane_state *lane, uint64_t now_us) {
+    return lane->rest_until_us > now_us + (uint64_t)DEFER_AFTER_S * SECOND_US;
+}
+
+/* Each doubling of the demand is told, so that workers open sessions as it grows without a call for each delivery. */
+static void waiting_grew(struct lane_state *lane, uint64_t now_us) {
+    if (lane->lane.waiting == 1 || lane->lane.waiting >= 2 * lane->signalled_waiting)
+        lane_signal(lane);
+    if (lane->generation != lane->lane.site->generation)
+        lane_load_rests(lane, now_us);
+    lane_balance(lane, now_us);
+}
+
+static void watch_expiry(struct lane_state *lane, const struct delivery *delivery) {
+    uint64_t at_ms = delivery->job->expires_at_ms;
+    if (at_ms == 0 || at_ms >= lane->expiry_ms)
+        return;
+    lane->expiry_ms = at_ms;
+    lane_arm(lane);
+}
+
+int shape_enqueue(struct shape *shape, struct delivery *delivery, uint64_t now_us) {
+    shape->now_us = now_us;
+    const struct config_pool *pool = pool_named(shape, delivery->job->pool);
+    if (!pool)
+        return -ENOENT;
+    if (shape->total >= SHAPE_TOTAL_MAX)
+        return -ENOBUFS;
+    struct lane_state *lane = lane_find(shape, delivery->site, pool);
+    if (!lane && shape->lane_count >= SHAPE_LANES_MAX)
+        return -ENOBUFS;
+    if (!lane && !(lane = lane_create(shape, delivery->site, pool, now_us)))
+        return -ENOMEM;
+    if (lane->lane.waiting >= lane_window(lane) || rests_long(lane, now_us))
+        return -ENOBUFS;
+    if (fair_push(delivery->high ? &lane->high : &lane->normal, delivery, queue_key(delivery->job)) != 0)
+        return -ENOMEM;
+    lane->lane.waiting++;
+    shape->total++;
+    watch_expiry(lane, delivery);
+    waiting_grew(lane, now_us);
+    shape_flush(shape);
+    return 0;
+}
+
+uint32_t shape_window_room(const struct shape *shape, const struct site *site, const char *pool, uint64_t now_us) {
+    const struct config_pool *found = pool_named(shape, pool);
+    const struct lane_state *lane = found ? lane_find((struct shape *)(uintptr_t)shape, site, found) : NULL;
+    uint32_t room = shape_room(shape);
+    if (!lane) {
+        return room < SHAPE_WINDOW_MIN ? room : SHAPE_WINDOW_MIN;
+    }
+    uint32_t window = lane_window(lane);
+    if (rests_long(lane, now_us) || lane->lane.waiting >= window)
+        return 0;
+    return window - lane->lane.waiting < room ? window - lane->lane.waiting : room;
+}
+
+void shape_give_back(struct shape *shape, struct delivery *delivery, uint64_t now_us) {
+    shape->now_us = now_us;
+    const struct config_pool *pool = pool_named(shape, delivery->job->pool);
+    struct lane_state *lane = lane_find(shape, delivery->site, pool ? pool : shape->default_pool);
+    if (!lane)
+        lane = lane_create(shape, delivery->site, pool ? pool : shape->default_pool, now_us);
+    if (!lane) {
+        delivery_list_push(&shape->expired, delivery); /* out of memory: settled like any that cannot wait here */
+        shape_flush(shape);
+        return;
+    }
+    if (lane->lane.outstanding > 0)
+        lane->lane.outstanding--;
+    bucket_refund(&lane->slow);
+    bucket_refund(&lane->site->messages);
+    if (lane->provider)
+        bucket_refund(&lane->provider->messages);
+    fair_give_back(delivery->high ? &lane->high : &lane->normal, delivery);
+    lane->lane.waiting++;
+    shape->total++;
+    watch_expiry(lane, delivery);
+    waiting_grew(lane, now_us);
+    shape_flush(shape);
+}
+
+/* When the lane's own rates let the next one go; at or before now: at once. */
+static uint64_t own_ready_us(const struct lane_state *lane) {
+    uint64_t ready_us = bucket_ready_us(&lane->site->messages);
+    uint64_t slow_us = lane->slow_shift > 0 ? bucket_ready_us(&lane->slow) : 0;
+    return slow_us > ready_us ? slow_us : ready_us;
+}
+
+static bool is_expired(const struct shape *shape, const struct delivery *delivery, uint64_t now_us) {
+    return delivery->job->expires_at_ms > 0 && delivery->job->expires_at_ms <= shape_real_ms(shape, now_us);
+}
+
+struct delivery *shape_take(struct shape *shape, struct lane *public_lane, uint64_t now_us, uint64_t *wake_us) {
+    struct lane_state *lane = lane_state_of(public_lane);
+    struct delivery *delivery = NULL;
+    shape->now_us = now_us;
+    *wake_us = UINT64_MAX;
+    while (!delivery && lane->lane.waiting > 0) {
+        uint64_t ready_us = own_ready_us(lane);
+        if (ready_us > now_us) {
+            lane->lane.rate_binds = true;
+            lane->wake_us = ready_us;
+            *wake_us = ready_us;
+            lane_arm(lane);
+            break;
+        }
+        if (lane->provider && !provider_may_take(lane->provider, lane, now_us)) {
+            lane->lane.rate_binds = true;
+            break;
+        }
+        delivery = lane_pop(lane);
+        if (is_expired(shape, delivery, now_us)) {
+            delivery_list_push(&shape->expired, delivery);
+            delivery = NULL;
+            lane_balance(lane, now_us);
+        }
+    }
+    if (delivery) {
+        if (lane->slow_shift > 0)
+            bucket_take(&lane->slow, now_us);
+        bucket_take(&lane->site->messages, now_us);
+        if (lane->provider) {
+            bucket_take(&lane->provider->messages, now_us);
+            lane->has_turn = false;
+        }
+        lane->lane.outstanding++;
+        lane_observe(lane, now_us);
+        if (lane->lane.waiting == 0)
+            lane->lane.rate_binds = false;
+    }
+    if (shape->expired.head)
+        shape_flush(shape);
+    return delivery;
+}
+
+void shape_sessions(struct shape *shape, struct lane *public_lane, uint32_t worker, uint32_t open, uint32_t ready, uint64_t opened_total,
+                    uint64_t now_us) {
+    struct lane_state *lane = lane_state_of(public_lane);
+    shape->now_us = now_us;
+    if (worker >= shape->hooks.workers)
+        return;
+    struct worker_view *view = &lane->workers[worker];
+    lane->open += open - view->open;
+    lane->ready += ready - view->ready;
+    struct shape_provider *provider = lane->provider;
+    if (provider) {
+        uint64_t opened = opened_total > view->opened_total ? opened_total - view->opened_total : 0;
+        for (; opened > 0 && lane->prepaid > 0; opened--)
+            lane->prepaid--;
+        if (opened > lane->target)
+            opened = lane->target; /* a path that was published anew starts its count again; a burst is bounded by what was allowed */
+        for (; opened > 0; opened--)
+            bucket_take(&provider->connects, now_us);
+    }
+    bool closed = open < view->open;
+    *view = (struct worker_view){.open = open, .ready = ready, .opened_total = opened_total};
+    lane_set_charge(lane);
+    if (closed && provider && provider->waiter_count > 0)
+        provider_grant(provider, now_us);
+    shape_flush(shape);
+}
+
+uint64_t shape_poll(struct shape *shape, uint64_t now_us) {
+    shape->now_us = now_us;
+    read_clock(shape, now_us);
+    struct timer *timer;
+    while ((timer = heap_first(&shape->heap)) && timer->at_us <= now_us) {
+        if (timer->owner == TIMER_LANE)
+            lane_tick(TABLE_ENTRY(timer, struct lane_state, timer), now_us);
+        else
+            provider_tick(TABLE_ENTRY(timer, struct shape_provider, timer), now_us);
+    }
+    shape_flush(shape);
+    timer = heap_first(&shape->heap);
+    return timer ? timer->at_us : UINT64_MAX;
+}
+
+void shape_withdraw(struct shape *shape, bool (*match)(void *context, const struct delivery *delivery),
+                    void (*each)(void *context, struct delivery *delivery), void *context, uint64_t now_us) {
+    struct delivery_list out = {0};
+    struct lane_state *lane;
+    shape->now_us = now_us;
+    TAILQ_FOREACH (lane, &shape->lanes, link) {
+        lane_filter(lane, match, context, &out);
+        lane_balance(lane, now_us);
+    }
+    struct delivery *delivery;
+    while ((delivery = delivery_list_pop(&out)))
+        each(context, delivery);
+    shape_flush(shape);
+}
+
+static bool everything(void *context, const struct delivery *delivery) {
+    return true;
+}
+
+void shape_drain(struct shape *shape, void (*each)(void *context, struct delivery *delivery), void *context) {
+    shape_withdraw(shape, everything, each, context, shape->now_us);
+}
+
+void shape_lanes(struct shape *shape, void (*each)(void *context, struct lane *lane), void *context) {
+    struct lane_state *lane, *next;
+    for (lane = TAILQ_FIRST(&shape->lanes); lane; lane = next) {
+        next = TAILQ_NEXT(lane, link);
+        each(context, &lane->lane);
+    }
+}
+
+/* The lane's deliveries go to the default pool's lane; what is outstanding ends here. */
+static void retire(struct shape *shape, struct lane_state *lane) {
+    struct delivery_list out = {0};
+    struct delivery *delivery;
+    lane->retired = true;
+    lane->lane.pool = shape->default_pool;
+    lane_filter(lane, everything, NULL, &out);
+    struct lane_state *heir = lane_find(shape, lane->lane.site, shape->default_pool);
+    if (!heir && !(heir = lane_create(shape, lane->lane.site, shape->default_pool, shape->now_us)))
+        heir = lane; /* without memory it goes on itself, under the default pool */
+    while ((delivery = delivery_list_pop(&out))) {
+        fair_give_back(delivery->high ? &heir->high : &heir->normal, delivery);
+        heir->lane.waiting++;
+        shape->total++;
+        watch_expiry(heir, delivery);
+    }
+}
+
+void shape_reconfigure(struct shape *shape, const struct config *config) {
+    const struct config *old = shape->config;
+    struct lane_state *lane, *next;
+    shape->config = config;
+    shape->default_pool = config_pool_named(config, config->default_pool);
+    /* First the pools of all, so that a lane finds its heir by the pool's new address. */
+    (void)old;
+    for (lane = TAILQ_FIRST(&shape->lanes); lane; lane = next) {
+        next = TAILQ_NEXT(lane, link);
+        const struct config_pool *pool = lane->retired ? shape->default_pool : config_pool_named(config, lane->lane.pool->name);
+        lane_set_target(lane, 0, shape->now_us);
+        if (lane->provider) {
+            provider_leave(lane->provider, lane);
+            provider_unblock(lane->provider, lane);
+            lane->provider->charge -= lane->charge;
+            provider_release(lane->provider);
+        }
+        lane_refresh_limits(lane);
+        lane_set_provider(lane);
+        if (lane->provider) {
+            provider_set_limits(lane->provider, &lane->lane.site->provider->limits);
+            lane->provider->charge += lane->charge;
+        }
+        if (pool)
+            lane->lane.pool = pool;
+        else
+            lane->retired = true;
+    }
+    for (lane = TAILQ_FIRST(&shape->lanes); lane; lane = next) {
+        next = TAILQ_NEXT(lane, link);
+        if (lane->retired && lane->lane.waiting > 0)
+            retire(shape, lane);
+        else if (lane->retired)
+            lane->lane.pool = shape->default_pool;
+        lane_load_rests(lane, shape->now_us);
+        lane_balance(lane, shape->now_us);
+        lane_signal(lane);
+        lane_arm(lane);
+    }
+    shape_flush(shape);
+}
