@@ -13,6 +13,7 @@ import parts  # noqa: E402
 import process  # noqa: E402
 
 NAME_COLUMNS = 58
+NAMED_MAX = 5  # skipped for one reason; more are told by their number, each has its own line above
 
 
 class Tally:
@@ -61,8 +62,11 @@ class Tally:
                 print(result.text.rstrip())
         if self.skipped:
             print("\nskipped, and counted as neither passed nor failed:")
+            reasons = {}
             for name, why in self.skipped:
-                print("  %s (%s)" % (name, why))
+                reasons.setdefault((name.split("/", 1)[0], why), []).append(name)
+            for (part, why), names in reasons.items():
+                print("  %s: %s" % (", ".join(names) if len(names) <= NAMED_MAX else "%d tests of %s" % (len(names), part), why))
         for name, why in left_out:
             print("left out: %s (%s)" % (name, why))
         if self.part_seconds:
