@@ -139,7 +139,7 @@ def main():
         print("\ninterrupted")
         status = 130
     if os.geteuid() != 0:
-        print("\nnot root: tests that make network namespaces or reserve memory were skipped")
+        print("\nnot root: tests that need namespaces or reserved memory are skipped")
     tally.print_end(left_out)
     if not matched:
         print("no test has %s in its name; tests/run --list names them" % (" or ".join(args.only) or "anything"))
