@@ -1,0 +1,39 @@
+"""Test results in TAP: each check prints its line at once; the plan comes last."""
+import sys
+import traceback
+
+
+class Tap:
+    def __init__(self):
+        self.count = 0
+        self.failed = 0
+
+    def check(self, condition, name, detail=""):
+        self.count += 1
+        if not condition:
+            self.failed += 1
+        print(f"{'ok' if condition else 'not ok'} {self.count} - {name}", flush=True)
+        if not condition and detail:
+            for line in str(detail).splitlines()[:40]:
+                print(f"# {line}", flush=True)
+        return bool(condition)
+
+    def equal(self, got, wanted, name):
+        return self.check(got == wanted, name, f"got {got!r}, wanted {wanted!r}")
+
+    def note(self, text):
+        for line in str(text).splitlines():
+            print(f"# {line}", flush=True)
+
+    def run(self, body):
+        """Runs a test's body; an exception is a failed check, not a crash without a plan."""
+        try:
+            body(self)
+        except Exception:
+            self.check(False, "ran to its end", traceback.format_exc())
+        print(f"1..{self.count}", flush=True)
+        return 1 if self.failed or self.count == 0 else 0
+
+
+def main(body):
+    sys.exit(Tap().run(body))
