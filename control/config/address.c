@@ -55,8 +55,7 @@ bool address_parse_prefix(const char *text, struct config_address *address) {
     return true;
 }
 
-/* Splits "host:port" and "[host]:port"; without a port *port stays. False when the brackets or the port are wrong. */
-static bool host_split(const char *text, char *host, size_t host_bytes, bool *bracketed, unsigned long *port) {
+bool host_split(const char *text, char *host, size_t host_bytes, bool *bracketed, unsigned long *port) {
     const char *end, *after;
     *bracketed = *text == '[';
     if (*bracketed) {

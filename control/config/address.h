@@ -36,6 +36,9 @@ bool host_is_literal(const char *name);
 char *host_to_ascii(const char *name);
 /* "unix:/path", "host:port", "[v6]:port": NULL when right, else what is wrong with it. */
 const char *redis_address_fault(const char *text);
+/* Splits "host", "host:port" and "[host]:port" into host[host_bytes]; without a port *port stays. False when the brackets or the port are
+ * wrong. */
+bool host_split(const char *text, char *host, size_t host_bytes, bool *bracketed, unsigned long *port);
 /* A relay: "[192.0.2.1]:2525", "[mx.example.net]:25", "mx.example.net:587", "mx.example.net": NULL when right, else what is wrong with it.
  */
 const char *relay_host_fault(const char *text);

@@ -19,6 +19,11 @@ enum {
     TCP_PORTS_MIN = 256,    /* for each worker, which holds ports in blocks */
     IPV6_MTU_MIN = 1280,    /* RFC 8200 5 */
     IDENTITY_KEY_MIN = 32,
+    PORTS_MAX = 8, /* as many as a dataplane opens, with so many addresses each ... */
+    PORT_ADDRESSES_MAX = 64,
+    DEVICE_MAX = 255,
+    EAL_ARGS_MAX = 32,
+    ARENA_SPARE_BYTES = 16 << 20, /* ... and this much memory beside the arena */
 };
 
 /* Opens what the configuration names, to see that it can be read. 0 or an errno; its status in *status. */
@@ -139,9 +144,9 @@ static void check_lcores(struct reader *reader, const struct config *config) {
                      "tcp_ports has %u ports for %u workers; write a range of at least %u.", ports, config->dataplane.lcore_count,
                      TCP_PORTS_MIN * config->dataplane.lcore_count);
     }
-    if (config->dataplane.arena_bytes > config->dataplane.memory_bytes) {
+    if (config->dataplane.arena_bytes + ARENA_SPARE_BYTES > config->dataplane.memory_bytes) {
         reader_error(reader, reader_place(reader, &config->dataplane.arena_bytes),
-                     "`arena` is larger than `memory`, of which it is a part; write a smaller arena or more memory.");
+                     "`arena` is a part of `memory`, which must be at least 16M larger; write a smaller arena or more memory.");
     }
 }
 
@@ -201,9 +206,28 @@ static void check_ports(struct reader *reader, const struct config *config) {
             reader, reader->root,
             "dataplane has no `ports`; add one such as `- {device: \"0000:3b:00.0\", addresses: [192.0.2.10/24], gateway: 192.0.2.1}`.");
     }
+    if (config->dataplane.port_count > PORTS_MAX) {
+        reader_error(reader, reader_place(reader, &config->dataplane.ports),
+                     "there are %u ports, and a dataplane opens at most %d; remove some.", config->dataplane.port_count, PORTS_MAX);
+    }
+    uint32_t eal_args = 0;
+    while (config->dataplane.eal_args && config->dataplane.eal_args[eal_args]) {
+        eal_args++;
+    }
+    if (eal_args > EAL_ARGS_MAX) {
+        reader_error(reader, reader_place(reader, config->dataplane.eal_args[0]),
+                     "there are %u eal_args, and at most %d are passed on; remove some.", eal_args, EAL_ARGS_MAX);
+    }
     for (uint32_t i = 0; i < config->dataplane.port_count; i++) {
         const struct config_port *port = &config->dataplane.ports[i];
         const struct yaml_node *node = reader_place(reader, &port->device);
+        if (port->device && strlen(port->device) > DEVICE_MAX) {
+            reader_error(reader, node, "the device has more than %d characters; write a shorter one.", DEVICE_MAX);
+        }
+        if (port->address_count > PORT_ADDRESSES_MAX) {
+            reader_error(reader, reader_place(reader, &port->addresses),
+                         "this port has %u addresses, and at most %d are used; remove some.", port->address_count, PORT_ADDRESSES_MAX);
+        }
         if (!port->device) {
             reader_error(reader, reader_place(reader, port),
                          "this port has no `device`; add its PCI address (`dpdk-devbind.py --status` shows them) or a virtual one such as "

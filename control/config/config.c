@@ -40,22 +40,31 @@ static void shaping_load(struct reader *reader, struct config *config, struct ya
     reader->root = main_root;
 }
 
-struct config *config_load(const char *path, struct config_errors *errors) {
-    struct yaml_node root, shaping = {0};
+struct config *config_shipped(void) {
     struct config *config = calloc(1, sizeof *config);
+    if (config) {
+        sections_defaults(config);
+        shaping_defaults(&config->defaults);
+    }
+    return config;
+}
+
+static struct config *load(const char *path, bool check, struct config_errors *errors) {
+    struct yaml_node root, shaping = {0};
+    struct config *config = config_shipped();
     *errors = (struct config_errors){0};
     if (!config) {
         return NULL;
     }
     config->path = strdup(path);
-    sections_defaults(config);
-    shaping_defaults(&config->defaults);
     if (yaml_read(config->path, &root, errors)) {
         struct reader reader = {.errors = errors, .file = config->path, .root = &root};
         sections_read(&reader, &root, config);
         sections_complete(config);
         shaping_load(&reader, config, &shaping);
-        check_config(&reader, config);
+        if (check) {
+            check_config(&reader, config);
+        }
         reader_free(&reader);
     }
     shaping_merge(config);
@@ -67,6 +76,14 @@ struct config *config_load(const char *path, struct config_errors *errors) {
         return NULL;
     }
     return config;
+}
+
+struct config *config_load(const char *path, struct config_errors *errors) {
+    return load(path, true, errors);
+}
+
+struct config *config_read(const char *path, struct config_errors *errors) {
+    return load(path, false, errors);
 }
 
 void config_free(struct config *config) {

@@ -198,6 +198,10 @@ struct config_errors {
 /* Reads and checks everything (all faults are gathered, not only the first). NULL when there is an error that is not a warning. Free with
  * config_free and config_errors_free. */
 struct config *config_load(const char *path, struct config_errors *errors);
+/* The same without the checks across keys and against this machine: for clients, which may run elsewhere and read less. */
+struct config *config_read(const char *path, struct config_errors *errors);
+/* The shipped defaults alone: no ports, no pools. NULL without memory. */
+struct config *config_shipped(void);
 void config_free(struct config *config);
 void config_errors_free(struct config_errors *errors);
 /* "file:line:column: error: message" a line each. */

@@ -1,0 +1,107 @@
+/* cli.c: what the commands share. */
+#include "cli.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+int cli_complain(int code, const char *command, const char *format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    fprintf(stderr, "bypost %s: ", command);
+    vfprintf(stderr, format, arguments);
+    fputc('\n', stderr);
+    va_end(arguments);
+    return code;
+}
+
+int cli_usage(const char *command) {
+    return cli_complain(CLI_USAGE, command, "`bypost %s --help` shows the options.", command);
+}
+
+bool cli_number(const char *command, const char *option, const char *text, unsigned long min, unsigned long max, unsigned long *number) {
+    char *end;
+    errno = 0;
+    *number = strtoul(text, &end, 10);
+    if (errno || end == text || *end || *text == '-' || *number < min || *number > max) {
+        cli_complain(CLI_USAGE, command, "--%s '%s': give a whole number from %lu to %lu.", option, text, min, max);
+        return false;
+    }
+    return true;
+}
+
+const char *cli_config_path(const char *given) {
+    const char *environment = getenv("BYPOST_CONFIG");
+    return given ? given : environment && *environment ? environment : "/etc/bypost/bypost.yaml";
+}
+
+struct config *cli_config_load(const char *given) {
+    struct config_errors errors;
+    struct config *config = config_load(cli_config_path(given), &errors);
+    config_errors_print(&errors, stderr);
+    config_errors_free(&errors);
+    return config;
+}
+
+struct config *cli_config_client(const char *command, const char *given, const char *redis, int *code) {
+    struct config_errors errors = {0};
+    const char *path = cli_config_path(given);
+    struct config *config;
+    if (redis && !given && access(path, R_OK) != 0) {
+        config = config_shipped();
+    } else {
+        config = config_read(path, &errors);
+        config_errors_print(&errors, stderr);
+        config_errors_free(&errors);
+    }
+    *code = config ? CLI_OK : CLI_CONFIG;
+    if (config && redis) {
+        free(config->redis.address);
+        config->redis.address = strdup(redis);
+    }
+    if (!config && !given && access(path, F_OK) != 0) {
+        cli_complain(CLI_CONFIG, command, "without a configuration, name Redis with --redis HOST:PORT.");
+    }
+    return config;
+}
+
+char *cli_read_file(const char *command, const char *path, size_t max_bytes, size_t *length) {
+    bool is_stdin = strcmp(path, "-") == 0;
+    FILE *stream = is_stdin ? stdin : fopen(path, "re");
+    size_t room = 65536, used = 0;
+    char *bytes = stream ? malloc(room) : NULL;
+    struct stat status;
+    if (!stream || !bytes || (fstat(fileno(stream), &status) == 0 && S_ISDIR(status.st_mode))) {
+        cli_complain(CLI_NO_INPUT, command, "%s cannot be read: %s.", path, stream ? strerror(bytes ? EISDIR : ENOMEM) : strerror(errno));
+        free(bytes);
+        bytes = NULL;
+    }
+    while (bytes) {
+        used += fread(bytes + used, 1, room - used - 1, stream);
+        if (used + 1 < room) {
+            break; /* the end, or an error */
+        }
+        char *larger = used < max_bytes ? realloc(bytes, room *= 2) : NULL;
+        if (!larger) {
+            cli_complain(CLI_DATA, command, "%s is larger than %zu bytes.", path, max_bytes);
+            free(bytes);
+        }
+        bytes = larger;
+    }
+    if (bytes && ferror(stream)) {
+        cli_complain(CLI_NO_INPUT, command, "%s cannot be read: %s.", path, strerror(errno));
+        free(bytes);
+        bytes = NULL;
+    }
+    if (bytes) {
+        bytes[used] = 0;
+        *length = used;
+    }
+    if (stream && !is_stdin) {
+        fclose(stream);
+    }
+    return bytes;
+}
