@@ -432,12 +432,15 @@ class Clang(Part):
 
     def tests(self):
         found = [Test("clang/build", self.check_build)]
-        for path in sorted(glob.glob(os.path.join(self.place.root, "tests/fuzz/fuzz_*.c"))):
-            found.append(Test("clang/" + os.path.basename(path)[:-2], self.check_fuzz))
+        for path in sorted(glob.glob(os.path.join(self.place.root, "tests/fuzz/*_fuzz.c"))):
+            found.append(Test("clang/fuzz_" + os.path.basename(path)[: -len("_fuzz.c")], self.check_fuzz))
         return found
 
     def prepare(self, tests):
-        self.failure = configure(self.place, self.build(), ["-Dfuzz=true", "-Db_lundef=false", "-Doptimization=1"], {"CC": "clang"})
+        # fuzzer-no-link: the rooms are instrumented too, or libFuzzer would see no coverage.
+        options = ["-Dfuzz=true", "-Db_sanitize=address,undefined", "-Db_lundef=false", "-Doptimization=1", "-Ddebug=true"]
+        options.append("-Dc_args=-fsanitize=fuzzer-no-link")
+        self.failure = configure(self.place, self.build(), options, {"CC": "clang"})
         self.outcome = None
         if not self.failure:
             self.outcome = process.run(["ninja", "-C", self.build(), "-k", "0"], BUILD_LIMIT_SECONDS)
@@ -458,7 +461,7 @@ class Clang(Part):
         corpus = [os.path.join(self.place.root, "tests/fuzz/corpus", short)]
         scratch = os.path.join(self.build(), "fuzz-" + short)
         os.makedirs(scratch, exist_ok=True)
-        command = [program, "-max_total_time=%d" % FUZZ_SECONDS, "-timeout=10", "-rss_limit_mb=1024", scratch]
+        command = [program, "-max_total_time=%d" % FUZZ_SECONDS, "-timeout=10", "-rss_limit_mb=2048", scratch]
         outcome = process.run(command + [path for path in corpus if os.path.isdir(path)], 60, cwd=scratch)
         return single(name, outcome.failure(), outcome.text[-6000:], outcome.seconds)
 
