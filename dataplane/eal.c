@@ -11,6 +11,7 @@
 #include <rte_memzone.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { EAL_ARGUMENTS_MAX = 64, EAL_TEXT_BYTES = 2048 };
 
@@ -72,15 +73,21 @@ int eal_start(const struct options *options, struct arena *arena, char *error, s
     lcore_map(options, text, sizeof(text));
     add(&arguments, "--lcores");
     add(&arguments, text);
-    add(&arguments, "--in-memory");
-    add(&arguments, "--single-file-segments");
+    add(&arguments, "--single-file-segments"); /* one descriptor for the arena, and what virtio_user wants */
     add(&arguments, "--no-telemetry");
     add(&arguments, "--log-level=lib.eal:error");
     snprintf(text, sizeof(text), "%u", options->memory_mib);
     add(&arguments, "-m");
     add(&arguments, text);
-    if (!options->hugepages)
+    if (options->hugepages) {
+        add(&arguments, "--in-memory");
+    } else { /* EAL refuses the two together */
         add(&arguments, "--no-huge");
+        add(&arguments, "--no-shconf");
+        snprintf(text, sizeof(text), "bypost%d", (int)getpid());
+        add(&arguments, "--file-prefix");
+        add(&arguments, text);
+    }
     if (!wants_pci(options)) {
         add(&arguments, "--no-pci");
         add(&arguments, "--iova-mode=va");
