@@ -7,6 +7,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <getopt.h>
+#include <inttypes.h>
 #include <rte_eal.h>
 #include <rte_malloc.h>
 #include <signal.h>
@@ -20,6 +21,9 @@ enum {
     ARENA_BYTES = 4 << 20,
     QUEUED_BYTES_MAX = 256 << 10,
     PIECES_MAX = 8,
+    WORKERS_MAX = 4,
+    PORT_FIRST = 32768, /* local ports, divided between the workers */
+    PORT_SPAN = 4096,
     FRAME_NUMBER_BYTES = 8,
     FRAME_PORT_BLAST = 4000,
     FRAME_PORT_DONE = 4001,
@@ -29,17 +33,31 @@ enum {
     IDLE_S = 5,
 };
 
-struct probe {
-    struct port port;
+/* A worker: all of them run in this one thread, in turn. */
+struct station {
     struct port_queue *queue;
     struct counters counters;
-    uint8_t *arena;
+    struct net *net;
+    struct tcp_stack *stack;
     struct tcp_owner owner; /* of every byte of the arena that is sent */
-    /* echo */
+    const uint8_t *arena;
     uint64_t total_bytes, sent_bytes, received_bytes, acknowledged_bytes, wrong_bytes;
     uint32_t piece_turn;
-    bool connected, peer_closed, closed, keep_alive;
+    bool connected, closed;
     enum tcp_error error;
+};
+
+struct probe {
+    struct port port;
+    uint8_t *arena;
+    uint32_t workers;
+    struct station stations[WORKERS_MAX];
+    /* what to do */
+    const char *address, *peer;
+    uint16_t peer_port, vlan;
+    uint32_t seconds;
+    bool wait;
+    uint64_t total_bytes;
     /* numbered frames */
     uint64_t frames_total, frames_received, frames_wrong, frames_missing, next_number;
     uint32_t frame_bytes;
@@ -75,62 +93,61 @@ static void owner_released(struct tcp_owner *owner) {
 }
 
 /* Pieces as a message has them: short ones between long ones, at odd offsets. */
-static uint32_t piece_length(struct probe *probe) {
+static uint32_t piece_length(struct station *station) {
     static const uint32_t lengths[] = {1400, 33, 255, 256, 4001, 1, 2900, 77, 8192, 300};
-    return lengths[probe->piece_turn++ % (sizeof lengths / sizeof lengths[0])];
+    return lengths[station->piece_turn++ % (sizeof lengths / sizeof lengths[0])];
 }
 
-static void echo_feed(struct probe *probe, struct tcp_conn *conn, uint64_t at_us) {
-    while (probe->sent_bytes < probe->total_bytes && tcp_unacknowledged(conn) < QUEUED_BYTES_MAX) {
+static void echo_feed(struct station *station, struct tcp_conn *conn, uint64_t at_us) {
+    while (station->sent_bytes < station->total_bytes && tcp_unacknowledged(conn) < QUEUED_BYTES_MAX) {
         struct tcp_piece pieces[PIECES_MAX];
-        uint64_t offset = probe->sent_bytes;
+        uint64_t offset = station->sent_bytes;
         uint32_t count = 0;
-        while (count < PIECES_MAX && offset < probe->total_bytes) {
+        while (count < PIECES_MAX && offset < station->total_bytes) {
             uint64_t at = offset % 4194301u;
-            uint64_t length = piece_length(probe);
+            uint64_t length = piece_length(station);
             length = length < 4194301u - at ? length : 4194301u - at;
-            length = length < probe->total_bytes - offset ? length : probe->total_bytes - offset;
-            pieces[count++] = (struct tcp_piece){.bytes = probe->arena + at, .length = (uint32_t)length, .owner = &probe->owner};
+            length = length < station->total_bytes - offset ? length : station->total_bytes - offset;
+            pieces[count++] = (struct tcp_piece){.bytes = station->arena + at, .length = (uint32_t)length, .owner = &station->owner};
             offset += length;
         }
         if (tcp_send(conn, pieces, count, at_us) != 0)
             break;
-        probe->sent_bytes = offset;
+        station->sent_bytes = offset;
     }
     tcp_output(conn, at_us);
 }
 
 static void on_connected(void *user, struct tcp_conn *conn, uint64_t at_us) {
-    struct probe *probe = user;
-    probe->connected = true;
-    echo_feed(probe, conn, at_us);
+    struct station *station = user;
+    station->connected = true;
+    echo_feed(station, conn, at_us);
 }
 
 static uint32_t on_received(void *user, struct tcp_conn *conn, const uint8_t *bytes, uint32_t length, uint64_t at_us) {
-    struct probe *probe = user;
+    struct station *station = user;
     for (uint32_t i = 0; i < length; i++)
-        probe->wrong_bytes += bytes[i] != pattern(probe->received_bytes + i);
-    probe->received_bytes += length;
-    if (probe->received_bytes == probe->total_bytes)
+        station->wrong_bytes += bytes[i] != pattern(station->received_bytes + i);
+    station->received_bytes += length;
+    if (station->received_bytes == station->total_bytes)
         tcp_close(conn, at_us);
     return length;
 }
 
 static void on_peer_closed(void *user, struct tcp_conn *conn, uint64_t at_us) {
-    ((struct probe *)user)->peer_closed = true;
     tcp_close(conn, at_us);
 }
 
 static void on_acknowledged(void *user, struct tcp_conn *conn, uint32_t bytes, uint64_t at_us) {
-    struct probe *probe = user;
-    probe->acknowledged_bytes += bytes;
-    echo_feed(probe, conn, at_us);
+    struct station *station = user;
+    station->acknowledged_bytes += bytes;
+    echo_feed(station, conn, at_us);
 }
 
 static void on_closed(void *user, struct tcp_conn *conn, enum tcp_error error, uint64_t at_us) {
-    struct probe *probe = user;
-    probe->closed = true;
-    probe->error = error;
+    struct station *station = user;
+    station->closed = true;
+    station->error = error;
 }
 
 static void parse_address(const char *text, struct net_address *address) {
@@ -147,84 +164,98 @@ static void parse_address(const char *text, struct net_address *address) {
         die(text, "not an address");
 }
 
-static struct net *probe_net(struct probe *probe, const char *address, uint16_t vlan) {
-    struct net_config config = {.interface_count = 1, .workers = 1, .counters = &probe->counters};
+static void station_start(struct probe *probe, uint32_t worker) {
+    struct station *station = &probe->stations[worker];
+    struct net_config config = {.interface_count = 1, .worker = worker, .workers = probe->workers, .counters = &station->counters};
+    config.port_first = PORT_FIRST;
+    config.port_span = PORT_SPAN;
     struct net_interface *interface = &config.interfaces[0];
-    interface->queue = probe->queue;
+    interface->queue = station->queue;
     interface->mtu = probe->port.mtu;
-    interface->vlan = vlan;
+    interface->vlan = probe->vlan;
     interface->address_count = 1;
     memcpy(interface->mac, probe->port.mac, sizeof interface->mac);
-    parse_address(address, &interface->addresses[0]);
-    struct net *net = net_create(&config, now_us());
-    if (net == NULL)
+    parse_address(probe->address, &interface->addresses[0]);
+    station->net = net_create(&config, now_us());
+    if (station->net == NULL)
         die("net_create", strerror(errno));
-    return net;
-}
-
-static struct tcp_stack *probe_stack(struct probe *probe, struct net *net) {
-    struct tcp_config config = {
+    struct tcp_config tcp = {
         .max_connections = 16,
         .receive_buffer_bytes = 65535,
         .mtu = probe->port.mtu,
-        .port_first = 32768,
-        .port_last = 60999,
+        .port_first = (uint16_t)(PORT_FIRST + worker * PORT_SPAN),
+        .port_last = (uint16_t)(PORT_FIRST + worker * PORT_SPAN + PORT_SPAN - 1),
         .transmit = net_transmit,
-        .network = net,
+        .network = station->net,
         .events = {on_connected, on_received, on_peer_closed, on_acknowledged, on_closed},
     };
     struct timespec at;
     clock_gettime(CLOCK_REALTIME, &at);
-    memcpy(config.secret, &at, sizeof at < sizeof config.secret ? sizeof at : sizeof config.secret);
-    struct tcp_stack *stack = tcp_stack_create(&config, now_us());
-    if (stack == NULL)
+    memcpy(tcp.secret, &at, sizeof at < sizeof tcp.secret ? sizeof at : sizeof tcp.secret);
+    station->stack = tcp_stack_create(&tcp, now_us());
+    if (station->stack == NULL)
         die("tcp_stack_create", strerror(errno));
-    net_attach(net, stack);
-    return stack;
+    net_attach(station->net, station->stack);
+    if (probe->peer == NULL)
+        return;
+    struct net_address remote;
+    struct tcp_conn *conn;
+    parse_address(probe->peer, &remote);
+    int rc = tcp_connect(station->stack, &interface->addresses[0].address, &remote.address, probe->peer_port, 10000000, station, &conn,
+                         now_us());
+    if (rc != 0)
+        die("tcp_connect", strerror(-rc));
 }
 
-/* Runs net and tcp until the connection has closed, or, without one, until it is told to stop. */
-static int run_stack(struct probe *probe, const char *address, uint16_t vlan, const char *peer, uint16_t peer_port, uint32_t seconds,
-                     bool wait) {
-    struct net *net = probe_net(probe, address, vlan);
-    struct tcp_stack *stack = probe_stack(probe, net);
+static void station_report(const struct station *station) {
+    const struct tcp_counters *tcp = tcp_stack_counters(station->stack);
+    const struct net_counters *net = net_counters(station->net);
+    printf("connected=%d\nclosed=%d\nerror=%s\nsent=%" PRIu64 "\nacknowledged=%" PRIu64 "\nreceived=%" PRIu64 "\nwrong=%" PRIu64 "\n",
+           station->connected, station->closed, station->closed ? tcp_error_text(station->error) : "none", station->sent_bytes,
+           station->acknowledged_bytes, station->received_bytes, station->wrong_bytes);
+    printf("retransmits=%" PRIu64 "\necho_replies=%" PRIu64 "\nbad_tcp_checksum=%" PRIu64 "\narp_requests=%" PRIu64 "\nunreachable=%" PRIu64
+           "\nreset_sent=%" PRIu64 "\nhanded_over=%" PRIu64 "\n",
+           tcp->retransmits_fast + tcp->retransmits_timeout, net->echo_replies, net->bad_tcp_checksum, net->arp_requests, net->unreachable,
+           tcp->resets_sent, counter_get(&station->counters.frames_handed_over));
+}
+
+/* One pass of each worker. Returns how many connections have closed. */
+static uint32_t stations_pass(struct probe *probe) {
+    uint32_t frames = 0, closed = 0;
+    for (uint32_t i = 0; i < probe->workers; i++) {
+        struct station *station = &probe->stations[i];
+        uint64_t at_us = now_us();
+        frames += net_receive(station->net, at_us);
+        tcp_poll(station->stack, 64, at_us);
+        net_poll(station->net, at_us);
+        closed += station->closed;
+    }
+    if (frames == 0)
+        usleep(20);
+    return closed;
+}
+
+/* Runs net and tcp until every worker's connection has closed, or, without a peer, until it is told to stop. A worker's values follow the
+ * line worker=N. */
+static int run_stack(struct probe *probe) {
     printf("ready=1\n");
     fflush(stdout);
-    if (wait) /* for a line: the other end is being set up */
+    if (probe->wait) /* for a line: the other end is being set up */
         while (!stopping && getchar() != '\n' && !feof(stdin))
             ;
-    uint64_t start_us = now_us(), end_us = start_us + (uint64_t)seconds * 1000000u;
-    if (peer != NULL) {
-        struct net_address local, remote;
-        struct tcp_conn *conn;
-        parse_address(address, &local);
-        parse_address(peer, &remote);
-        int rc = tcp_connect(stack, &local.address, &remote.address, peer_port, 10000000, probe, &conn, start_us);
-        if (rc != 0)
-            die("tcp_connect", strerror(-rc));
+    uint64_t start_us = now_us(), end_us = start_us + (uint64_t)probe->seconds * 1000000u;
+    for (uint32_t i = 0; i < probe->workers; i++)
+        station_start(probe, i);
+    while (!stopping && now_us() < end_us && stations_pass(probe) < probe->workers)
+        ;
+    printf("microseconds=%" PRIu64 "\n", now_us() - start_us);
+    for (uint32_t i = 0; i < probe->workers; i++) {
+        printf("worker=%u\n", i);
+        station_report(&probe->stations[i]);
+        tcp_stack_destroy(probe->stations[i].stack);
+        net_destroy(probe->stations[i].net);
+        printf("references=%u\n", probe->stations[i].owner.references);
     }
-    while (!stopping && !probe->closed && now_us() < end_us) {
-        uint64_t at_us = now_us();
-        uint32_t frames = net_receive(net, at_us);
-        tcp_poll(stack, 64, at_us);
-        net_poll(net, at_us);
-        if (frames == 0)
-            usleep(20);
-    }
-    uint64_t took_us = now_us() - start_us;
-    const struct tcp_counters *tcp = tcp_stack_counters(stack);
-    const struct net_counters *counted = net_counters(net);
-    printf("connected=%d\nclosed=%d\nerror=%s\nsent=%llu\nacknowledged=%llu\nreceived=%llu\nwrong=%llu\n", probe->connected, probe->closed,
-           probe->closed ? tcp_error_text(probe->error) : "none", (unsigned long long)probe->sent_bytes,
-           (unsigned long long)probe->acknowledged_bytes, (unsigned long long)probe->received_bytes,
-           (unsigned long long)probe->wrong_bytes);
-    printf("retransmits=%llu\necho_replies=%llu\nbad_tcp_checksum=%llu\narp_requests=%llu\nunreachable=%llu\nmicroseconds=%llu\n",
-           (unsigned long long)(tcp->retransmits_fast + tcp->retransmits_timeout), (unsigned long long)counted->echo_replies,
-           (unsigned long long)counted->bad_tcp_checksum, (unsigned long long)counted->arp_requests,
-           (unsigned long long)counted->unreachable, (unsigned long long)took_us);
-    tcp_stack_destroy(stack);
-    printf("references=%u\n", probe->owner.references);
-    net_destroy(net);
     return 0;
 }
 
@@ -279,7 +310,7 @@ static int frame_send(struct probe *probe, uint16_t to_port, uint64_t number) {
                           .piece_count = (uint8_t)count,
                           .payload_length = (uint16_t)payload,
                           .pieces = pieces};
-    return port_send(probe->queue, &frame);
+    return port_send(probe->stations[0].queue, &frame);
 }
 
 static void frame_input(void *context, const uint8_t *frame, uint32_t length) {
@@ -303,7 +334,7 @@ static void frame_input(void *context, const uint8_t *frame, uint32_t length) {
     const uint8_t *payload = frame + FRAME_HEADERS + FRAME_NUMBER_BYTES;
     uint32_t left = length - FRAME_HEADERS - FRAME_NUMBER_BYTES;
     bool right = length == probe->frame_bytes && memcmp(payload, probe->arena + number * 7 % (ARENA_BYTES - 2048), left) == 0;
-    if (!port_checksum_good(probe->queue))
+    if (!port_checksum_good(probe->stations[0].queue))
         right = right && checksum_finish(checksum_add(checksum_add(0, pseudo, sizeof pseudo), tcp, l4)) == 0;
     probe->frames_wrong += !right;
     if (number > probe->next_number)
@@ -337,13 +368,14 @@ static int run_blast(struct probe *probe, bool answered) {
             die("blast", "the device takes nothing");
     }
     uint64_t end_us = now_us() + (uint64_t)IDLE_S * 1000000u, took_us = now_us() - start_us;
-    while (!stopping && now_us() < end_us && (answered ? !probe->done : counter_get(&probe->counters.frames_out) < probe->frames_total)) {
-        port_flush(probe->queue);
-        port_receive(probe->queue, frame_input, probe);
+    while (!stopping && now_us() < end_us &&
+           (answered ? !probe->done : counter_get(&probe->stations[0].counters.frames_out) < probe->frames_total)) {
+        port_flush(probe->stations[0].queue);
+        port_receive(probe->stations[0].queue, frame_input, probe);
     }
-    printf("frames_out=%llu\nrefused=%llu\ndone=%d\nmicroseconds=%llu\nframes_per_second=%.0f\n",
-           (unsigned long long)counter_get(&probe->counters.frames_out), (unsigned long long)refused, probe->done,
-           (unsigned long long)took_us, (double)probe->frames_total * 1e6 / (double)(took_us + 1));
+    printf("frames_out=%" PRIu64 "\nrefused=%" PRIu64 "\ndone=%d\nmicroseconds=%" PRIu64 "\nframes_per_second=%.0f\n",
+           counter_get(&probe->stations[0].counters.frames_out), refused, probe->done, took_us,
+           (double)probe->frames_total * 1e6 / (double)(took_us + 1));
     return 0;
 }
 
@@ -353,18 +385,18 @@ static int run_verify(struct probe *probe) {
     fflush(stdout);
     uint64_t first_us = 0, last_us = now_us() + 5000000u;
     while (!stopping && probe->frames_received < probe->frames_total && now_us() < last_us + (uint64_t)IDLE_S * 1000000u) {
-        if (port_receive(probe->queue, frame_input, probe) > 0) {
+        if (port_receive(probe->stations[0].queue, frame_input, probe) > 0) {
             last_us = now_us();
             first_us = first_us == 0 ? last_us : first_us;
         }
     }
     for (int i = 0; i < DONE_FRAMES; i++) {
         frame_send(probe, FRAME_PORT_DONE, 0);
-        port_flush(probe->queue);
+        port_flush(probe->stations[0].queue);
         usleep(10000);
     }
-    printf("frames_received=%llu\nframes_wrong=%llu\nframes_missing=%llu\nframes_per_second=%.0f\n",
-           (unsigned long long)probe->frames_received, (unsigned long long)probe->frames_wrong, (unsigned long long)probe->frames_missing,
+    printf("frames_received=%" PRIu64 "\nframes_wrong=%" PRIu64 "\nframes_missing=%" PRIu64 "\nframes_per_second=%.0f\n",
+           probe->frames_received, probe->frames_wrong, probe->frames_missing,
            (double)probe->frames_received * 1e6 / (double)(last_us - first_us + 1));
     return 0;
 }
@@ -393,12 +425,12 @@ static void usage(void) {
     fprintf(stderr,
             "usage: port_probe --device D --mode copy|reference|auto --run answer|echo|blast|throw|verify [--address A/N] [--peer A]\n"
             "  [--peer-port N] [--bytes N] [--frames N] [--frame-bytes N] [--vlan N] [--seconds N] [--lcore N] [--prefix P] [--mtu N] "
-            "[--wait]\n");
+            "[--wait] [--workers N]\n");
     exit(2);
 }
 
 int main(int argc, char **argv) {
-    enum { DEVICE = 1, MODE, RUN, ADDRESS, PEER, PEER_PORT, BYTES, FRAMES, FRAME_BYTES, VLAN, SECONDS, LCORE, PREFIX, MTU, WAIT };
+    enum { DEVICE = 1, MODE, RUN, ADDRESS, PEER, PEER_PORT, BYTES, FRAMES, FRAME_BYTES, VLAN, SECONDS, LCORE, PREFIX, MTU, WAIT, WORKERS };
     static const struct option options[] = {
         {"device", 1, NULL, DEVICE},
         {"mode", 1, NULL, MODE},
@@ -415,16 +447,19 @@ int main(int argc, char **argv) {
         {"prefix", 1, NULL, PREFIX},
         {"mtu", 1, NULL, MTU},
         {"wait", 0, NULL, WAIT},
+        {"workers", 1, NULL, WORKERS},
         {NULL, 0, NULL, 0},
     };
     struct probe *probe = calloc(1, sizeof *probe);
     if (probe == NULL)
         die("calloc", "no memory");
-    const char *device = NULL, *run = "answer", *address = "10.99.0.2/24", *peer = NULL, *lcore = "0", *prefix = "port_probe";
+    const char *device = NULL, *run = "answer", *lcore = "0", *prefix = "port_probe";
     enum port_mode mode = PORT_MODE_AUTO;
-    uint16_t peer_port = 7, vlan = 0, mtu = 1500;
-    uint32_t seconds = 30;
-    bool wait = false;
+    uint16_t mtu = 1500;
+    probe->address = "10.99.0.2/24";
+    probe->peer_port = 7;
+    probe->seconds = 30;
+    probe->workers = 1;
     probe->frame_bytes = 1400;
     for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) {
         switch (option) {
@@ -438,13 +473,13 @@ int main(int argc, char **argv) {
             run = optarg;
             break;
         case ADDRESS:
-            address = optarg;
+            probe->address = optarg;
             break;
         case PEER:
-            peer = optarg;
+            probe->peer = optarg;
             break;
         case PEER_PORT:
-            peer_port = (uint16_t)atoi(optarg);
+            probe->peer_port = (uint16_t)atoi(optarg);
             break;
         case BYTES:
             probe->total_bytes = strtoull(optarg, NULL, 10);
@@ -456,10 +491,10 @@ int main(int argc, char **argv) {
             probe->frame_bytes = (uint32_t)atoi(optarg);
             break;
         case VLAN:
-            vlan = (uint16_t)atoi(optarg);
+            probe->vlan = (uint16_t)atoi(optarg);
             break;
         case SECONDS:
-            seconds = (uint32_t)atoi(optarg);
+            probe->seconds = (uint32_t)atoi(optarg);
             break;
         case LCORE:
             lcore = optarg;
@@ -468,7 +503,10 @@ int main(int argc, char **argv) {
             prefix = optarg;
             break;
         case WAIT:
-            wait = true;
+            probe->wait = true;
+            break;
+        case WORKERS:
+            probe->workers = (uint32_t)atoi(optarg);
             break;
         case MTU:
             mtu = (uint16_t)atoi(optarg);
@@ -477,37 +515,49 @@ int main(int argc, char **argv) {
             usage();
         }
     }
-    if (device == NULL || probe->frame_bytes < FRAME_HEADERS + FRAME_NUMBER_BYTES || probe->frame_bytes > 1514)
+    if (device == NULL || probe->frame_bytes < FRAME_HEADERS + FRAME_NUMBER_BYTES || probe->frame_bytes > 1514 || probe->workers == 0 ||
+        probe->workers > WORKERS_MAX)
         usage();
     struct sigaction action = {.sa_handler = on_signal};
     sigaction(SIGTERM, &action, NULL);
     sigaction(SIGINT, &action, NULL);
     signal(SIGPIPE, SIG_IGN); /* a vhost peer that has gone */
     start_eal(lcore, prefix);
-    probe->owner.release = owner_released;
     probe->arena = rte_malloc("arena", ARENA_BYTES, 4096);
     if (probe->arena == NULL)
         die("rte_malloc", "no memory for the arena");
     for (uint64_t i = 0; i < ARENA_BYTES; i++)
         probe->arena[i] = pattern(i);
     char error[512] = "";
-    if (port_open(&probe->port, device, mode, mtu, 1, error, sizeof error) != 0)
+    if (port_open(&probe->port, device, mode, mtu, probe->workers, error, sizeof error) != 0)
         die("port_open", error);
-    probe->queue = port_queue_create(&probe->port, 0, 1, probe->arena, ARENA_BYTES, &probe->counters);
-    if (probe->queue == NULL)
-        die("port_queue_create", strerror(errno));
-    printf("mode=%s\nchecksum_offload=%d\n", probe->port.mode == PORT_MODE_REFERENCE ? "reference" : "copy", probe->port.checksum_offload);
+    for (uint32_t i = 0; i < probe->workers; i++) {
+        struct station *station = &probe->stations[i];
+        station->owner.release = owner_released;
+        station->arena = probe->arena;
+        station->total_bytes = probe->total_bytes;
+        station->queue = port_queue_create(&probe->port, i, probe->workers, probe->arena, ARENA_BYTES, &station->counters);
+        if (station->queue == NULL)
+            die("port_queue_create", strerror(errno));
+    }
+    printf("queues=%u\nmode=%s\nchecksum_offload=%d\n", probe->port.queues, probe->port.mode == PORT_MODE_REFERENCE ? "reference" : "copy",
+           probe->port.checksum_offload);
     fflush(stdout);
     int rc = 0;
     if (strcmp(run, "blast") == 0 || strcmp(run, "throw") == 0)
         rc = run_blast(probe, strcmp(run, "blast") == 0);
     else if (strcmp(run, "verify") == 0)
         rc = run_verify(probe);
-    else
-        rc = run_stack(probe, address, vlan, strcmp(run, "echo") == 0 ? peer : NULL, peer_port, seconds, wait);
-    printf("frames_in=%llu\nframes_bad=%llu\nframes_refused=%llu\n", (unsigned long long)counter_get(&probe->counters.frames_in),
-           (unsigned long long)counter_get(&probe->counters.frames_bad), (unsigned long long)counter_get(&probe->counters.frames_refused));
-    port_queue_destroy(probe->queue);
+    else {
+        probe->peer = strcmp(run, "echo") == 0 ? probe->peer : NULL;
+        rc = run_stack(probe);
+    }
+    for (uint32_t i = 0; i < probe->workers; i++) {
+        const struct counters *counters = &probe->stations[i].counters;
+        printf("frames_in=%" PRIu64 "\nframes_bad=%" PRIu64 "\nframes_refused=%" PRIu64 "\n", counter_get(&counters->frames_in),
+               counter_get(&counters->frames_bad), counter_get(&counters->frames_refused));
+        port_queue_destroy(probe->stations[i].queue);
+    }
     port_close(&probe->port);
     rte_free(probe->arena);
     rte_eal_cleanup();
