@@ -254,7 +254,7 @@ void tcp_receive(struct tcp_conn *conn, uint32_t sequence, const uint8_t *bytes,
         length -= old;
     }
     if (length > conn->rcv_mss) {
-        conn->rcv_mss = length;
+        conn->rcv_mss = tcp_min(length, stack->config.mtu);
     }
     if (conn->state == TCP_STATE_FIN_WAIT_2) {
         tcp_conn_half_closed(conn, now_us); /* it still has something to say */

@@ -270,14 +270,14 @@ void model_input(struct model_peer *peer, const struct model_segment *in, uint64
         peer->resend_at = now_us + peer->rto_us;
         return;
     }
-    if (seq_diff(in->sequence + in->length, peer->irs) < 0) {
-        peer->complaint = "sequence number before the SYN";
-        return;
-    }
     if ((in->flags & MODEL_RST) != 0) {
-        if (in->sequence == peer->rcv_nxt || peer->habits.reset_at_us != 0 || seq_diff(in->sequence, peer->rcv_nxt) > 0) {
+        if (in->sequence == peer->rcv_nxt || seq_diff(in->sequence, peer->rcv_nxt) > 0) {
             become_reset(peer);
         }
+        return;
+    }
+    if (seq_diff(in->sequence + in->length, peer->irs) < 0) {
+        peer->complaint = "sequence number before the SYN";
         return;
     }
     if (syn) { /* an old SYN: answered as RFC 5961 says */

@@ -16,6 +16,7 @@ enum {
     EVENTS_MAX = 1 << 16,
     STEPS_MAX = 4 * 1000 * 1000,
     MTU = 1500,
+    PATIENCE_US = 600 * 1000 * 1000,
 };
 #define NEVER        UINT64_MAX
 #define WORLD_END_US (48ULL * 3600 * 1000 * 1000)
@@ -402,6 +403,11 @@ static void app_act(struct app *app) {
     struct world *world = app->world;
     app->act_at = world->now_us + random_range(&world->random, 1000, 50000);
     if (app->conn == NULL) {
+        return;
+    }
+    if (app->peer.was_reset && world->now_us > app->peer.habits.reset_at_us + PATIENCE_US) {
+        app->aborted = true; /* the RST was lost and nothing is in flight that would bring another: only time tells */
+        tcp_abort(app->conn, world->now_us);
         return;
     }
     if (app->lazy) {

@@ -33,6 +33,7 @@ struct wire {
     uint32_t sequence;        /* of the peer: the next that it sends */
     uint32_t acknowledgement; /* of the peer: the next that it expects */
     uint32_t window;          /* as on the wire */
+    uint32_t last_ack;        /* that a bent segment carried */
     uint32_t iss;             /* ours */
     bool timestamps;          /* the peer sends them */
     uint32_t ts_value;
