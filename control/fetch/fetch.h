@@ -28,8 +28,10 @@ void fetch_destroy(struct fetch *fetch);
 void fetch_start(struct fetch *fetch);
 /* There is room again. */
 void fetch_resume(struct fetch *fetch);
-/* Reads nothing more (drain). */
+/* Reads nothing more (drain). Jobs that wait here for room are let go: their entries stay pending in Redis. */
 void fetch_stop(struct fetch *fetch);
+/* Another configuration; the address of Redis, its prefix and this node's name stay. */
+void fetch_reconfigure(struct fetch *fetch, const struct config *config);
 struct fetch_counters {
     uint64_t entries, recipients, dead, scheduled, promoted;
 };

@@ -10,6 +10,8 @@
 
 struct redis;
 
+enum { REDIS_LISTENERS_MAX = 8, REDIS_KEY_MAX = 192 };
+
 enum redis_state { REDIS_DOWN, REDIS_LOADING, REDIS_UP };
 
 struct redis_events {
@@ -25,11 +27,23 @@ struct redis_events {
 struct redis *redis_create(struct event_base *base, const struct config *config, char *error, size_t error_bytes);
 /* Several listeners may be added (fetch, settle, main): called in the order they were added. 0 or -ENOSPC. */
 int redis_listen(struct redis *redis, const struct redis_events *events);
+/* Another configuration, for the next handshake's user and password; the address and the database stay. */
+void redis_reconfigure(struct redis *redis, const struct config *config);
+/* Takes away the listeners with this context; commands that it has under way must end by themselves. */
+void redis_ignore(struct redis *redis, const void *context);
+/* Every command without a reply is called back with NULL. Not from within a callback of this connection. */
 void redis_destroy(struct redis *redis);
 enum redis_state redis_state(const struct redis *redis);
 /* Sends a command. `done` is called once: with the reply (valid during the call), or NULL when the connection went first (whether it was executed is
- * unknown). 0, or -ENOTCONN (done is not called). */
+ * unknown). An answer that says that this server cannot serve (loading, read-only, busy with a script, functions gone) counts as a lost
+ * connection. 0, or -ENOTCONN, or -ENOBUFS when more than 256 MiB wait for answers (done is not called). */
 int redis_send(struct redis *redis, void (*done)(void *context, redisReply *reply), void *context, int argc, const char *const *argv, const size_t *lengths);
+/* Ends this connection and makes another: for a caller who was told something that only a new handshake mends. */
+void redis_reconnect(struct redis *redis, const char *reason);
+/* Does this reply hold an error? Its text, or NULL. */
+const char *redis_error(const redisReply *reply);
+/* "PREFIX:{SHARD}:", in front of every key of a shard (QUEUE.md). */
+void redis_shard_prefix(const struct config *config, uint32_t shard, char out[REDIS_KEY_MAX]);
 /* Commands sent and not answered. */
 unsigned redis_pending(const struct redis *redis);
 

@@ -10,12 +10,12 @@
 #include "control/outcome.h"
 #include <stdint.h>
 
-/* One recipient's end. Copied by settle_add. */
+/* One recipient's end. Copied by settle_add, which takes a reference of its own to the job until Redis has confirmed. */
 struct settle_item {
     struct settle_cookie cookie;
     struct outcome outcome;
     struct classification classification;
-    struct job *job; /* held until committed; NULL for a slot harvested after a restart: settle reads the entry again for its event */
+    struct job *job; /* NULL for a slot harvested after a restart: settle reads the entry again for its event */
     const char *site, *provider, *pool; /* "" when unknown */
     uint32_t slot;   /* SLOT_NONE when there was none */
     uint32_t slot_generation;
@@ -46,6 +46,8 @@ struct settle_counters {
     uint64_t accepted, delivered, deferred, bounced, expired, suppressed, cancelled, returned, uncertain, repeated /* settled before */, commits, log_errors;
 };
 const struct settle_counters *settle_counters(const struct settle *settle);
+/* Another configuration: schedules, what becomes of uncertain outcomes, event types. The delivery log's path stays. */
+void settle_reconfigure(struct settle *settle, const struct config *config);
 /* Reopens the delivery log (SIGHUP, after rotation by others). */
 void settle_reopen_log(struct settle *settle);
 

@@ -1,0 +1,29 @@
+/* live.h: the jobs that live in this process, by entry. Private to fetch. A job of which something is still held is never handed on a second time,
+ * however often Redis shows its entry. */
+#ifndef CONTROL_FETCH_LIVE_H
+#define CONTROL_FETCH_LIVE_H
+
+#include "control/job.h"
+
+struct live;
+
+/* How a job is really allocated: job_release finds its way back to the table. */
+struct job_box {
+    struct job job; /* first */
+    struct live *live;
+    struct job_box *next, **link;
+};
+
+/* An empty job with one reference, or NULL. */
+struct job *job_create(void);
+
+struct live *live_create(void);
+/* Jobs that outlive the table are only taken out of it. */
+void live_destroy(struct live *live);
+bool live_has(const struct live *live, const char *stream, struct entry_id entry);
+/* 0, or -EEXIST when it is in a table. The job leaves by itself with its last reference. */
+int live_add(struct live *live, struct job *job);
+void live_remove(struct job_box *box);
+size_t live_count(const struct live *live);
+
+#endif

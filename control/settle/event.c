@@ -1,0 +1,91 @@
+/* event.c: the record of an attempt, for the events stream and the delivery log alike. */
+#include "decide.h"
+
+#include "control/fetch/entry.h"
+
+#include <arpa/inet.h>
+#include <stdio.h>
+#include <string.h>
+
+static void address_member(struct text *text, const char *name, const uint8_t bytes[16], uint8_t family) {
+    char address[INET6_ADDRSTRLEN];
+    if ((family == 4 || family == 6) && inet_ntop(family == 4 ? AF_INET : AF_INET6, bytes, address, sizeof address)) {
+        text_member(text, name, address);
+    }
+}
+
+static void response_write(struct text *text, const struct outcome *outcome) {
+    text_open(text, "response");
+    if (outcome->code) {
+        text_member_number(text, "code", outcome->code);
+    }
+    if (outcome->enhanced[0]) {
+        char enhanced[24];
+        snprintf(enhanced, sizeof enhanced, "%u.%u.%u", outcome->enhanced[0], outcome->enhanced[1], outcome->enhanced[2]);
+        text_member(text, "enhanced_code", enhanced);
+    }
+    text_member(text, "content", outcome->text);
+    text_member(text, "stage", smtp_stage_text(outcome->stage));
+    text_close(text);
+}
+
+static void times_write(struct text *text, const struct settle_item *item) {
+    text_open(text, "times");
+    text_member_time(text, "queued", item->cookie.first_queued_ms);
+    text_member_time(text, "first_attempt", item->cookie.date_s * 1000);
+    text_member_time(text, "connected", item->outcome.connected_us / 1000);
+    text_member_time(text, "finished", item->outcome.finished_us / 1000);
+    text_close(text);
+}
+
+/* Who it was for and from whom; nothing for a job that could not be looked up. */
+static void job_write(struct text *text, const struct settle_item *item, const struct job *job) {
+    const struct job_recipient *recipient = item->cookie.index < job->recipient_total ? &job->recipients[item->cookie.index] : NULL;
+    text_member(text, "recipient", recipient ? recipient->mailbox.email : NULL);
+    text_member(text, "sender", job->envelope_sender ? job->envelope_sender : job->from.email);
+    text_member(text, "campaign", job->campaign);
+    text_member_json(text, "metadata", recipient && recipient->metadata ? recipient->metadata : job->metadata);
+}
+
+void event_write(struct text *text, const struct settle_item *item, const struct job *job, const struct decision *decision, const struct config *config) {
+    const struct outcome *outcome = &item->outcome;
+    char origin[ENTRY_ID_BYTES];
+    text->length = 0;
+    entry_id_write(item->cookie.origin, origin);
+    text_open(text, NULL);
+    text_member(text, "type", event_type_text(decision->event));
+    text_member(text, "id", job ? job->id : NULL);
+    text_member(text, "job", origin);
+    text_member_number(text, "index", item->cookie.index);
+    if (job) {
+        job_write(text, item, job);
+    }
+    text_member(text, "queue", item->cookie.queue);
+    text_member(text, "tenant", item->cookie.tenant);
+    text_member(text, "site", item->site);
+    text_member(text, "provider", item->provider);
+    response_write(text, outcome);
+    if (item->classification.class != CLASS_NONE) {
+        text_member(text, "class", reply_class_text(item->classification.class));
+    }
+    text_member(text, "rule", item->classification.rule);
+    text_member_number(text, "attempt", item->cookie.attempt + 1u);
+    text_member_time(text, "next_attempt", decision->action == ACTION_DEFERRED ? decision->next_attempt_ms : 0);
+    if (decision->history.uncertain) {
+        text_member_true(text, "uncertain");
+    }
+    if (decision->action == ACTION_HELD) {
+        text_member_true(text, "held");
+    }
+    text_member(text, "peer_name", outcome->peer_name);
+    address_member(text, "peer_address", outcome->peer_address, outcome->peer_family);
+    address_member(text, "source_address", outcome->source_address, outcome->source_family);
+    text_member(text, "pool", item->pool);
+    text_member(text, "tls_version", outcome->tls_version == 12 ? "TLSv1.2" : outcome->tls_version == 13 ? "TLSv1.3" : NULL);
+    if (outcome->size_bytes) {
+        text_member_number(text, "size", outcome->size_bytes);
+    }
+    times_write(text, item);
+    text_member(text, "node", config->node);
+    text_close(text);
+}
