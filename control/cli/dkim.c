@@ -20,8 +20,9 @@ static const char help[] = "Usage: bypost dkim keygen --domain DOMAIN --selector
 
 enum { TXT_STRING_MAX = 255, TXT_STRING = 200 }; /* RFC 1035 3.3.14: a record is strings of at most 255 bytes */
 
-/* As a zone file has it: the text in strings that fit. */
+/* As web forms want it, and as a zone file has it: the text in strings that fit. */
 static void record_print(const char *selector, const char *domain, const char *record) {
+    printf("%s._domainkey.%s TXT\n%s\n\nIn a zone file:\n\n", selector, domain, record);
     printf("%s._domainkey.%s. IN TXT (", selector, domain);
     for (size_t at = 0, length = strlen(record); at < length; at += TXT_STRING) {
         printf("\n    \"%.*s\"", TXT_STRING, record + at);

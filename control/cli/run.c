@@ -18,10 +18,11 @@
 static const char help[] =
     "Usage: bypost run [--config FILE] [--only dataplane|control] [OPTIONS]\n\n"
     "Starts bypost-dataplane and bypost-control from one configuration and keeps them running: one that dies\n"
-    "starts again after 100 ms, doubling to 5 s. Logs go to stderr.\n\n"
+    "starts again after 100 ms; while it dies within a second, the wait doubles to 5 s. Logs go to stderr.\n\n"
     "  -c, --config FILE        the configuration (/etc/bypost/bypost.yaml)\n"
     "      --only PROCESS       become dataplane or control instead of supervising both (for systemd)\n"
-    "      --restarts N         so many restarts in a minute are tried before giving up (5)\n"
+    "      --restarts N         so many restarts in a minute are tried before giving up (5); a death by SIGKILL,\n"
+    "                           which comes from outside, counts a twentieth\n"
     "      --print              print the two command lines and end\n"
     "      --help, --version\n\n"
     "SIGTERM or SIGINT drains: control takes nothing new and settles what is on the wire, then the dataplane ends.\n"

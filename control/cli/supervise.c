@@ -14,7 +14,13 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { PROCESSES = 2, RESTARTS_WINDOW_MS = 60000, RESTARTS_MAX = 1000 };
+enum {
+    PROCESSES = 2,
+    RESTARTS_WINDOW_MS = 60000,
+    RESTARTS_MAX = 20000, /* remembered */
+    DEATH_WEIGHT = 20,    /* SIGKILL comes from outside (an operator, a full machine) and weighs 1: a process is not to blame for it */
+    SETTLED_MS = 1000,    /* one that lived so long starts again without waiting */
+};
 
 enum child_state { CHILD_WAITING, CHILD_RUNNING, CHILD_STOPPING, CHILD_ENDED };
 
@@ -27,10 +33,15 @@ struct child {
     uint32_t backoff_ms;
 };
 
+struct restart {
+    uint64_t when_ms;
+    uint32_t weight;
+};
+
 struct supervisor {
     const struct supervise_config *config;
     struct child children[PROCESSES];
-    uint64_t restarts[RESTARTS_MAX]; /* when: a ring */
+    struct restart restarts[RESTARTS_MAX]; /* a ring */
     uint32_t restart_count;
     bool stopping;
     int code;
@@ -102,13 +113,14 @@ static void supervisor_stop(struct supervisor *supervisor, int code) {
 }
 
 /* More restarts in a minute than allowed? Counts this one. */
-static bool restarts_exhausted(struct supervisor *supervisor, uint64_t now) {
-    uint32_t limit = supervisor->config->restarts_a_minute, recent = 0;
+static bool restarts_exhausted(struct supervisor *supervisor, uint64_t now, uint32_t weight) {
+    uint32_t limit = supervisor->config->restarts_a_minute * DEATH_WEIGHT, recent = weight;
     for (uint32_t i = 0; i < supervisor->restart_count && i < RESTARTS_MAX; i++) {
-        recent += now - supervisor->restarts[i] < RESTARTS_WINDOW_MS;
+        const struct restart *restart = &supervisor->restarts[i];
+        recent += now - restart->when_ms < RESTARTS_WINDOW_MS ? restart->weight : 0;
     }
-    supervisor->restarts[supervisor->restart_count++ % RESTARTS_MAX] = now;
-    return recent >= limit;
+    supervisor->restarts[supervisor->restart_count++ % RESTARTS_MAX] = (struct restart){now, weight};
+    return recent > limit;
 }
 
 /* What no restart can mend: wrong usage, configuration, another instance, no binary. */
@@ -122,6 +134,7 @@ static bool exit_is_final(int status) {
 
 static void child_died(struct supervisor *supervisor, struct child *child, int status) {
     uint64_t now = now_ms();
+    bool killed = WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;
     char how[64];
     snprintf(how, sizeof how, WIFSIGNALED(status) ? "was killed by signal %d" : "exited with status %d",
              WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
@@ -129,13 +142,13 @@ static void child_died(struct supervisor *supervisor, struct child *child, int s
         log_write(LOG_LEVEL_ERROR, "run", "%s %s, which a restart cannot mend; its message above says why", child->process->name, how);
         child->state = CHILD_ENDED;
         supervisor_stop(supervisor, WEXITSTATUS(status));
-    } else if (restarts_exhausted(supervisor, now)) {
+    } else if (restarts_exhausted(supervisor, now, killed ? 1 : DEATH_WEIGHT)) {
         log_write(LOG_LEVEL_ERROR, "run", "%s %s; after %u restarts in a minute bypost ends", child->process->name, how,
                   supervisor->config->restarts_a_minute);
         child->state = CHILD_ENDED;
         supervisor_stop(supervisor, CLI_SOFTWARE);
     } else {
-        bool lived = now - child->start_ms >= RESTARTS_WINDOW_MS;
+        bool lived = now - child->start_ms >= SETTLED_MS;
         uint32_t doubled = child->backoff_ms * 2 < SUPERVISE_BACKOFF_MAX_MS ? child->backoff_ms * 2 : SUPERVISE_BACKOFF_MAX_MS;
         child->backoff_ms = lived || child->backoff_ms == 0 ? SUPERVISE_BACKOFF_MIN_MS : doubled;
         child->state = CHILD_WAITING;

@@ -13,7 +13,7 @@ struct supervise_process {
 struct supervise_config {
     /* They start in this order and end in the reverse one: control settles what the dataplane still answers. */
     struct supervise_process processes[2];
-    uint32_t restarts_a_minute; /* of both together; more end everything */
+    uint32_t restarts_a_minute; /* of both together; more end everything. Deaths by SIGKILL, which comes from outside, count a twentieth */
     uint64_t drain_timeout_ms;  /* each may take this long and SUPERVISE_GRACE_MS more before it is killed */
 };
 

@@ -4,6 +4,7 @@
 #include "control/outcome.h"
 
 #include <ctype.h>
+#include <fnmatch.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -434,6 +435,21 @@ static struct config_queue *queue_named(struct config *config, const char *name)
     return NULL;
 }
 
+/* A pattern of the operator's ("*") also holds for the standard queues that the file does not name itself. */
+static void queues_pattern(struct config *config, const struct yaml_node *node) {
+    for (unsigned i = 0; i < QUEUE_DEFAULTS - 1; i++) {
+        struct config_queue *standard = queue_named(config, queue_defaults[i].name);
+        for (uint32_t k = 0; k < node->count && !yaml_get(node, standard->name); k++) {
+            const struct config_queue *pattern =
+                fnmatch(node->keys[k].text, standard->name, 0) == 0 ? queue_named(config, node->keys[k].text) : NULL;
+            if (pattern) {
+                standard->retry = pattern->retry;
+                break;
+            }
+        }
+    }
+}
+
 void queues_read(struct reader *reader, const struct yaml_node *node, void *record) {
     static const struct field fields[] = {{.key = "retry", .kind = FIELD_CUSTOM, .read = retry_read}, {0}};
     struct config *config = record;
@@ -462,6 +478,7 @@ void queues_read(struct reader *reader, const struct yaml_node *node, void *reco
         }
         section_read(reader, &node->items[i], key->text, fields, queue, NULL);
     }
+    queues_pattern(config, node);
 }
 
 void on_block_read(struct reader *reader, const struct yaml_node *node, void *record) {

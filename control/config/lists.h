@@ -9,8 +9,9 @@
     X(port_addresses_read)                                                                                                                 \
     X(port_gateway_read)                                                                                                                   \
     X(lcores_read)                                                                                                                         \
-    X(hugepages_read) X(idle_read) X(tcp_ports_read) X(eal_args_read) X(dns_servers_read) X(prohibited_hosts_read) X(dkim_keys_read)       \
-        X(event_types_read) X(pools_read) X(relays_read) X(queues_read) X(on_block_read)
+    X(hugepages_read)                                                                                                                      \
+    X(idle_read) X(tcp_ports_read) X(eal_args_read) X(dns_servers_read) X(prohibited_hosts_read) X(dkim_keys_read) X(event_types_read)     \
+        X(pools_read) X(relays_read) X(queues_read) X(on_block_read)
 #define X(name) void name(struct reader *reader, const struct yaml_node *node, void *record);
 LIST_READERS(X)
 #undef X
