@@ -11,7 +11,7 @@ enum {
     ENCODED_FRAME_BYTES = 12, /* =?utf-8?Q? and ?= */
     ENCODED_ROOM_MIN = 16,    /* less than this left on the line: begin another */
     PLAIN_WORD_MAX = 900,     /* longer words are encoded, because an encoded-word can be split */
-    BLANKS_MAX = 64,          /* white space between two words; longer runs become one space */
+    BLANKS_MAX = 32,          /* white space between two words; longer runs become one space */
     QUOTED_NAME_MAX = 60,
     PARAMETER_ROOM = 60, /* of a value on a line of 78, with its name */
 };
@@ -74,7 +74,7 @@ static void encoded_words(struct writer *writer, const char *text, size_t length
         at += take_character(text + at, length - at, character, &size);
         q_total += q_cost(character, size);
     }
-    bool use_q = q_total * 3 <= total * 5; /* readable as long as at most a third is escaped */
+    bool use_q = q_total <= total * 2; /* as long as a reader of the source recognises it */
     for (size_t at = 0; at < length;) {
         size_t column = writer_column(writer) + 1;
         if (column > 1 && column + ENCODED_FRAME_BYTES + ENCODED_ROOM_MIN > ENCODED_LINE_MAX) {
@@ -178,10 +178,12 @@ void header_text(struct writer *writer, const char *name, const char *value) {
                 break;
             at = next;
         }
-        /* The space before the first word is written with it; what is more than one goes before. */
-        if (!first && word - blanks > 1 && word - blanks <= BLANKS_MAX)
-            for (const char *blank = blanks + 1; blank < word; blank++)
-                writer_byte(writer, ' ');
+        /* One space is written with the first encoded-word; what more there is goes before it, on the same line. */
+        size_t more = first || word - blanks > BLANKS_MAX ? 0 : (size_t)(word - blanks) - 1;
+        if (more > 0 && writer_column(writer) + more + 1 + ENCODED_FRAME_BYTES + ENCODED_ROOM_MIN > ENCODED_LINE_MAX)
+            writer_fold(writer);
+        for (size_t i = 0; i < more; i++)
+            writer_byte(writer, ' ');
         encoded_words(writer, word, (size_t)(at - word));
         first = false;
     }

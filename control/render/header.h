@@ -7,7 +7,7 @@
 #include "writer.h"
 
 enum {
-    HEADER_LINE_BYTES = 78, /* recommended (RFC 5322 2.1.1) */
+    HEADER_LINE_BYTES = 76, /* where folding begins: the limit of lines with encoded-words (RFC 2047 2) */
     HEADER_LINE_MAX = 998,  /* required */
     HEADER_NAME_MAX = 76,
 };
