@@ -86,7 +86,7 @@ int body_next(const struct body_source *source, struct body_cursor *cursor, stru
             length = before_dot(cursor->line, bytes, length);
         }
         pieces[count++] = (struct tcp_piece){.bytes = bytes, .length = length, .owner = source->owner};
-        cursor->line = line_after(cursor->line, bytes, length);
+        cursor->line = (uint8_t)line_after(cursor->line, bytes, length);
         cursor->offset += length;
         budget_bytes -= length;
         if (cursor->offset == piece.length) {

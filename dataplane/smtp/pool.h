@@ -9,6 +9,23 @@
 #include <stdint.h>
 #include <sys/mman.h>
 
+/* Under AddressSanitizer a record that was given back may not be touched. */
+#if defined(__SANITIZE_ADDRESS__)
+#define POOL_POISONS 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define POOL_POISONS 1
+#endif
+#endif
+#ifdef POOL_POISONS
+#include <sanitizer/asan_interface.h>
+#define POOL_HIDE(item, bytes) ASAN_POISON_MEMORY_REGION(item, bytes)
+#define POOL_SHOW(item, bytes) ASAN_UNPOISON_MEMORY_REGION(item, bytes)
+#else
+#define POOL_HIDE(item, bytes) ((void)0)
+#define POOL_SHOW(item, bytes) ((void)0)
+#endif
+
 struct pool {
     uint8_t *base;
     size_t item_bytes;
@@ -31,20 +48,24 @@ static inline int pool_create(struct pool *pool, size_t item_bytes, uint32_t cou
 }
 
 static inline void pool_destroy(struct pool *pool) {
-    if (pool->base)
-        munmap(pool->base, pool->item_bytes * pool->count);
+    if (!pool->base)
+        return;
+    POOL_SHOW(pool->base, pool->item_bytes * pool->count);
+    munmap(pool->base, pool->item_bytes * pool->count);
     pool->base = NULL;
 }
 
 /* A record with undefined content, or NULL. */
 static inline void *pool_take(struct pool *pool) {
     void *item = pool->free;
-    if (item)
+    if (item) {
+        POOL_SHOW(item, pool->item_bytes);
         pool->free = *(void **)item;
-    else if (pool->fresh < pool->count)
+    } else if (pool->fresh < pool->count) {
         item = pool->base + pool->item_bytes * pool->fresh++;
-    else
+    } else {
         return NULL;
+    }
     pool->used++;
     return item;
 }
@@ -54,6 +75,7 @@ static inline void pool_give(struct pool *pool, void *item) {
     *(void **)item = pool->free;
     pool->free = item;
     pool->used--;
+    POOL_HIDE(item, pool->item_bytes);
 }
 
 static inline uint32_t pool_left(const struct pool *pool) {
