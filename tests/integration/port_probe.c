@@ -430,24 +430,41 @@ static void usage(void) {
 }
 
 int main(int argc, char **argv) {
-    enum { DEVICE = 1, MODE, RUN, ADDRESS, PEER, PEER_PORT, BYTES, FRAMES, FRAME_BYTES, VLAN, SECONDS, LCORE, PREFIX, MTU, WAIT, WORKERS };
+    enum {
+        OPTION_DEVICE = 1,
+        OPTION_MODE,
+        OPTION_RUN,
+        OPTION_ADDRESS,
+        OPTION_PEER,
+        OPTION_PEER_PORT,
+        OPTION_BYTES,
+        OPTION_FRAMES,
+        OPTION_FRAME_BYTES,
+        OPTION_VLAN,
+        OPTION_SECONDS,
+        OPTION_LCORE,
+        OPTION_PREFIX,
+        OPTION_MTU,
+        OPTION_WAIT,
+        OPTION_WORKERS
+    };
     static const struct option options[] = {
-        {"device", 1, NULL, DEVICE},
-        {"mode", 1, NULL, MODE},
-        {"run", 1, NULL, RUN},
-        {"address", 1, NULL, ADDRESS},
-        {"peer", 1, NULL, PEER},
-        {"peer-port", 1, NULL, PEER_PORT},
-        {"bytes", 1, NULL, BYTES},
-        {"frames", 1, NULL, FRAMES},
-        {"frame-bytes", 1, NULL, FRAME_BYTES},
-        {"vlan", 1, NULL, VLAN},
-        {"seconds", 1, NULL, SECONDS},
-        {"lcore", 1, NULL, LCORE},
-        {"prefix", 1, NULL, PREFIX},
-        {"mtu", 1, NULL, MTU},
-        {"wait", 0, NULL, WAIT},
-        {"workers", 1, NULL, WORKERS},
+        {"device", 1, NULL, OPTION_DEVICE},
+        {"mode", 1, NULL, OPTION_MODE},
+        {"run", 1, NULL, OPTION_RUN},
+        {"address", 1, NULL, OPTION_ADDRESS},
+        {"peer", 1, NULL, OPTION_PEER},
+        {"peer-port", 1, NULL, OPTION_PEER_PORT},
+        {"bytes", 1, NULL, OPTION_BYTES},
+        {"frames", 1, NULL, OPTION_FRAMES},
+        {"frame-bytes", 1, NULL, OPTION_FRAME_BYTES},
+        {"vlan", 1, NULL, OPTION_VLAN},
+        {"seconds", 1, NULL, OPTION_SECONDS},
+        {"lcore", 1, NULL, OPTION_LCORE},
+        {"prefix", 1, NULL, OPTION_PREFIX},
+        {"mtu", 1, NULL, OPTION_MTU},
+        {"wait", 0, NULL, OPTION_WAIT},
+        {"workers", 1, NULL, OPTION_WORKERS},
         {NULL, 0, NULL, 0},
     };
     struct probe *probe = calloc(1, sizeof *probe);
@@ -463,52 +480,52 @@ int main(int argc, char **argv) {
     probe->frame_bytes = 1400;
     for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) {
         switch (option) {
-        case DEVICE:
+        case OPTION_DEVICE:
             device = optarg;
             break;
-        case MODE:
+        case OPTION_MODE:
             mode = strcmp(optarg, "copy") == 0 ? PORT_MODE_COPY : strcmp(optarg, "reference") == 0 ? PORT_MODE_REFERENCE : PORT_MODE_AUTO;
             break;
-        case RUN:
+        case OPTION_RUN:
             run = optarg;
             break;
-        case ADDRESS:
+        case OPTION_ADDRESS:
             probe->address = optarg;
             break;
-        case PEER:
+        case OPTION_PEER:
             probe->peer = optarg;
             break;
-        case PEER_PORT:
+        case OPTION_PEER_PORT:
             probe->peer_port = (uint16_t)atoi(optarg);
             break;
-        case BYTES:
+        case OPTION_BYTES:
             probe->total_bytes = strtoull(optarg, NULL, 10);
             break;
-        case FRAMES:
+        case OPTION_FRAMES:
             probe->frames_total = strtoull(optarg, NULL, 10);
             break;
-        case FRAME_BYTES:
+        case OPTION_FRAME_BYTES:
             probe->frame_bytes = (uint32_t)atoi(optarg);
             break;
-        case VLAN:
+        case OPTION_VLAN:
             probe->vlan = (uint16_t)atoi(optarg);
             break;
-        case SECONDS:
+        case OPTION_SECONDS:
             probe->seconds = (uint32_t)atoi(optarg);
             break;
-        case LCORE:
+        case OPTION_LCORE:
             lcore = optarg;
             break;
-        case PREFIX:
+        case OPTION_PREFIX:
             prefix = optarg;
             break;
-        case WAIT:
+        case OPTION_WAIT:
             probe->wait = true;
             break;
-        case WORKERS:
+        case OPTION_WORKERS:
             probe->workers = (uint32_t)atoi(optarg);
             break;
-        case MTU:
+        case OPTION_MTU:
             mtu = (uint16_t)atoi(optarg);
             break;
         default:
