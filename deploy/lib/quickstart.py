@@ -214,8 +214,8 @@ def percentile(values, share):
 
 
 def milliseconds(event, name):
-    value = (event.get("times") or {}).get(name)
-    return value if value else None
+    value = (event.get("times") or {}).get(name)  # seconds since 1970
+    return value * 1000 if value else None
 
 
 def take_stock(bed, recipients, dumps, options):
@@ -249,6 +249,7 @@ def take_stock(bed, recipients, dumps, options):
         report["messages_per_second"] = 0.0
     for share, name in ((0.5, "p50"), (0.95, "p95"), (0.99, "p99")):
         report[f"latency_ms_{name}"] = percentile(latencies, share)
+    report = {name: round(value, 1) if isinstance(value, float) else value for name, value in report.items()}
     report["unexplained_refusals"] = sum(1 for recipient in recipients if recipient.startswith("refuse-") and (
         recipient not in bounced or bounced[recipient].get("response", {}).get("code") != 550))
     report["unexpected_recipients"] = len(copies.keys() - expected)
