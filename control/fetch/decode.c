@@ -1,4 +1,5 @@
-/* decode.c: the walk through a job's fields: each checked, each fault one sentence that names its field. job.schema.json says the same to producers. */
+/* decode.c: the walk through a job's fields: each checked, each fault one sentence that names its field. job.schema.json says the same to
+ * producers. */
 #include "decode.h"
 
 #include "fetch.h"
@@ -26,7 +27,11 @@ bool decode_fail(struct decoder *decoder, const char *place, const char *format,
 
 /* Bytes of the UTF-8 sequence that begins here, or 0 when it is broken (RFC 3629). */
 static size_t utf8_length(const unsigned char *c, size_t left) {
-    size_t length = c[0] < 0x80 ? 1 : c[0] >= 0xc2 && c[0] < 0xe0 ? 2 : c[0] >= 0xe0 && c[0] < 0xf0 ? 3 : c[0] >= 0xf0 && c[0] < 0xf5 ? 4 : 0;
+    size_t length = c[0] < 0x80                   ? 1
+                    : c[0] >= 0xc2 && c[0] < 0xe0 ? 2
+                    : c[0] >= 0xe0 && c[0] < 0xf0 ? 3
+                    : c[0] >= 0xf0 && c[0] < 0xf5 ? 4
+                                                  : 0;
     if (length == 0 || length > left) {
         return 0;
     }
@@ -151,7 +156,8 @@ static bool decode_name(struct decoder *decoder, const char *place, const json_t
     }
     for (const char *c = *out; *c; c++) {
         if (!((*c >= 'a' && *c <= 'z') || (*c >= 'A' && *c <= 'Z') || (*c >= '0' && *c <= '9') || strchr("._-", *c))) {
-            return decode_fail(decoder, place, "\"%s\" must hold only letters, digits, dots, hyphens and underscores.", decode_quote(*out, strlen(*out), quote));
+            return decode_fail(decoder, place, "\"%s\" must hold only letters, digits, dots, hyphens and underscores.",
+                               decode_quote(*out, strlen(*out), quote));
         }
     }
     return true;
@@ -355,7 +361,8 @@ static bool decode_fields(struct decoder *decoder, json_t *tree) {
             }
             place_member(place, "", key);
             const char *near = decode_nearest(key, names, JOB_FIELDS);
-            return decode_fail(decoder, place, "A job has no such field%s%s%s", near ? "; did you mean " : ".", near ? near : "", near ? "?" : "");
+            return decode_fail(decoder, place, "A job has no such field%s%s%s", near ? "; did you mean " : ".", near ? near : "",
+                               near ? "?" : "");
         }
         if (!field->decode(decoder, field->name, value)) {
             return false;
@@ -373,7 +380,8 @@ static bool recipient_metadata(struct decoder *decoder, const char *place, const
         return decode_object_text(decoder, place, value, METADATA_MAX, &out->metadata);
     }
     json_t *both = json_loads(decoder->job->metadata, 0, NULL);
-    bool ok = both && json_object_update(both, (json_t *)value) == 0 && decode_object_text(decoder, place, both, METADATA_MAX, &out->metadata);
+    bool ok =
+        both && json_object_update(both, (json_t *)value) == 0 && decode_object_text(decoder, place, both, METADATA_MAX, &out->metadata);
     json_decref(both);
     return ok || decode_fail(decoder, place, "Out of memory.");
 }
@@ -391,8 +399,10 @@ static bool decode_recipient(struct decoder *decoder, const char *place, const j
         bool ok = true;
         place_member(below, place, key);
         if (strcmp(key, "to") == 0) {
-            ok = json_is_array(member) ? decode_fail(decoder, below, "A private message has one recipient: a string or an object {email, name}, not an array.")
-                                       : decode_mailbox(decoder, below, member, &out->mailbox);
+            ok =
+                json_is_array(member)
+                    ? decode_fail(decoder, below, "A private message has one recipient: a string or an object {email, name}, not an array.")
+                    : decode_mailbox(decoder, below, member, &out->mailbox);
         } else if (strcmp(key, "metadata") == 0) {
             ok = recipient_metadata(decoder, below, member, out);
         } else if (strcmp(key, "merge_data") == 0) {
@@ -403,7 +413,8 @@ static bool decode_recipient(struct decoder *decoder, const char *place, const j
                                   : decode_headers(decoder, below, member, &out->headers, &out->header_count, NULL);
         } else {
             const char *near = decode_nearest(key, names, 4);
-            ok = decode_fail(decoder, below, "A recipient has no such field%s%s%s", near ? "; did you mean " : ".", near ? near : "", near ? "?" : "");
+            ok = decode_fail(decoder, below, "A recipient has no such field%s%s%s", near ? "; did you mean " : ".", near ? near : "",
+                             near ? "?" : "");
         }
         if (!ok) {
             return false;
@@ -427,14 +438,15 @@ static bool decode_recipients(struct decoder *decoder) {
     uint32_t maximum = decoder->config->max_recipients_per_job;
     maximum = maximum == 0 || maximum > JOB_RECIPIENTS_MAX ? JOB_RECIPIENTS_MAX : maximum;
     if (decoder->has_recipients && job->to_count + job->cc_count + decoder->bcc_count > 0) {
-        return decode_fail(decoder, "recipients", "A job has either recipients (a private message each) or to, cc and bcc (one message), not both.");
+        return decode_fail(decoder, "recipients",
+                           "A job has either recipients (a private message each) or to, cc and bcc (one message), not both.");
     }
     if (total == 0) {
         return decode_fail(decoder, "", "The job has no recipient: give to, cc, bcc or recipients.");
     }
     if (total > maximum) {
-        return decode_fail(decoder, decoder->has_recipients ? "recipients" : "to", "The job has %zu recipients; at most %" PRIu32 " are allowed: split it.",
-                           total, maximum);
+        return decode_fail(decoder, decoder->has_recipients ? "recipients" : "to",
+                           "The job has %zu recipients; at most %" PRIu32 " are allowed: split it.", total, maximum);
     }
     job->recipients = calloc(total, sizeof *job->recipients);
     if (!job->recipients) {
@@ -453,7 +465,8 @@ static bool decode_recipients(struct decoder *decoder) {
         const struct mailbox *list;
         uint32_t count;
         enum recipient_kind kind;
-    } visible[] = {{job->to, job->to_count, RECIPIENT_TO}, {job->cc, job->cc_count, RECIPIENT_CC}, {decoder->bcc, decoder->bcc_count, RECIPIENT_BCC}};
+    } visible[] = {
+        {job->to, job->to_count, RECIPIENT_TO}, {job->cc, job->cc_count, RECIPIENT_CC}, {decoder->bcc, decoder->bcc_count, RECIPIENT_BCC}};
     for (size_t v = 0; v < 3; v++) {
         for (uint32_t i = 0; i < visible[v].count; i++, at++) {
             job->recipients[at].kind = visible[v].kind;
@@ -512,8 +525,8 @@ static bool decode_whole(struct decoder *decoder) {
         return decode_fail(decoder, "", "The job has no content: give text, html or raw.");
     }
     if (decoder->message_bytes > decoder->config->max_message_bytes) {
-        return decode_fail(decoder, "", "The message would have at least %" PRIu64 " bytes; at most %" PRIu32 " are allowed.", decoder->message_bytes,
-                           decoder->config->max_message_bytes);
+        return decode_fail(decoder, "", "The message would have at least %" PRIu64 " bytes; at most %" PRIu32 " are allowed.",
+                           decoder->message_bytes, decoder->config->max_message_bytes);
     }
     if (job->send_at_ms && job->expires_at_ms && job->expires_at_ms <= job->send_at_ms) {
         return decode_fail(decoder, "expires_at", "The job would expire before its send_at.");
@@ -537,7 +550,8 @@ struct job *job_decode(const uint8_t *bytes, size_t length, const struct config 
         return NULL;
     }
     decoder.job = job_create();
-    bool ok = decoder.job && decode_fields(&decoder, tree) && decode_whole(&decoder) && decode_recipients(&decoder) && pending_fill(&decoder);
+    bool ok =
+        decoder.job && decode_fields(&decoder, tree) && decode_whole(&decoder) && decode_recipients(&decoder) && pending_fill(&decoder);
     json_decref(tree);
     for (uint32_t i = 0; decoder.bcc && i < decoder.bcc_count; i++) {
         free(decoder.bcc[i].email);

@@ -1,4 +1,5 @@
-/* decode.h: what the parts of the decoder share. Private to fetch. Every function returns false after it has written the job's one error. */
+/* decode.h: what the parts of the decoder share. Private to fetch. Every function returns false after it has written the job's one error.
+ */
 #ifndef CONTROL_FETCH_DECODE_H
 #define CONTROL_FETCH_DECODE_H
 
@@ -13,7 +14,7 @@ enum {
     PLACE_BYTES = 160,
     QUOTE_BYTES = 80,
     JOB_DEPTH_MAX = 16,
-    JOB_VALUES_MAX = 200000,      /* JSON and MessagePack values in one job: bounds what a small text can cost in memory */
+    JOB_VALUES_MAX = 200000, /* JSON and MessagePack values in one job: bounds what a small text can cost in memory */
     ID_MAX = 128,
     CAMPAIGN_NAME_MAX = QUEUE_NAME_MAX,
     POOL_NAME_MAX = 63,
@@ -28,13 +29,15 @@ enum {
     CONTENT_ID_MAX = 255,
     TAGS_MAX = 50,
     TAG_MAX = 128,
-    METADATA_MAX = 4096,          /* it travels in every event */
+    METADATA_MAX = 4096, /* it travels in every event */
     MERGE_DATA_MAX = 65536,
     LIST_UNSUBSCRIBE_MAX = 1000,
 };
 
 /* MessagePack's binary under `content` takes this name in the tree, which no JSON text can give it. */
-#define CONTENT_BYTES_KEY "\x01" "content"
+#define CONTENT_BYTES_KEY                                                                                                                  \
+    "\x01"                                                                                                                                 \
+    "content"
 
 struct decoder {
     const struct config *config;
@@ -67,8 +70,8 @@ bool decode_line(struct decoder *decoder, const char *place, const json_t *value
 /* decode_tree.c: bytes -> tree, or NULL. Duplicate keys, bad UTF-8, NUL, depth and size are refused here. */
 json_t *decode_tree(struct decoder *decoder, const uint8_t *bytes, size_t length);
 
-/* decode_address.c: RFC 5321 4.1.2 with RFC 6531: local@domain. NULL, or what is wrong with it, to stand behind the quoted address. *domain_at: where the
- * domain begins. */
+/* decode_address.c: RFC 5321 4.1.2 with RFC 6531: local@domain. NULL, or what is wrong with it, to stand behind the quoted address.
+ * *domain_at: where the domain begins. */
 const char *address_fault(const char *address, size_t length, size_t *domain_at);
 /* A string `a@b` or `Name <a@b>`, or an object {email, name}. */
 bool decode_mailbox(struct decoder *decoder, const char *place, const json_t *value, struct mailbox *out);
@@ -80,7 +83,8 @@ bool decode_envelope_sender(struct decoder *decoder, const char *place, const js
 /* decode_content.c */
 bool decode_attachments(struct decoder *decoder, const char *place, const json_t *value);
 /* An object of name -> string or array of strings. `sender` may be NULL: then Sender is refused too. */
-bool decode_headers(struct decoder *decoder, const char *place, const json_t *value, struct job_header **out, uint32_t *count, struct mailbox *sender);
+bool decode_headers(struct decoder *decoder, const char *place, const json_t *value, struct job_header **out, uint32_t *count,
+                    struct mailbox *sender);
 bool decode_list_unsubscribe(struct decoder *decoder, const char *place, const json_t *value);
 /* Text of a body: anything but NUL. */
 bool decode_body(struct decoder *decoder, const char *place, const json_t *value, char **out);

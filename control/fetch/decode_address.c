@@ -9,7 +9,8 @@ enum { LOCAL_PART_MAX = 64, DOMAIN_MAX = 255, ADDRESS_MAX = 254, LABEL_MAX = 63 
 
 /* RFC 5322 3.2.3, and any UTF-8 beyond ASCII (RFC 6531 3.3). */
 static bool is_atext(unsigned char c) {
-    return c >= 0x80 || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || (c && strchr("!#$%&'*+-/=?^_`{|}~", c));
+    return c >= 0x80 || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+           (c && strchr("!#$%&'*+-/=?^_`{|}~", c));
 }
 
 static bool is_let_dig(unsigned char c) {
@@ -169,11 +170,13 @@ static bool text_check(struct decoder *decoder, const char *place, const char *t
     for (size_t i = 0; i < length; i++) {
         unsigned char c = (unsigned char)text[i];
         if ((c < 32 && c != '\t') || c == 127) {
-            return decode_fail(decoder, place, "\"%s\" holds a line break or another control character.", decode_quote(text, length, quote));
+            return decode_fail(decoder, place, "\"%s\" holds a line break or another control character.",
+                               decode_quote(text, length, quote));
         }
     }
     if (length > maximum) {
-        return decode_fail(decoder, place, "\"%s\" has %zu bytes; at most %zu are allowed.", decode_quote(text, length, quote), length, maximum);
+        return decode_fail(decoder, place, "\"%s\" has %zu bytes; at most %zu are allowed.", decode_quote(text, length, quote), length,
+                           maximum);
     }
     return true;
 }
@@ -243,7 +246,8 @@ static bool mailbox_object(struct decoder *decoder, const char *place, const jso
         place_member(below, place, key);
         if (strcmp(key, "email") != 0 && strcmp(key, "name") != 0) {
             const char *near = decode_nearest(key, names, 2);
-            return decode_fail(decoder, below, "An address has only email and name%s%s%s.", near ? "; did you mean " : "", near ? near : "", near ? "?" : "");
+            return decode_fail(decoder, below, "An address has only email and name%s%s%s.", near ? "; did you mean " : "", near ? near : "",
+                               near ? "?" : "");
         }
         if (!json_is_string(member)) {
             return decode_fail(decoder, below, "It must be a string, not %s.", decode_kind(member));

@@ -89,7 +89,8 @@ static bool header_name_check(struct decoder *decoder, const char *place, const 
     return true;
 }
 
-static bool header_add(struct decoder *decoder, const char *place, const char *name, const json_t *value, struct job_header **list, uint32_t *count) {
+static bool header_add(struct decoder *decoder, const char *place, const char *name, const json_t *value, struct job_header **list,
+                       uint32_t *count) {
     if (*count >= HEADERS_MAX) {
         return decode_fail(decoder, place, "More than %d headers.", HEADERS_MAX);
     }
@@ -108,7 +109,8 @@ static bool header_add(struct decoder *decoder, const char *place, const char *n
     return header->name != NULL || decode_fail(decoder, place, "Out of memory.");
 }
 
-bool decode_headers(struct decoder *decoder, const char *place, const json_t *value, struct job_header **out, uint32_t *count, struct mailbox *sender) {
+bool decode_headers(struct decoder *decoder, const char *place, const json_t *value, struct job_header **out, uint32_t *count,
+                    struct mailbox *sender) {
     if (!json_is_object(value)) {
         return decode_fail(decoder, place, "It must be an object of names and values, not %s.", decode_kind(value));
     }
@@ -151,7 +153,8 @@ bool decode_list_unsubscribe(struct decoder *decoder, const char *place, const j
     decoder->job->list_unsubscribe = text;
     bool ok = strncasecmp(text, "https://", 8) == 0 ? text[8] != 0 : strncasecmp(text, "mailto:", 7) == 0 && text[7] != 0;
     if (!ok) {
-        return decode_fail(decoder, place, "\"%s\" must begin with https:// or mailto: (RFC 8058).", decode_quote(text, strlen(text), quote));
+        return decode_fail(decoder, place, "\"%s\" must begin with https:// or mailto: (RFC 8058).",
+                           decode_quote(text, strlen(text), quote));
     }
     for (const char *c = text; *c; c++) {
         if ((unsigned char)*c <= 32 || (unsigned char)*c >= 127 || strchr("<>,", *c)) {
@@ -162,7 +165,12 @@ bool decode_list_unsubscribe(struct decoder *decoder, const char *place, const j
 }
 
 static int base64_digit(unsigned char c) {
-    return c >= 'A' && c <= 'Z' ? c - 'A' : c >= 'a' && c <= 'z' ? c - 'a' + 26 : c >= '0' && c <= '9' ? c - '0' + 52 : c == '+' ? 62 : c == '/' ? 63 : -1;
+    return c >= 'A' && c <= 'Z'   ? c - 'A'
+           : c >= 'a' && c <= 'z' ? c - 'a' + 26
+           : c >= '0' && c <= '9' ? c - '0' + 52
+           : c == '+'             ? 62
+           : c == '/'             ? 63
+                                  : -1;
 }
 
 /* RFC 4648 4, with line breaks as encoders write them. False when it is not base64. */
@@ -201,7 +209,8 @@ static bool base64_decode(const char *text, size_t length, uint8_t *out, size_t 
     return held == 0;
 }
 
-static bool attachment_content(struct decoder *decoder, const char *place, const json_t *text, const json_t *bytes, struct job_attachment *out) {
+static bool attachment_content(struct decoder *decoder, const char *place, const json_t *text, const json_t *bytes,
+                               struct job_attachment *out) {
     const json_t *value = bytes ? bytes : text;
     if (!value) {
         return decode_fail(decoder, place, "The attachment has no content.");
@@ -251,7 +260,8 @@ static bool content_id_check(struct decoder *decoder, const char *place, char *t
     }
     for (const char *c = text; *c; c++) {
         if ((unsigned char)*c <= 32 || (unsigned char)*c >= 127 || strchr("<>()\"\\,;:", *c)) {
-            return decode_fail(decoder, place, "\"%s\" is not a content ID: printable ASCII without spaces and brackets.", decode_quote(text, strlen(text), quote));
+            return decode_fail(decoder, place, "\"%s\" is not a content ID: printable ASCII without spaces and brackets.",
+                               decode_quote(text, strlen(text), quote));
         }
     }
     return true;
@@ -286,11 +296,13 @@ static bool attachment_take(struct decoder *decoder, const char *place, const js
                 return false;
             }
         } else if (strcmp(key, "content_type") == 0) {
-            if (!decode_line(decoder, below, member, 1, CONTENT_TYPE_MAX, &out->content_type) || !content_type_check(decoder, below, out->content_type)) {
+            if (!decode_line(decoder, below, member, 1, CONTENT_TYPE_MAX, &out->content_type) ||
+                !content_type_check(decoder, below, out->content_type)) {
                 return false;
             }
         } else if (strcmp(key, "content_id") == 0) {
-            if (!decode_line(decoder, below, member, 1, CONTENT_ID_MAX, &out->content_id) || !content_id_check(decoder, below, out->content_id)) {
+            if (!decode_line(decoder, below, member, 1, CONTENT_ID_MAX, &out->content_id) ||
+                !content_id_check(decoder, below, out->content_id)) {
                 return false;
             }
         } else if (strcmp(key, "disposition") == 0) {
@@ -300,7 +312,8 @@ static bool attachment_take(struct decoder *decoder, const char *place, const js
             }
         } else if (strcmp(key, "content") != 0 && !(decoder->is_msgpack && strcmp(key, CONTENT_BYTES_KEY) == 0)) {
             const char *near = decode_nearest(key, names, sizeof names / sizeof *names);
-            return decode_fail(decoder, below, "Attachments have no such field%s%s%s", near ? "; did you mean " : ".", near ? near : "", near ? "?" : "");
+            return decode_fail(decoder, below, "Attachments have no such field%s%s%s", near ? "; did you mean " : ".", near ? near : "",
+                               near ? "?" : "");
         }
     }
     if (!out->filename) {
@@ -312,7 +325,8 @@ static bool attachment_take(struct decoder *decoder, const char *place, const js
     if (!has_disposition) {
         out->is_inline = out->content_id != NULL;
     }
-    return attachment_content(decoder, place, json_object_get(value, "content"), decoder->is_msgpack ? json_object_get(value, CONTENT_BYTES_KEY) : NULL, out);
+    return attachment_content(decoder, place, json_object_get(value, "content"),
+                              decoder->is_msgpack ? json_object_get(value, CONTENT_BYTES_KEY) : NULL, out);
 }
 
 bool decode_attachments(struct decoder *decoder, const char *place, const json_t *value) {

@@ -1,7 +1,6 @@
 /* decode_time.c: points in time: RFC 3339 strings and Unix seconds. */
 #include "decode.h"
 
-#include <math.h>
 #include <string.h>
 #include <time.h>
 
@@ -37,8 +36,9 @@ static int days_in_month(int year, int month) {
 /* RFC 3339 5.6 date-time. */
 static bool rfc3339_parse(const char *at, int64_t *out_ms) {
     int year, month, day, hour, minute, second, offset_hour = 0, offset_minute = 0, milliseconds = 0;
-    if (!digits(&at, 4, &year) || !literal(&at, "-") || !digits(&at, 2, &month) || !literal(&at, "-") || !digits(&at, 2, &day) || !literal(&at, "Tt ") ||
-        !digits(&at, 2, &hour) || !literal(&at, ":") || !digits(&at, 2, &minute) || !literal(&at, ":") || !digits(&at, 2, &second)) {
+    if (!digits(&at, 4, &year) || !literal(&at, "-") || !digits(&at, 2, &month) || !literal(&at, "-") || !digits(&at, 2, &day) ||
+        !literal(&at, "Tt ") || !digits(&at, 2, &hour) || !literal(&at, ":") || !digits(&at, 2, &minute) || !literal(&at, ":") ||
+        !digits(&at, 2, &second)) {
         return false;
     }
     if (*at == '.') {
@@ -52,11 +52,12 @@ static bool rfc3339_parse(const char *at, int64_t *out_ms) {
         }
     }
     int sign = *at == '-' ? -1 : 1;
-    if (!literal(&at, "Zz") && (!literal(&at, "+-") || !digits(&at, 2, &offset_hour) || !literal(&at, ":") || !digits(&at, 2, &offset_minute))) {
+    if (!literal(&at, "Zz") &&
+        (!literal(&at, "+-") || !digits(&at, 2, &offset_hour) || !literal(&at, ":") || !digits(&at, 2, &offset_minute))) {
         return false;
     }
-    if (*at || month < 1 || month > 12 || day < 1 || day > days_in_month(year, month) || hour > 23 || minute > 59 || second > 60 || offset_hour > 23 ||
-        offset_minute > 59) {
+    if (*at || month < 1 || month > 12 || day < 1 || day > days_in_month(year, month) || hour > 23 || minute > 59 || second > 60 ||
+        offset_hour > 23 || offset_minute > 59) {
         return false;
     }
     struct tm tm = {.tm_year = year - 1900, .tm_mon = month - 1, .tm_mday = day, .tm_hour = hour, .tm_min = minute, .tm_sec = second};
@@ -70,8 +71,10 @@ bool decode_time(struct decoder *decoder, const char *place, const json_t *value
     if (json_is_string(value)) {
         const char *text = json_string_value(value);
         if (!rfc3339_parse(text, &ms)) {
-            return decode_fail(decoder, place, "\"%s\" is not a time: write it like 2027-01-31T09:30:00Z or with an offset like +02:00, or as Unix seconds.",
-                               decode_quote(text, json_string_length(value), quote));
+            return decode_fail(
+                decoder, place,
+                "\"%s\" is not a time: write it like 2027-01-31T09:30:00Z or with an offset like +02:00, or as Unix seconds.",
+                decode_quote(text, json_string_length(value), quote));
         }
     } else if (json_is_number(value)) {
         double seconds = json_number_value(value);
@@ -81,7 +84,7 @@ bool decode_time(struct decoder *decoder, const char *place, const json_t *value
         if (!(seconds >= 0 && seconds < 1e12)) {
             return decode_fail(decoder, place, "The time is not between the years 2000 and 2100.");
         }
-        ms = (int64_t)llround(seconds * 1000);
+        ms = (int64_t)(seconds * 1000 + 0.5);
     } else {
         return decode_fail(decoder, place, "A time must be an RFC 3339 string or Unix seconds, not %s.", decode_kind(value));
     }

@@ -1,5 +1,5 @@
-/* decode_tree.c: a job's bytes, JSON or MessagePack, become one kind of tree. MessagePack is read here rather than by msgpack-c, which allocates by the counts
- * that a text announces before it has seen the elements. */
+/* decode_tree.c: a job's bytes, JSON or MessagePack, become one kind of tree. MessagePack is read here rather than by msgpack-c, which
+ * allocates by the counts that a text announces before it has seen the elements. */
 #include "decode.h"
 
 #include <inttypes.h>
@@ -56,8 +56,8 @@ static json_t *json_tree(struct decoder *decoder, const uint8_t *bytes, size_t l
     json_t *tree = json_loadb((const char *)bytes, length, JSON_REJECT_DUPLICATES, &error);
     if (!tree) {
         char text[QUOTE_BYTES];
-        decode_fail(decoder, "", "The job is not valid JSON: %s (line %d, column %d).", decode_quote(error.text, strlen(error.text), text), error.line,
-                    error.column);
+        decode_fail(decoder, "", "The job is not valid JSON: %s (line %d, column %d).", decode_quote(error.text, strlen(error.text), text),
+                    error.line, error.column);
     }
     return tree;
 }
@@ -141,7 +141,8 @@ static bool msgpack_key(struct msgpack_reader *reader, const char *place, char k
 
 /* Binary is welcome where bytes are meant: `raw` at the top, `content` in attachments. */
 static bool bytes_belong(const char *place, const char *key) {
-    return (!*place && strcmp(key, "raw") == 0) || (strncmp(place, "attachments[", 12) == 0 && strcmp(key, "content") == 0 && !strchr(place, '.'));
+    return (!*place && strcmp(key, "raw") == 0) ||
+           (strncmp(place, "attachments[", 12) == 0 && strcmp(key, "content") == 0 && !strchr(place, '.'));
 }
 
 static json_t *msgpack_map(struct msgpack_reader *reader, const char *place, uint64_t count, unsigned depth) {
@@ -237,15 +238,18 @@ static json_t *msgpack_value(struct msgpack_reader *reader, const char *place, u
             decode_fail(reader->decoder, place, "Binary belongs only in raw and in the content of attachments; this must be a string.");
             return NULL;
         }
-        return msgpack_number(reader, 1u << (tag - 0xc4), &number) ? msgpack_string(reader, place, number, true) : msgpack_broken(reader, place);
+        return msgpack_number(reader, 1u << (tag - 0xc4), &number) ? msgpack_string(reader, place, number, true)
+                                                                   : msgpack_broken(reader, place);
     case 0xca: /* float 32, 64 */
     case 0xcb:
-        return msgpack_number(reader, tag == 0xca ? 4 : 8, &number) ? msgpack_float(number, tag == 0xcb, reader, place) : msgpack_broken(reader, place);
+        return msgpack_number(reader, tag == 0xca ? 4 : 8, &number) ? msgpack_float(number, tag == 0xcb, reader, place)
+                                                                    : msgpack_broken(reader, place);
     case 0xcc: /* uint 8 to 64 */
     case 0xcd:
     case 0xce:
     case 0xcf:
-        return msgpack_number(reader, 1u << (tag - 0xcc), &number) ? msgpack_unsigned(number, reader, place) : msgpack_broken(reader, place);
+        return msgpack_number(reader, 1u << (tag - 0xcc), &number) ? msgpack_unsigned(number, reader, place)
+                                                                   : msgpack_broken(reader, place);
     case 0xd0: /* int 8 to 64 */
         return msgpack_number(reader, 1, &number) ? json_integer((int8_t)number) : msgpack_broken(reader, place);
     case 0xd1:
@@ -257,13 +261,16 @@ static json_t *msgpack_value(struct msgpack_reader *reader, const char *place, u
     case 0xd9: /* str 8, 16, 32 */
     case 0xda:
     case 0xdb:
-        return msgpack_number(reader, 1u << (tag - 0xd9), &number) ? msgpack_string(reader, place, number, false) : msgpack_broken(reader, place);
+        return msgpack_number(reader, 1u << (tag - 0xd9), &number) ? msgpack_string(reader, place, number, false)
+                                                                   : msgpack_broken(reader, place);
     case 0xdc: /* array 16, 32 */
     case 0xdd:
-        return msgpack_number(reader, tag == 0xdc ? 2 : 4, &number) ? msgpack_array(reader, place, number, depth) : msgpack_broken(reader, place);
+        return msgpack_number(reader, tag == 0xdc ? 2 : 4, &number) ? msgpack_array(reader, place, number, depth)
+                                                                    : msgpack_broken(reader, place);
     case 0xde: /* map 16, 32 */
     case 0xdf:
-        return msgpack_number(reader, tag == 0xde ? 2 : 4, &number) ? msgpack_map(reader, place, number, depth) : msgpack_broken(reader, place);
+        return msgpack_number(reader, tag == 0xde ? 2 : 4, &number) ? msgpack_map(reader, place, number, depth)
+                                                                    : msgpack_broken(reader, place);
     default:
         decode_fail(reader->decoder, place, "MessagePack type 0x%02x has no meaning in a job.", tag);
         return NULL;

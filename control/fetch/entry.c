@@ -102,9 +102,10 @@ static bool indexes_take(const char *at, const char *end, struct job *job) {
 static bool history_take(const char *at, const char *end, struct job *job) {
     struct job_history *history = &job->history;
     uint64_t attempt, uncertain;
-    bool ok = id_take(&at, end, &history->origin) && char_take(&at, end, ' ') && number_take(&at, end, UINT16_MAX, &attempt) && char_take(&at, end, ' ') &&
-              number_take(&at, end, UINT64_MAX, &history->first_queued_ms) && char_take(&at, end, ' ') && number_take(&at, end, UINT64_MAX, &history->date_s) &&
-              char_take(&at, end, ' ') && number_take(&at, end, 1, &uncertain) && char_take(&at, end, ' ') && indexes_take(at, end, job);
+    bool ok = id_take(&at, end, &history->origin) && char_take(&at, end, ' ') && number_take(&at, end, UINT16_MAX, &attempt) &&
+              char_take(&at, end, ' ') && number_take(&at, end, UINT64_MAX, &history->first_queued_ms) && char_take(&at, end, ' ') &&
+              number_take(&at, end, UINT64_MAX, &history->date_s) && char_take(&at, end, ' ') && number_take(&at, end, 1, &uncertain) &&
+              char_take(&at, end, ' ') && indexes_take(at, end, job);
     if (ok) {
         history->attempt = (uint16_t)attempt;
         history->uncertain = uncertain != 0;
@@ -136,8 +137,8 @@ static void pending_filter(struct job *job, const uint8_t *bits, size_t length) 
     job->pending_count = kept;
 }
 
-struct job *entry_decode(const struct entry_view *view, const struct config *config, uint32_t shard, const char *queue, bool is_retry, char *error,
-                         size_t error_bytes) {
+struct job *entry_decode(const struct entry_view *view, const struct config *config, uint32_t shard, const char *queue, bool is_retry,
+                         char *error, size_t error_bytes) {
     if (!view->job) {
         snprintf(error, error_bytes, "The entry has no field named job.");
         return NULL;
@@ -165,8 +166,8 @@ struct job *entry_decode(const struct entry_view *view, const struct config *con
 }
 
 void history_head_write(const struct job_history *history, char out[HISTORY_HEAD_BYTES]) {
-    snprintf(out, HISTORY_HEAD_BYTES, "%" PRIu64 "-%" PRIu64 " %" PRIu16 " %" PRIu64 " %" PRIu64 " %d", history->origin.ms, history->origin.seq,
-             history->attempt, history->first_queued_ms, history->date_s, history->uncertain);
+    snprintf(out, HISTORY_HEAD_BYTES, "%" PRIu64 "-%" PRIu64 " %" PRIu16 " %" PRIu64 " %" PRIu64 " %d", history->origin.ms,
+             history->origin.seq, history->attempt, history->first_queued_ms, history->date_s, history->uncertain);
 }
 
 void ranges_write(const uint32_t *indexes, uint32_t count, char out[RANGES_BYTES]) {

@@ -30,12 +30,13 @@ struct entry_view {
 /* "ms-seq". False when it is none. */
 bool entry_id_parse(const char *text, size_t length, struct entry_id *out);
 void entry_id_write(struct entry_id id, char out[ENTRY_ID_BYTES]);
-/* {ID, fields} of XREADGROUP and XRANGE, {ID, fields, progress} of bypost_read. False when the reply has another shape; job NULL when the field is missing. */
+/* {ID, fields} of XREADGROUP and XRANGE, {ID, fields, progress} of bypost_read. False when the reply has another shape; job NULL when the
+ * field is missing. */
 bool entry_view_take(const redisReply *reply, struct entry_view *out);
 /* Decodes an entry of `queue`, or of its retry stream. pending holds what the entry is about, without the recipients whose bits are set;
  * entry_recipients counts both. NULL with the dead letter's reason. */
-struct job *entry_decode(const struct entry_view *view, const struct config *config, uint32_t shard, const char *queue, bool is_retry, char *error,
-                         size_t error_bytes);
+struct job *entry_decode(const struct entry_view *view, const struct config *config, uint32_t shard, const char *queue, bool is_retry,
+                         char *error, size_t error_bytes);
 /* The history without its indexes: what the Function library calls the head. */
 void history_head_write(const struct job_history *history, char out[HISTORY_HEAD_BYTES]);
 /* "0-3,7" for ascending indexes. */

@@ -1,5 +1,5 @@
-/* fetch.c: which stream is read next. Entries that are there are read without blocking, high first; when nothing is there a second connection waits for all
- * streams at once, so that a new job arrives in a fraction of a millisecond and an empty queue costs nothing. */
+/* fetch.c: which stream is read next. Entries that are there are read without blocking, high first; when nothing is there a second
+ * connection waits for all streams at once, so that a new job arrives in a fraction of a millisecond and an empty queue costs nothing. */
 #include "fetch.h"
 
 #include "control/observe/log.h"
@@ -19,13 +19,13 @@
 enum {
     BLOCK_MS = 2000,
     TICK_MS = 1000,
-    TICK_MIN_MS = 20,         /* promotion never runs more often */
-    PAUSE_MS = 100,           /* after an answer that makes no sense */
-    POLL_MS = 50,             /* while the second connection is away */
+    TICK_MIN_MS = 20, /* promotion never runs more often */
+    PAUSE_MS = 100,   /* after an answer that makes no sense */
+    POLL_MS = 50,     /* while the second connection is away */
     COUNT_FIRST = 16,
-    COUNT_MAX = 200,          /* entries a read */
-    BLOCK_COUNT_MAX = 32,     /* entries a waiting read: they come without being asked for at that moment */
-    READ_BYTES = 8 << 20,     /* of jobs a read, by the average of late */
+    COUNT_MAX = 200,      /* entries a read */
+    BLOCK_COUNT_MAX = 32, /* entries a waiting read: they come without being asked for at that moment */
+    READ_BYTES = 8 << 20, /* of jobs a read, by the average of late */
     PROMOTE_RECORDS = 256,
     IDLE_RETIRE_MS = 10000,
     SCHEDULE_SLACK_MS = 1000, /* a send_at nearer than this is now */
@@ -61,9 +61,9 @@ struct fetch {
     struct event *again, *tick;
     struct job **backlog; /* decoded when the room was used up */
     uint32_t backlog_first, backlog_count, backlog_size;
-    uint32_t count;                         /* entries for the next read */
+    uint32_t count;                           /* entries for the next read */
     double recipients_average, bytes_average; /* an entry's */
-    uint32_t outstanding; /* commands whose callback will come */
+    uint32_t outstanding;                     /* commands whose callback will come */
     bool destroyed, delivering;
     struct fetch_counters counters;
 };
@@ -87,8 +87,8 @@ static const char *consumer_name(const struct fetch *fetch) {
 }
 
 /* Sends a command whose callback begins with fetch_answered. */
-static bool fetch_send(struct fetch *fetch, struct redis *redis, void (*done)(void *context, redisReply *reply), int argc, const char *const *argv,
-                       const size_t *lengths) {
+static bool fetch_send(struct fetch *fetch, struct redis *redis, void (*done)(void *context, redisReply *reply), int argc,
+                       const char *const *argv, const size_t *lengths) {
     if (redis_send(redis, done, fetch, argc, argv, lengths) != 0) {
         return false;
     }
@@ -166,8 +166,8 @@ static char *dead_event(const struct fetch *fetch, const struct stream *stream, 
     if (!(config->events.type_mask & 1u << EVENT_DEAD)) {
         return strdup("");
     }
-    json_t *event = json_pack("{s:s, s:s, s:s, s:s, s:s, s:f}", "type", "dead", "job", entry, "queue", stream->queue, "reason", reason, "node",
-                              consumer_name(fetch), "at", (double)clock_ms(CLOCK_REALTIME) / 1000);
+    json_t *event = json_pack("{s:s, s:s, s:s, s:s, s:s, s:f}", "type", "dead", "job", entry, "queue", stream->queue, "reason", reason,
+                              "node", consumer_name(fetch), "at", (double)clock_ms(CLOCK_REALTIME) / 1000);
     char *text = event ? json_dumps(event, JSON_COMPACT | JSON_REAL_PRECISION(13)) : NULL;
     json_decref(event);
     return text ? text : strdup("");
@@ -180,7 +180,8 @@ static void entry_dead(struct fetch *fetch, const struct stream *stream, struct 
     char *event = dead_event(fetch, stream, entry, reason);
     char key[REDIS_KEY_MAX + 8];
     snprintf(key, sizeof key, "%sdead", fetch->prefix);
-    const char *argv[] = {"FCALL", "bypost_dead", "1", key, fetch->prefix, stream->name, stream->queue, entry, reason, event ? event : "", keep};
+    const char *argv[] = {"FCALL", "bypost_dead",      "1", key, fetch->prefix, stream->name, stream->queue, entry,
+                          reason,  event ? event : "", keep};
     fetch_send(fetch, fetch->config.redis, on_moved, 11, argv, NULL);
     free(event);
     fetch->counters.dead++;
@@ -237,7 +238,8 @@ static void entry_take(struct fetch *fetch, struct stream *stream, const redisRe
     }
     if (job->pending_count == 0) {
         job_release(job);
-    } else if (!stream->is_retry && job->pending_count == job->entry_recipients && job->send_at_ms > clock_ms(CLOCK_REALTIME) + SCHEDULE_SLACK_MS) {
+    } else if (!stream->is_retry && job->pending_count == job->entry_recipients &&
+               job->send_at_ms > clock_ms(CLOCK_REALTIME) + SCHEDULE_SLACK_MS) {
         entry_schedule(fetch, stream, job);
         job_release(job);
     } else {
@@ -294,7 +296,8 @@ static uint32_t read_take(struct fetch *fetch, const redisReply *reply, uint32_t
     *full = false;
     for (size_t i = 0; i < reply->elements; i++) {
         const redisReply *of = reply->element[i];
-        if (of->type != REDIS_REPLY_ARRAY || of->elements < 2 || of->element[0]->type != REDIS_REPLY_STRING || of->element[1]->type != REDIS_REPLY_ARRAY) {
+        if (of->type != REDIS_REPLY_ARRAY || of->elements < 2 || of->element[0]->type != REDIS_REPLY_STRING ||
+            of->element[1]->type != REDIS_REPLY_ARRAY) {
             continue;
         }
         struct stream *stream = streams_by_key(&fetch->streams, of->element[0]->str);
@@ -327,7 +330,7 @@ static void on_read(void *context, redisReply *reply) {
         read_failed(fetch, redis_error(reply));
         return;
     }
-    fetch->class++;
+    fetch->class ++;
     fetch_next(fetch);
 }
 
@@ -465,7 +468,8 @@ static void wait_begin(struct fetch *fetch) {
     uint32_t count = read_count(fetch);
     snprintf(block, sizeof block, "%d", BLOCK_MS);
     /* Each stream may give as many; the overshoot waits in the backlog. */
-    bool any = read_new(fetch, fetch->wait, STREAM_CLASSES, (count < BLOCK_COUNT_MAX ? count : BLOCK_COUNT_MAX) * fetch->streams.count, block, on_waited, &sent);
+    bool any = read_new(fetch, fetch->wait, STREAM_CLASSES, (count < BLOCK_COUNT_MAX ? count : BLOCK_COUNT_MAX) * fetch->streams.count,
+                        block, on_waited, &sent);
     if (any && sent) {
         fetch->wait_busy = true;
         fetch_enter(fetch, FETCH_WAITING);
@@ -589,7 +593,7 @@ static void fetch_next(struct fetch *fetch) {
             }
             return;
         }
-        fetch->class++;
+        fetch->class ++;
     }
 }
 

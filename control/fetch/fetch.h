@@ -15,7 +15,8 @@ struct fetch_config {
     uint32_t (*room)(void *context);
     /* A decoded job with its recipients still to be settled in job->pending; the callee takes over the reference. */
     void (*job)(void *context, struct job *job);
-    /* Is this recipient of this entry in a slot already (control was restarted while the dataplane lived)? Then fetch leaves it out of `pending`. */
+    /* Is this recipient of this entry in a slot already (control was restarted while the dataplane lived)? Then fetch leaves it out of
+     * `pending`. */
     bool (*in_flight)(void *context, const char *stream, struct entry_id entry, uint32_t index);
     void *context;
 };
@@ -23,8 +24,8 @@ struct fetch_config {
 struct fetch;
 struct fetch *fetch_create(const struct fetch_config *config);
 void fetch_destroy(struct fetch *fetch);
-/* Begins: first this consumer's pending entries (skipping settled and in-flight recipients), then new ones: `high` first, retries before fresh ones. Also moves
- * due buckets. Called again after Redis comes back by itself. */
+/* Begins: first this consumer's pending entries (skipping settled and in-flight recipients), then new ones: `high` first, retries before
+ * fresh ones. Also moves due buckets. Called again after Redis comes back by itself. */
 void fetch_start(struct fetch *fetch);
 /* There is room again. */
 void fetch_resume(struct fetch *fetch);
@@ -37,8 +38,9 @@ struct fetch_counters {
 };
 const struct fetch_counters *fetch_counters(const struct fetch *fetch);
 
-/* Decodes one entry's `job` value (JSON object or MessagePack map, told apart by the first byte). The job has one reference. NULL with a plain
- * sentence in error that names the field: the dead letter's reason. Pure: used by the CLI to check before submitting, and by the fuzzer. */
+/* Decodes one entry's `job` value (JSON object or MessagePack map, told apart by the first byte). The job has one reference. NULL with a
+ * plain sentence in error that names the field: the dead letter's reason. Pure: used by the CLI to check before submitting, and by the
+ * fuzzer. */
 struct job *job_decode(const uint8_t *bytes, size_t length, const struct config *config, char *error, size_t error_bytes);
 
 #endif

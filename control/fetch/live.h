@@ -1,5 +1,5 @@
-/* live.h: the jobs that live in this process, by entry. Private to fetch. A job of which something is still held is never handed on a second time,
- * however often Redis shows its entry. */
+/* live.h: the jobs that live in this process, by entry. Private to fetch. A job of which something is still held is never handed on a
+ * second time, however often Redis shows its entry. */
 #ifndef CONTROL_FETCH_LIVE_H
 #define CONTROL_FETCH_LIVE_H
 

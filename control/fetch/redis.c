@@ -1,4 +1,5 @@
-/* redis.c: one connection to Redis on an event loop: handshake, Function library, reconnection. RESP2 and nothing that hiredis 0.14 lacks. */
+/* redis.c: one connection to Redis on an event loop: handshake, Function library, reconnection. RESP2 and nothing that hiredis 0.14 lacks.
+ */
 #include "redis.h"
 
 #include "control/observe/log.h"
@@ -17,8 +18,8 @@
 enum {
     BACKOFF_FIRST_MS = 100,
     BACKOFF_MAX_MS = 2000,
-    HANDSHAKE_TIMEOUT_MS = 5000,  /* longer than any server that is up needs */
-    ANSWER_TIMEOUT_MS = 30000,    /* a blocking read answers within 5 s; what is silent for longer is dead */
+    HANDSHAKE_TIMEOUT_MS = 5000, /* longer than any server that is up needs */
+    ANSWER_TIMEOUT_MS = 30000,   /* a blocking read answers within 5 s; what is silent for longer is dead */
     WATCH_INTERVAL_MS = 1000,
     OUTPUT_MAX_BYTES = 256 << 20, /* holds ten seconds of commits and not an unbounded queue */
     REASON_BYTES = 192,
@@ -196,8 +197,8 @@ static void on_reply(redisAsyncContext *context, void *data, void *private) {
     free(command);
 }
 
-static int command_send(struct redis *redis, void (*done)(void *context, redisReply *reply), void *context, int argc, const char *const *argv,
-                        const size_t *lengths) {
+static int command_send(struct redis *redis, void (*done)(void *context, redisReply *reply), void *context, int argc,
+                        const char *const *argv, const size_t *lengths) {
     size_t bytes = 0;
     for (int i = 0; i < argc; i++) {
         bytes += (lengths ? lengths[i] : strlen(argv[i])) + 16;
@@ -222,7 +223,8 @@ static int command_send(struct redis *redis, void (*done)(void *context, redisRe
     return 0;
 }
 
-int redis_send(struct redis *redis, void (*done)(void *context, redisReply *reply), void *context, int argc, const char *const *argv, const size_t *lengths) {
+int redis_send(struct redis *redis, void (*done)(void *context, redisReply *reply), void *context, int argc, const char *const *argv,
+               const size_t *lengths) {
     if (redis->state != REDIS_UP) {
         return -ENOTCONN;
     }
@@ -306,7 +308,8 @@ static void version_take(struct redis *redis, const redisReply *reply) {
         snprintf(text, sizeof text, "version %lld there, %u here", reply->integer, library_version());
         if (!redis->refused) {
             log_write(LOG_LEVEL_ERROR, "redis",
-                      "the Function library in Redis is newer than this bypost's (%s): upgrade this node, or, when no newer node runs, remove it with "
+                      "the Function library in Redis is newer than this bypost's (%s): upgrade this node, or, when no newer node runs, "
+                      "remove it with "
                       "FUNCTION DELETE bypost",
                       text);
         }

@@ -15,8 +15,8 @@ enum { REDIS_LISTENERS_MAX = 8, REDIS_KEY_MAX = 192 };
 enum redis_state { REDIS_DOWN, REDIS_LOADING, REDIS_UP };
 
 struct redis_events {
-    /* Connected, authenticated, not LOADING, the Function library there and of our version. `run_id_changed`: another server, or a restarted one, than last
-     * time: the last commits may be gone. */
+    /* Connected, authenticated, not LOADING, the Function library there and of our version. `run_id_changed`: another server, or a
+     * restarted one, than last time: the last commits may be gone. */
     void (*up)(void *context, bool run_id_changed);
     /* The connection ended: every command without a reply has been called back with NULL. */
     void (*down)(void *context, const char *reason);
@@ -34,10 +34,11 @@ void redis_ignore(struct redis *redis, const void *context);
 /* Every command without a reply is called back with NULL. Not from within a callback of this connection. */
 void redis_destroy(struct redis *redis);
 enum redis_state redis_state(const struct redis *redis);
-/* Sends a command. `done` is called once: with the reply (valid during the call), or NULL when the connection went first (whether it was executed is
- * unknown). An answer that says that this server cannot serve (loading, read-only, busy with a script, functions gone) counts as a lost
- * connection. 0, or -ENOTCONN, or -ENOBUFS when more than 256 MiB wait for answers (done is not called). */
-int redis_send(struct redis *redis, void (*done)(void *context, redisReply *reply), void *context, int argc, const char *const *argv, const size_t *lengths);
+/* Sends a command. `done` is called once: with the reply (valid during the call), or NULL when the connection went first (whether it was
+ * executed is unknown). An answer that says that this server cannot serve (loading, read-only, busy with a script, functions gone) counts
+ * as a lost connection. 0, or -ENOTCONN, or -ENOBUFS when more than 256 MiB wait for answers (done is not called). */
+int redis_send(struct redis *redis, void (*done)(void *context, redisReply *reply), void *context, int argc, const char *const *argv,
+               const size_t *lengths);
 /* Ends this connection and makes another: for a caller who was told something that only a new handshake mends. */
 void redis_reconnect(struct redis *redis, const char *reason);
 /* Does this reply hold an error? Its text, or NULL. */

@@ -4,7 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
-static void stream_insert(struct streams *streams, const char *prefix, const char *queue, bool is_retry, bool is_campaign, uint64_t now_ms) {
+static void stream_insert(struct streams *streams, const char *prefix, const char *queue, bool is_retry, bool is_campaign,
+                          uint64_t now_ms) {
     struct stream stream = {.is_retry = is_retry, .is_campaign = is_campaign, .seen = true, .read_ms = now_ms};
     snprintf(stream.queue, sizeof stream.queue, "%s", queue);
     snprintf(stream.name, sizeof stream.name, "%s%s", is_retry ? "retry:" : "", stream.queue);

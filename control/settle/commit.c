@@ -89,7 +89,8 @@ static void argument_item(struct arguments *arguments, const struct commit_item 
     }
 }
 
-int commit_send(struct commit *commit, struct redis *redis, const char *prefix, uint64_t events_maximum, void (*done)(void *context, redisReply *reply)) {
+int commit_send(struct commit *commit, struct redis *redis, const char *prefix, uint64_t events_maximum,
+                void (*done)(void *context, redisReply *reply)) {
     struct arguments *arguments = malloc(sizeof *arguments);
     char key[REDIS_KEY_MAX + 16];
     bool taken[COMMIT_ITEMS_MAX] = {false};

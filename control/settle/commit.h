@@ -54,6 +54,7 @@ void commit_release_jobs(struct commit *commit);
 /* Gives back the room of the items that it does not have; it must be in no list. Returns where it is then. */
 struct commit *commit_shrink(struct commit *commit);
 /* FCALL bypost_settle for all items, grouped by entry. 0 or what redis_send said. */
-int commit_send(struct commit *commit, struct redis *redis, const char *prefix, uint64_t events_maximum, void (*done)(void *context, redisReply *reply));
+int commit_send(struct commit *commit, struct redis *redis, const char *prefix, uint64_t events_maximum,
+                void (*done)(void *context, redisReply *reply));
 
 #endif

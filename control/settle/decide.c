@@ -38,8 +38,8 @@ static uint64_t retry_delay(const struct config_retry *retry, const struct settl
     return delay * 9 / 10 + delay * random / ((uint64_t)UINT32_MAX * 5);
 }
 
-static void decide_retry(const struct settle_item *item, const struct job *job, const struct config *config, uint64_t now_ms, uint32_t random,
-                         struct decision *out) {
+static void decide_retry(const struct settle_item *item, const struct job *job, const struct config *config, uint64_t now_ms,
+                         uint32_t random, struct decision *out) {
     const struct config_retry *retry = retry_of(config, item->cookie.queue);
     uint64_t deadline = item->cookie.first_queued_ms + retry->give_up_ms;
     if (job && job->expires_at_ms && job->expires_at_ms < deadline) {
@@ -57,7 +57,8 @@ static void decide_retry(const struct settle_item *item, const struct job *job, 
     out->history.attempt++;
 }
 
-void decide(const struct settle_item *item, const struct job *job, const struct config *config, uint64_t now_ms, uint32_t random, struct decision *out) {
+void decide(const struct settle_item *item, const struct job *job, const struct config *config, uint64_t now_ms, uint32_t random,
+            struct decision *out) {
     const struct settle_cookie *cookie = &item->cookie;
     bool uncertain = item->outcome.kind == OUTCOME_UNCERTAIN;
     *out = (struct decision){.history = {.origin = cookie->origin,

@@ -25,10 +25,13 @@ struct decision {
 };
 
 /* `random`: any 32 bits, for the jitter of a tenth. `job` may be NULL. */
-void decide(const struct settle_item *item, const struct job *job, const struct config *config, uint64_t now_ms, uint32_t random, struct decision *out);
-/* The time bucket of a delay that begins now: seconds under a minute, ten seconds under an hour, minutes beyond; never earlier than asked. */
+void decide(const struct settle_item *item, const struct job *job, const struct config *config, uint64_t now_ms, uint32_t random,
+            struct decision *out);
+/* The time bucket of a delay that begins now: seconds under a minute, ten seconds under an hour, minutes beyond; never earlier than asked.
+ */
 uint64_t bucket_ms(uint64_t now_ms, uint64_t delay_ms);
 /* The record of an attempt as one JSON object (QUEUE.md, events and the delivery log); `text` is emptied first. `job` may be NULL. */
-void event_write(struct text *text, const struct settle_item *item, const struct job *job, const struct decision *decision, const struct config *config);
+void event_write(struct text *text, const struct settle_item *item, const struct job *job, const struct decision *decision,
+                 const struct config *config);
 
 #endif

@@ -20,7 +20,7 @@ struct delivery_log {
     char *path;
     uint64_t rotate_bytes, size;
     uint32_t rotate_keep;
-    int fd; /* -1: not open */
+    int fd;         /* -1: not open */
     uint32_t lines; /* buffered */
     uint64_t errors;
     size_t length;
@@ -114,7 +114,8 @@ void delivery_log_write(struct delivery_log *log, const char *line, size_t lengt
         log->errors++;
         return;
     }
-    if (log->length + length + 1 > LOG_BUFFER_BYTES || (log->rotate_bytes > 0 && log->length > 0 && log->size + log->length >= log->rotate_bytes)) {
+    if (log->length + length + 1 > LOG_BUFFER_BYTES ||
+        (log->rotate_bytes > 0 && log->length > 0 && log->size + log->length >= log->rotate_bytes)) {
         delivery_log_flush(log);
     }
     memcpy(log->buffer + log->length, line, length);

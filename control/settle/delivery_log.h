@@ -7,8 +7,8 @@
 
 struct delivery_log;
 
-/* rotate_bytes 0: never rotated here. rotate_keep: old files kept as PATH.1 (the youngest) to PATH.N. NULL without memory; a file that cannot be opened is
- * tried again at each flush. */
+/* rotate_bytes 0: never rotated here. rotate_keep: old files kept as PATH.1 (the youngest) to PATH.N. NULL without memory; a file that
+ * cannot be opened is tried again at each flush. */
 struct delivery_log *delivery_log_create(const char *path, uint64_t rotate_bytes, uint32_t rotate_keep);
 /* Writes what is buffered. */
 void delivery_log_destroy(struct delivery_log *log);

@@ -47,7 +47,8 @@ static void job_write(struct text *text, const struct settle_item *item, const s
     text_member_json(text, "metadata", recipient && recipient->metadata ? recipient->metadata : job->metadata);
 }
 
-void event_write(struct text *text, const struct settle_item *item, const struct job *job, const struct decision *decision, const struct config *config) {
+void event_write(struct text *text, const struct settle_item *item, const struct job *job, const struct decision *decision,
+                 const struct config *config) {
     const struct outcome *outcome = &item->outcome;
     char origin[ENTRY_ID_BYTES];
     text->length = 0;

@@ -32,8 +32,8 @@ struct harvest {
     uint32_t cache_next;
 };
 
-struct harvest *harvest_create(const struct settle_config *config, void (*found)(void *context, const struct settle_item *item, struct job *job, bool gone),
-                               void *context) {
+struct harvest *harvest_create(const struct settle_config *config,
+                               void (*found)(void *context, const struct settle_item *item, struct job *job, bool gone), void *context) {
     struct harvest *harvest = calloc(1, sizeof *harvest);
     if (harvest) {
         harvest->config = *config;
@@ -104,7 +104,8 @@ static struct job *reply_decode(const struct harvest *harvest, const struct sett
     if (!entry_view_take(entry, &view)) {
         return NULL;
     }
-    struct job *job = entry_decode(&view, harvest->config.config, harvest->config.shard, cookie->queue, cookie->is_retry != 0, error, sizeof error);
+    struct job *job =
+        entry_decode(&view, harvest->config.config, harvest->config.shard, cookie->queue, cookie->is_retry != 0, error, sizeof error);
     if (!job) {
         log_write(LOG_LEVEL_WARNING, "settle", "a harvested outcome's job cannot be read again; its event tells less: %.160s", error);
     }
@@ -128,7 +129,8 @@ static void on_found(void *context, redisReply *reply) {
         return;
     }
     bool gone = reply->type == REDIS_REPLY_ARRAY && reply->elements == 0;
-    struct job *job = reply->type == REDIS_REPLY_ARRAY && reply->elements > 0 ? reply_decode(harvest, &lookup->item.cookie, reply->element[0]) : NULL;
+    struct job *job =
+        reply->type == REDIS_REPLY_ARRAY && reply->elements > 0 ? reply_decode(harvest, &lookup->item.cookie, reply->element[0]) : NULL;
     if (job) {
         cache_add(harvest, job);
     }

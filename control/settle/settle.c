@@ -1,4 +1,5 @@
-/* settle.c: gathers decided outcomes into commits, keeps several under way, and sends again what Redis may have lost. Settling twice changes nothing. */
+/* settle.c: gathers decided outcomes into commits, keeps several under way, and sends again what Redis may have lost. Settling twice
+ * changes nothing. */
 #include "settle.h"
 
 #include "commit.h"
@@ -16,14 +17,14 @@
 #include <time.h>
 
 enum {
-    GATHER_US = 2000,              /* a commit waits so long for company */
+    GATHER_US = 2000, /* a commit waits so long for company */
     COMMITS_IN_FLIGHT = 8,
-    KEEP_MS = 10000,               /* confirmed commits are kept so long: a failover loses at most the last second or two */
-    KEEP_BYTES_MAX = 64 << 20,     /* and no more than this */
+    KEEP_MS = 10000,           /* confirmed commits are kept so long: a failover loses at most the last second or two */
+    KEEP_BYTES_MAX = 64 << 20, /* and no more than this */
     UPKEEP_MS = 500,
     FAILURE_PAUSE_MS = 1000,
-    FAILURES_BEFORE_SPLIT = 2,     /* then each outcome travels by itself, so that one cannot hold up the others */
-    EVENT_OVERHEAD_PERCENT = 120,  /* what the stream adds (MEASURED: 700 bytes take 830 to 875) */
+    FAILURES_BEFORE_SPLIT = 2,    /* then each outcome travels by itself, so that one cannot hold up the others */
+    EVENT_OVERHEAD_PERCENT = 120, /* what the stream adds (MEASURED: 700 bytes take 830 to 875) */
 };
 
 struct settle {
@@ -356,7 +357,8 @@ static void on_up(void *context, bool run_id_changed) {
                 break;
             }
         } while (commit != last);
-        log_write(LOG_LEVEL_WARNING, "settle", "Redis was restarted or replaced: %" PRIu32 " commits of the last seconds are sent again", commits);
+        log_write(LOG_LEVEL_WARNING, "settle", "Redis was restarted or replaced: %" PRIu32 " commits of the last seconds are sent again",
+                  commits);
     }
     /* Likewise what was under way when the connection went, whatever the window. */
     struct commit *commit, *next;
@@ -417,7 +419,7 @@ void settle_destroy(struct settle *settle) {
     }
     struct commit *commit;
     redis_ignore(settle->config.redis, settle);
-    TAILQ_FOREACH(commit, &settle->sent, link) {
+    TAILQ_FOREACH (commit, &settle->sent, link) {
         commit->settle = NULL; /* freed with its answer */
         commit_release_jobs(commit);
     }

@@ -1,5 +1,5 @@
-/* settle.h: what becomes of each attempt: delivered, deferred (until when) or bounced; commits to Redis in batches through one Function, writes events and the
- * delivery log. One struct settle for each shard. */
+/* settle.h: what becomes of each attempt: delivered, deferred (until when) or bounced; commits to Redis in batches through one Function,
+ * writes events and the delivery log. One struct settle for each shard. */
 #ifndef CONTROL_SETTLE_SETTLE_H
 #define CONTROL_SETTLE_SETTLE_H
 
@@ -15,9 +15,9 @@ struct settle_item {
     struct settle_cookie cookie;
     struct outcome outcome;
     struct classification classification;
-    struct job *job; /* NULL for a slot harvested after a restart: settle reads the entry again for its event */
+    struct job *job;                    /* NULL for a slot harvested after a restart: settle reads the entry again for its event */
     const char *site, *provider, *pool; /* "" when unknown */
-    uint32_t slot;   /* SLOT_NONE when there was none */
+    uint32_t slot;                      /* SLOT_NONE when there was none */
     uint32_t slot_generation;
 };
 
@@ -34,16 +34,17 @@ struct settle_config {
 struct settle;
 struct settle *settle_create(const struct settle_config *config, char *error, size_t error_bytes);
 void settle_destroy(struct settle *settle);
-/* Adds an outcome to the batch; it leaves when the batch is full or after a few milliseconds. While Redis is away it waits: nothing is dropped (each
- * waiting one has its slot, or its job, so the number is bounded by those). VERDICT_RETURNED puts the recipient back with its attempts unchanged, due at once
- * (or is handed back by the caller without settle). */
+/* Adds an outcome to the batch; it leaves when the batch is full or after a few milliseconds. While Redis is away it waits: nothing is
+ * dropped (each waiting one has its slot, or its job, so the number is bounded by those). VERDICT_RETURNED puts the recipient back with its
+ * attempts unchanged, due at once (or is handed back by the caller without settle). */
 void settle_add(struct settle *settle, const struct settle_item *item);
 /* Sends what is batched now (drain). */
 void settle_flush(struct settle *settle);
 /* Added and not yet committed. */
 uint32_t settle_outstanding(const struct settle *settle);
 struct settle_counters {
-    uint64_t accepted, delivered, deferred, bounced, expired, suppressed, cancelled, returned, uncertain, repeated /* settled before */, commits, log_errors;
+    uint64_t accepted, delivered, deferred, bounced, expired, suppressed, cancelled, returned, uncertain, repeated /* settled before */,
+        commits, log_errors;
 };
 const struct settle_counters *settle_counters(const struct settle *settle);
 /* Another configuration: schedules, what becomes of uncertain outcomes, event types. The delivery log's path stays. */

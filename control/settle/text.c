@@ -1,4 +1,5 @@
-/* text.c: JSON by appending: five times as fast as building a tree and dumping it, and the record of an attempt is written for every message. */
+/* text.c: JSON by appending: five times as fast as building a tree and dumping it, and the record of an attempt is written for every
+ * message. */
 #include "text.h"
 
 #include <stdlib.h>

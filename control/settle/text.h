@@ -21,7 +21,7 @@ void text_string(struct text *text, const char *bytes, size_t length);
 /* Members of the object that is being written: a comma goes before all but the first, which follows its brace. */
 void text_open(struct text *text, const char *name); /* "name":{ , or { when name is NULL */
 void text_close(struct text *text);
-void text_member(struct text *text, const char *name, const char *value);          /* left out when value is NULL or "" */
+void text_member(struct text *text, const char *name, const char *value); /* left out when value is NULL or "" */
 void text_member_number(struct text *text, const char *name, uint64_t value);
 void text_member_true(struct text *text, const char *name);
 void text_member_json(struct text *text, const char *name, const char *json);      /* JSON text as it is; left out when NULL */
