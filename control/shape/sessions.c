@@ -147,7 +147,7 @@ void lane_set_target(struct lane_state *lane, uint32_t target, uint64_t now_us) 
         uint32_t worker = (lane->first_worker + i) % workers;
         lane->lane.sessions_allowed[worker] = (uint16_t)(target / workers + (i < target % workers));
     }
-    lane->target = target;
+    lane->target = lane->lane.sessions = target;
     lane_set_charge(lane);
     bool active_changed = (before == 0) != (target == 0);
     if (active_changed) {

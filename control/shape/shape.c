@@ -162,6 +162,17 @@ uint32_t shape_window_room(const struct shape *shape, const struct site *site, c
     return window - lane->lane.waiting < room ? window - lane->lane.waiting : room;
 }
 
+/* It was taken from this lane, or from one whose pool a reload took away. */
+static void untake(struct lane_state *lane) {
+    struct lane_state *taken_from = lane;
+    if (lane->lane.outstanding == 0)
+        LIST_FOREACH (taken_from, &lane->site->lanes, on_site)
+            if (taken_from->retired && taken_from->lane.outstanding > 0)
+                break;
+    if (taken_from && taken_from->lane.outstanding > 0)
+        taken_from->lane.outstanding--;
+}
+
 void shape_give_back(struct shape *shape, struct delivery *delivery, uint64_t now_us) {
     shape->now_us = now_us;
     const struct config_pool *pool = pool_named(shape, delivery->job->pool);
@@ -173,8 +184,7 @@ void shape_give_back(struct shape *shape, struct delivery *delivery, uint64_t no
         shape_flush(shape);
         return;
     }
-    if (lane->lane.outstanding > 0)
-        lane->lane.outstanding--;
+    untake(lane);
     bucket_refund(&lane->slow);
     bucket_refund(&lane->site->messages);
     if (lane->provider)
@@ -268,6 +278,20 @@ void shape_sessions(struct shape *shape, struct lane *public_lane, uint32_t work
     shape_flush(shape);
 }
 
+void shape_sessions_reset(struct shape *shape, uint64_t now_us) {
+    struct lane_state *lane;
+    struct shape_provider *provider;
+    shape->now_us = now_us;
+    TAILQ_FOREACH (lane, &shape->lanes, link) {
+        memset(lane->workers, 0, shape->hooks.workers * sizeof lane->workers[0]);
+        lane->open = lane->ready = 0;
+        lane_set_charge(lane);
+    }
+    LIST_FOREACH (provider, &shape->providers, link)
+        provider_grant(provider, now_us);
+    shape_flush(shape);
+}
+
 uint64_t shape_poll(struct shape *shape, uint64_t now_us) {
     shape->now_us = now_us;
     read_clock(shape, now_us);
@@ -333,12 +357,10 @@ static void retire(struct shape *shape, struct lane_state *lane) {
 }
 
 void shape_reconfigure(struct shape *shape, const struct config *config) {
-    const struct config *old = shape->config;
     struct lane_state *lane, *next;
     shape->config = config;
     shape->default_pool = config_pool_named(config, config->default_pool);
     /* First the pools of all, so that a lane finds its heir by the pool's new address. */
-    (void)old;
     for (lane = TAILQ_FIRST(&shape->lanes); lane; lane = next) {
         next = TAILQ_NEXT(lane, link);
         const struct config_pool *pool = lane->retired ? shape->default_pool : config_pool_named(config, lane->lane.pool->name);

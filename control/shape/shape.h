@@ -17,8 +17,9 @@ enum { SHAPE_WORKERS_MAX = 64, SHAPE_WINDOW_MIN = 100, SHAPE_WINDOW_MAX = 10000,
 struct lane {
     struct site *site;
     const struct config_pool *pool;
-    uint32_t waiting;                             /* deliveries queued here */
-    uint32_t outstanding;                         /* taken by dispatch and not ended */
+    uint32_t waiting;     /* deliveries queued here */
+    uint32_t outstanding; /* taken by dispatch and not ended */
+    uint32_t sessions;    /* the sum of sessions_allowed; 0 while it rests or waits for its turn: it needs no path then */
     uint16_t sessions_allowed[SHAPE_WORKERS_MAX]; /* for each worker; a limit of 3 lives on 3 workers */
     uint32_t connect_interval_us[SHAPE_WORKERS_MAX];
     uint64_t endpoint_rest_until_us[SITE_ENDPOINTS_MAX]; /* monotonic; 0: none */
@@ -74,7 +75,9 @@ struct delivery *shape_take(struct shape *shape, struct lane *lane, uint64_t now
 /* The worker's view of a lane: sessions open now, so that limits shared with other lanes (provider) move with the demand. */
 void shape_sessions(struct shape *shape, struct lane *lane, uint32_t worker, uint32_t open, uint32_t ready, uint64_t opened_total,
                     uint64_t now_us);
-/* A delivery's attempt ended (also RETURNED): outstanding goes down, classes that speak of rate or reputation rest the source at its
+/* The dataplane is gone: no session is open any more. */
+void shape_sessions_reset(struct shape *shape, uint64_t now_us);
+/* A delivery's attempt ended: outstanding goes down, classes that speak of rate or reputation rest the source at its
  * provider. */
 void shape_ended(struct shape *shape, struct lane *lane, const struct outcome *outcome, const struct classification *classification,
                  uint32_t source, uint64_t now_us);
