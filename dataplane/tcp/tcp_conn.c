@@ -10,6 +10,7 @@ enum {
     ISN_CLOCK_SHIFT = 2,               /* RFC 6528: a tick every 4 us */
     HALF_CLOSED_US = 60 * 1000 * 1000, /* a peer that took our FIN and says nothing more */
     REUSE_SEQUENCE_GAP = 65536,
+    CHALLENGE_REST_US = 1000 * 1000,
 };
 
 void tcp_conn_enter(struct tcp_conn *conn, enum tcp_state state) {
@@ -21,7 +22,8 @@ static void init_times(struct tcp_conn *conn, uint64_t timeout_us, uint64_t now_
     conn->retransmit_at = conn->ack_at = conn->retry_at = TCP_NEVER;
     conn->limit_at = now_us + timeout_us;
     conn->rto_us = 1000 * 1000;
-    conn->challenge_us = conn->progress_us = 0;
+    conn->challenge_us = now_us - CHALLENGE_REST_US; /* the first one is free */
+    conn->progress_us = now_us;
     conn->timer.slot = TCP_NONE;
 }
 

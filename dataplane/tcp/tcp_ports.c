@@ -2,6 +2,7 @@
 #include "tcp_ports.h"
 
 #include <errno.h>
+#include <stdbool.h>
 #include <stdlib.h>
 
 enum { BLOCK_PORTS = 64, HEADS_MIN = 64 };
@@ -135,7 +136,7 @@ int tcp_ports_take(struct tcp_ports *ports, const uint8_t local[16], const uint8
         }
         number = number + 1 == blocks ? 0 : number + 1;
     }
-    assert(!"a pair below its limit has a free port");
+    assert(false); /* a pair below its limit has a free port */
     return -EADDRNOTAVAIL;
 }
 
