@@ -1,7 +1,8 @@
 """A receiving server on aiosmtpd for the quickstart and the tests: keeps what it takes, refuses or defers by the recipient's name.
 
   refuse-*   550 5.1.1 at RCPT
-  defer-*    451 4.7.1 at the first RCPT of that address, taken afterwards (greylisting)
+  defer-*    450 4.2.0 at the first RCPT of that address, taken afterwards
+  grey-*     451 4.7.1, greylisted, at the first RCPT of that address, taken afterwards
   others     taken; with --maildir those of inbox.test are stored in a Maildir too
 """
 import argparse
@@ -21,9 +22,9 @@ class Handler:
     async def handle_RCPT(self, server, session, envelope, address, rcpt_options):
         if address.startswith("refuse-"):
             return f"550 5.1.1 <{address}>: Recipient address rejected: User unknown"
-        if address.startswith("defer-") and address not in self.seen:
+        if address.startswith(("defer-", "grey-")) and address not in self.seen:
             self.seen.add(address)
-            return f"451 4.7.1 <{address}>: Greylisted, try again later"
+            return f"450 4.2.0 <{address}>: Mailbox busy, try again later" if address[0] == "d" else f"451 4.7.1 <{address}>: Greylisted, try again later"
         envelope.rcpt_tos.append(address)
         return "250 2.1.5 Ok"
 
