@@ -16,17 +16,10 @@ static const char base64_digits[64] = {'A', 'B', 'C', 'D', 'E', 'F', 'G', 'H', '
                                        'g', 'h', 'i', 'j', 'k', 'l', 'm', 'n', 'o', 'p', 'q', 'r', 's', 't', 'u', 'v',
                                        'w', 'x', 'y', 'z', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', '+', '/'};
 
-/* 1: stands for itself in quoted-printable (33-60, 62-126, space and tab). */
-static const uint8_t qp_literal[256] = {
-    ['\t'] = 1, [' '] = 1, ['!'] = 1, ['"'] = 1, ['#'] = 1, ['$'] = 1, ['%'] = 1, ['&'] = 1, ['\''] = 1, ['('] = 1, [')'] = 1, ['*'] = 1,
-    ['+'] = 1,  [','] = 1, ['-'] = 1, ['.'] = 1, ['/'] = 1, ['0'] = 1, ['1'] = 1, ['2'] = 1, ['3'] = 1,  ['4'] = 1, ['5'] = 1, ['6'] = 1,
-    ['7'] = 1,  ['8'] = 1, ['9'] = 1, [':'] = 1, [';'] = 1, ['<'] = 1, ['>'] = 1, ['?'] = 1, ['@'] = 1,  ['A'] = 1, ['B'] = 1, ['C'] = 1,
-    ['D'] = 1,  ['E'] = 1, ['F'] = 1, ['G'] = 1, ['H'] = 1, ['I'] = 1, ['J'] = 1, ['K'] = 1, ['L'] = 1,  ['M'] = 1, ['N'] = 1, ['O'] = 1,
-    ['P'] = 1,  ['Q'] = 1, ['R'] = 1, ['S'] = 1, ['T'] = 1, ['U'] = 1, ['V'] = 1, ['W'] = 1, ['X'] = 1,  ['Y'] = 1, ['Z'] = 1, ['['] = 1,
-    ['\\'] = 1, [']'] = 1, ['^'] = 1, ['_'] = 1, ['`'] = 1, ['a'] = 1, ['b'] = 1, ['c'] = 1, ['d'] = 1,  ['e'] = 1, ['f'] = 1, ['g'] = 1,
-    ['h'] = 1,  ['i'] = 1, ['j'] = 1, ['k'] = 1, ['l'] = 1, ['m'] = 1, ['n'] = 1, ['o'] = 1, ['p'] = 1,  ['q'] = 1, ['r'] = 1, ['s'] = 1,
-    ['t'] = 1,  ['u'] = 1, ['v'] = 1, ['w'] = 1, ['x'] = 1, ['y'] = 1, ['z'] = 1, ['{'] = 1, ['|'] = 1,  ['}'] = 1, ['~'] = 1,
-};
+enum { QP_LITERAL = 1, PLAIN_BYTE = 2 };
+
+/* QP_LITERAL: stands for itself in quoted-printable (33-60, 62-126, space and tab); PLAIN_BYTE: these and "=". */
+static const uint8_t byte_kind[256] = {['\t'] = 3, [' ' ... '<'] = 3, ['='] = PLAIN_BYTE, ['>' ... '~'] = 3};
 
 static bool is_line_end(char byte) {
     return byte == '\n' || byte == '\r';
@@ -36,35 +29,54 @@ static bool is_risky_start(const char *line, size_t length) {
     return length > 0 && (line[0] == '.' || (line[0] == 'F' && length >= 5 && memcmp(line, "From ", 5) == 0));
 }
 
-bool encode_is_plain(const char *text, size_t length) {
+/* The end of the line that begins at `at`; *next is where the following one begins. LF, CR and CRLF end lines. */
+static size_t line_end(const char *text, size_t at, size_t length, size_t *next) {
+    const char *newline = memchr(text + at, '\n', length - at);
+    size_t end = newline == NULL ? length : (size_t)(newline - text);
+    const char *carriage = memchr(text + at, '\r', end - at);
+    if (carriage != NULL)
+        end = (size_t)(carriage - text);
+    *next = end == length ? end : end + (carriage != NULL && end + 1 < length && text[end + 1] == '\n' ? 2 : 1);
+    return end;
+}
+
+/* Printable ASCII and tabs; eight bytes at a time where there is no tab. */
+static bool is_printable(const char *text, size_t length) {
+    static const uint64_t ones = 0x0101010101010101, tops = 0x8080808080808080;
+    unsigned all = PLAIN_BYTE;
     size_t at = 0;
     while (at < length) {
-        size_t start = at;
-        if (is_risky_start(text + at, length - at))
-            return false;
-        while (at < length && (qp_literal[(uint8_t)text[at]] || text[at] == '='))
-            at++;
-        if (at - start > PLAIN_LINE_MAX || (at > start && (text[at - 1] == ' ' || text[at - 1] == '\t')))
-            return false;
-        if (at < length) {
-            if (!is_line_end(text[at]))
-                return false;
-            at += text[at] == '\r' && at + 1 < length && text[at + 1] == '\n' ? 2 : 1;
+        uint64_t word;
+        if (length - at >= sizeof(word)) {
+            memcpy(&word, text + at, sizeof(word));
+            /* No byte over 126, and none under 32. */
+            if ((((word + ones) | word | ((word - 32 * ones) & ~word)) & tops) == 0) {
+                at += sizeof(word);
+                continue;
+            }
         }
+        all &= byte_kind[(uint8_t)text[at++]];
+    }
+    return all != 0;
+}
+
+bool encode_is_plain(const char *text, size_t length) {
+    for (size_t at = 0, next; at < length; at = next) {
+        size_t end = line_end(text, at, length, &next);
+        if (end - at > PLAIN_LINE_MAX || is_risky_start(text + at, end - at) ||
+            (end > at && (text[end - 1] == ' ' || text[end - 1] == '\t')))
+            return false;
+        if (!is_printable(text + at, end - at))
+            return false;
     }
     return true;
 }
 
 void encode_plain(struct writer *writer, const char *text, size_t length) {
-    size_t at = 0;
-    while (at < length) {
-        size_t start = at;
-        while (at < length && !is_line_end(text[at]))
-            at++;
-        writer_bytes(writer, text + start, at - start);
+    for (size_t at = 0, next; at < length; at = next) {
+        size_t end = line_end(text, at, length, &next);
+        writer_bytes(writer, text + at, end - at);
         writer_crlf(writer);
-        if (at < length)
-            at += text[at] == '\r' && at + 1 < length && text[at + 1] == '\n' ? 2 : 1;
     }
 }
 
@@ -97,7 +109,7 @@ void encode_quoted_printable(struct writer *writer, const char *text, size_t len
                 column = 3;
                 continue;
             }
-            while (run < run_max && qp_literal[(uint8_t)text[run]])
+            while (run < run_max && (byte_kind[(uint8_t)text[run]] & QP_LITERAL))
                 run++;
             bool at_line_end = run == length || is_line_end(text[run]);
             /* White space before a line's end would be lost on the way. */
@@ -108,7 +120,7 @@ void encode_quoted_printable(struct writer *writer, const char *text, size_t len
             out += run - at;
             column += run - at;
             at = run;
-            if (blank_end || (at < chunk_end && !qp_literal[(uint8_t)text[at]] && !is_line_end(text[at]))) {
+            if (blank_end || (at < chunk_end && !(byte_kind[(uint8_t)text[at]] & QP_LITERAL) && !is_line_end(text[at]))) {
                 if (column + 3 > QP_LINE_MAX) {
                     out = qp_soft_break(out);
                     column = 0;

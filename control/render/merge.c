@@ -49,8 +49,15 @@ void merge_free(struct merge *merge) {
     free(merge);
 }
 
+/* The next "{{", or NULL: strchr is vectorised, strstr is not. */
+static const char *next_tag(const char *text) {
+    while ((text = strchr(text, '{')) != NULL && text[1] != '{')
+        text++;
+    return text;
+}
+
 bool merge_is_template(const char *text) {
-    return text != NULL && strstr(text, "{{") != NULL;
+    return text != NULL && next_tag(text) != NULL;
 }
 
 /* The whole name first, then object by object along its dots. */
@@ -165,7 +172,7 @@ int merge_expand(const struct merge *merge, const char *text, bool html, size_t 
     struct writer writer = {.limit = max_bytes};
     *out = NULL;
     for (;;) {
-        const char *tag = strstr(text, "{{");
+        const char *tag = next_tag(text);
         writer_bytes(&writer, text, tag == NULL ? strlen(text) : (size_t)(tag - text));
         if (tag == NULL)
             break;

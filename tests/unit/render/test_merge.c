@@ -1,0 +1,134 @@
+/* Variables of a recipient: SMTP.md section 5 (Mustache names; a missing variable is that recipient's error; no injection). */
+#include "unit.h"
+#include "control/render/merge.h"
+
+#include <errno.h>
+
+static char filled[4096];
+
+static int expand(const char *global, const char *own, const char *text, bool html) {
+    char error[256] = "", *out = NULL;
+    struct merge *merge = merge_create(global, own, error, sizeof(error));
+    if (merge == NULL)
+        return -1;
+    int result = merge_expand(merge, text, html, 3000, &out, error, sizeof(error));
+    snprintf(filled, sizeof(filled), "%s", result == 0 ? out : error);
+    free(out);
+    merge_free(merge);
+    return result;
+}
+
+static void assert_expands(const char *own, const char *text, bool html, const char *expected) {
+    if (expand("{\"shop\":\"Shop & Co\",\"name\":\"you\"}", own, text, html) != 0)
+        fail_msg("%s: %s", text, filled);
+    assert_string_equal(filled, expected);
+}
+
+static void names_are_replaced_by_values(void **state) {
+    assert_expands("{\"name\":\"Bob\"}", "Hi {{name}}, from {{shop}}.", false, "Hi Bob, from Shop & Co.");
+    assert_expands(NULL, "Hi {{name}}", false, "Hi you"); /* the job's, where the recipient has none */
+    assert_expands("{\"n\":42,\"x\":2.5,\"y\":true,\"z\":null}", "{{n}} {{x}} {{y}} [{{z}}]", false, "42 2.5 true []");
+    assert_expands("{\"a\":{\"b\":{\"c\":\"deep\"}},\"d.e\":\"whole\"}", "{{a.b.c}} {{d.e}}", false, "deep whole");
+    assert_expands(NULL, "a {{! comment }}b", false, "a b");
+    assert_expands(NULL, "{{ name }} { {x} } }}", false, "you { {x} } }}");
+    assert_expands("{\"name\":\"\xC3\x89va\"}", "{{name}}{{name}}", false, "\xC3\x89va\xC3\x89va");
+}
+
+static void html_is_escaped_unless_asked_otherwise(void **state) {
+    assert_expands("{\"name\":\"<b>'\\\"&\"}", "{{name}}", true, "&lt;b&gt;&#39;&quot;&amp;");
+    assert_expands("{\"name\":\"<b>\"}", "{{{name}}}|{{&name}}|{{name}}", true, "<b>|<b>|&lt;b&gt;");
+    assert_expands("{\"name\":\"<b>\"}", "{{name}}", false, "<b>"); /* plain text has nothing to escape */
+}
+
+static void values_are_no_templates(void **state) {
+    assert_expands("{\"name\":\"{{shop}}\"}", "{{name}}", false, "{{shop}}");
+    assert_expands("{\"name\":\"{\",\"x\":\"{shop}}\"}", "{{name}}{{x}}", false, "{{shop}}");
+}
+
+static void what_is_missing_or_malformed_is_an_error(void **state) {
+    const struct {
+        const char *text, *error;
+    } cases[] = {{"{{nobody}}", "\"nobody\" is missing"},
+                 {"{{a.x}}", "\"a.x\" is missing"},
+                 {"{{name", "has no name or no end"},
+                 {"{{}}", "has no name"},
+                 {"{{{name}}", "no end \"}}}\""},
+                 {"{{#name}}x{{/name}}", "not supported"},
+                 {"{{>x}}", "not supported"},
+                 {"{{two words}}", "has no name"},
+                 {"{{!", "comment"},
+                 {"{{a}}", "list or an object"},
+                 {"{{l}}", "list or an object"}};
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        assert_int_equal(expand(NULL, "{\"name\":\"x\",\"a\":{\"b\":1},\"l\":[1]}", cases[i].text, false), -EINVAL);
+        unit_assert_has(filled, cases[i].error);
+    }
+    assert_int_equal(expand("[]", NULL, "", false), -1);
+    assert_int_equal(expand("{", NULL, "", false), -1);
+    /* Many times a long value. */
+    char text[600] = "", own[1100] = "{\"v\":\"";
+    memset(own + 6, 'x', 1000);
+    strcpy(own + 1006, "\"}");
+    for (int i = 0; i < 40; i++)
+        strcat(text, "{{v}}");
+    assert_int_equal(expand(NULL, own, text, false), -E2BIG);
+}
+
+static void a_message_is_filled_everywhere_for_its_recipient(void **state) {
+    struct unit_job u;
+    unit_job_init(&u);
+    u.job.subject = (char *)"For {{name}}";
+    u.job.text = (char *)"Hi {{name}}\n";
+    u.job.html = (char *)"<p>Hi {{name}}</p>\n";
+    u.headers[0] = (struct job_header){(char *)"X-Id", (char *)"{{id}}"};
+    u.job.header_count = 1;
+    u.job.list_unsubscribe = (char *)"https://example.org/u/{{id}}";
+    u.job.merge_global_data = (char *)"{\"name\":\"friend\"}";
+    u.recipients[0].merge_data = (char *)"{\"name\":\"B&b\",\"id\":7}";
+    u.recipients[1] = u.recipients[0];
+    u.recipients[1].merge_data = (char *)"{\"id\":8}";
+    u.recipients[2] = u.recipients[0];
+    u.recipients[2].merge_data = NULL;
+    u.job.recipient_total = 3;
+    const char *text = unit_render(&u.job, 0);
+    unit_assert_has(text, "Subject: For B&b\r\nX-Id: 7\r\nList-Unsubscribe: <https://example.org/u/7>\r\n");
+    unit_assert_has(text, "\r\nHi B&b\r\n");
+    unit_assert_has(text, "<p>Hi B&amp;b</p>");
+    unit_assert_has(unit_render(&u.job, 1), "Subject: For friend\r\nX-Id: 8\r\n");
+    unit_assert_has(unit_render_error(&u.job, 2, -EINVAL), "\"id\" is missing");
+}
+
+static void a_value_cannot_inject_a_field(void **state) {
+    struct unit_job u;
+    unit_job_init(&u);
+    u.job.subject = (char *)"For {{name}}";
+    u.headers[0] = (struct job_header){(char *)"X-Name", (char *)"{{name}}"};
+    u.job.header_count = 1;
+    u.recipients[0].merge_data = (char *)"{\"name\":\"x\\r\\nBcc: eve@example.com\\r\\n\\r\\nbody\"}";
+    const char *text = unit_render(&u.job, 0);
+    unit_assert_lacks(text, "\nBcc");
+    unit_assert_has(text, "Subject: For x Bcc: eve@example.com body\r\n");
+    u.job.header_count = 0;
+    u.job.list_unsubscribe = (char *)"https://example.org/{{name}}";
+    unit_render_error(&u.job, 0, -EINVAL);
+}
+
+static void without_data_braces_are_text(void **state) {
+    struct unit_job u;
+    unit_job_init(&u);
+    u.job.text = (char *)"Mustache writes {{name}}\n";
+    unit_assert_has(unit_render(&u.job, 0), "Mustache writes {{name}}\r\n");
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(names_are_replaced_by_values),
+        cmocka_unit_test(html_is_escaped_unless_asked_otherwise),
+        cmocka_unit_test(values_are_no_templates),
+        cmocka_unit_test(what_is_missing_or_malformed_is_an_error),
+        cmocka_unit_test(a_message_is_filled_everywhere_for_its_recipient),
+        cmocka_unit_test(a_value_cannot_inject_a_field),
+        cmocka_unit_test(without_data_braces_are_text),
+    };
+    return cmocka_run_group_tests_name("render/merge", tests, NULL, NULL);
+}
