@@ -61,6 +61,7 @@ struct probe {
     /* numbered frames */
     uint64_t frames_total, frames_received, frames_wrong, frames_missing, next_number;
     uint32_t frame_bytes;
+    bool only_count; /* for measuring: the frames are not looked at */
     bool done;
 };
 
@@ -322,6 +323,10 @@ static void frame_input(void *context, const uint8_t *frame, uint32_t length) {
         probe->done = true;
     if (port != FRAME_PORT_BLAST)
         return;
+    if (probe->only_count) {
+        probe->frames_received++;
+        return;
+    }
     const uint8_t *tcp = frame + 34;
     uint32_t l4 = length - 34;
     uint8_t pseudo[12] = {0};
@@ -422,10 +427,11 @@ static void start_eal(const char *lcore, const char *prefix) {
 }
 
 static void usage(void) {
-    fprintf(stderr,
-            "usage: port_probe --device D --mode copy|reference|auto --run answer|echo|blast|throw|verify [--address A/N] [--peer A]\n"
-            "  [--peer-port N] [--bytes N] [--frames N] [--frame-bytes N] [--vlan N] [--seconds N] [--lcore N] [--prefix P] [--mtu N] "
-            "[--wait] [--workers N]\n");
+    fprintf(
+        stderr,
+        "usage: port_probe --device D --mode copy|reference|auto --run answer|echo|blast|throw|verify|count [--address A/N] [--peer A]\n"
+        "  [--peer-port N] [--bytes N] [--frames N] [--frame-bytes N] [--vlan N] [--seconds N] [--lcore N] [--prefix P] [--mtu N] "
+        "[--wait] [--workers N]\n");
     exit(2);
 }
 
@@ -563,7 +569,7 @@ int main(int argc, char **argv) {
     int rc = 0;
     if (strcmp(run, "blast") == 0 || strcmp(run, "throw") == 0)
         rc = run_blast(probe, strcmp(run, "blast") == 0);
-    else if (strcmp(run, "verify") == 0)
+    else if (strcmp(run, "verify") == 0 || (probe->only_count = strcmp(run, "count") == 0))
         rc = run_verify(probe);
     else {
         probe->peer = strcmp(run, "echo") == 0 ? probe->peer : NULL;
