@@ -301,14 +301,14 @@ class Testbed:
         return None
 
     def events(self):
-        """Every event in Redis, as dictionaries."""
+        """Every event in Redis, as dictionaries; one of no recipient (a dead letter) has "" there."""
         client = self.redis()
         events, last = [], b"-"
         while True:
             batch = client.xrange("bypost:{0}:events", min=last, count=5000)
             if not batch:
                 return events
-            events.extend(json.loads(fields[b"event"]) for _, fields in batch)
+            events.extend({"recipient": "", **json.loads(fields[b"event"])} for _, fields in batch)
             last = b"(" + batch[-1][0]
 
     # -- the end --
