@@ -186,11 +186,17 @@ static void claim_chain(struct smtp_engine *engine, struct order *first, uint32_
             continue;
         counter_add(&engine->counters->orders_claimed, 1);
         struct verdict verdict;
-        if (!lengths_fit(&envelope) || envelope.path != path) {
+        if (!lengths_fit(&envelope)) {
             answer_slot(engine, index, generation, SLOT_TEXT_BYTES, wild(engine), now_us);
             continue;
         }
         uint32_t addresses_length = (uint32_t)envelope.sender_length + envelope.recipient_length;
+        if (envelope.path != path || envelope.pieces != first->pieces || envelope.piece_count != first->piece_count) {
+            /* Not of this message: the link was stale. Nobody may get another one's mail. */
+            counter_add(&engine->counters->wild_values, 1);
+            answer_slot(engine, index, generation, addresses_length, &returned_unattempted, now_us);
+            return;
+        }
         if (!check_addresses(slot, &envelope, &verdict)) {
             answer_slot(engine, index, generation, addresses_length, &verdict, now_us);
             continue;

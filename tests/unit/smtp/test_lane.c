@@ -601,6 +601,24 @@ static void wild_hints_and_chains_are_counted_and_end(void **state) {
     world_free(world);
 }
 
+/* Nobody gets another one's mail because a link was stale. */
+static void a_member_with_another_message_goes_back(void **state) {
+    struct world *world = world_new();
+    world_path(world, 1, 1, 0);
+    world_publish(world);
+    uint32_t first = world_slot(world, "a@example.test", "x\r\n", 0), second = world_slot(world, "b@example.test", "y\r\n", 0);
+    uint64_t own = world_at(world, second)->pieces;
+    world_chain(world, first, second);
+    world_at(world, second)->pieces = own;
+    world_order(world, first);
+    world_until_answered(world, first);
+    assert_string_equal(world_outcome(world, first), "REPLIED FINAL 250 2.0.0");
+    assert_string_equal(world_outcome(world, second), "RETURNED");
+    assert_null(strstr(world->commands, "b@example.test"));
+    assert_int_equal(COUNTED(world, wild_values), 1);
+    world_free(world);
+}
+
 static void a_stale_generation_goes_back(void **state) {
     struct world *world = world_new();
     world_path(world, 1, 1, 0);
@@ -727,6 +745,7 @@ int main(void) {
         cmocka_unit_test(addresses_that_would_break_the_dialogue_stay_unsent),
         cmocka_unit_test(an_address_that_turns_wild_after_the_check_never_reaches_the_wire),
         cmocka_unit_test(wild_hints_and_chains_are_counted_and_end),
+        cmocka_unit_test(a_member_with_another_message_goes_back),
         cmocka_unit_test(a_stale_generation_goes_back),
         cmocka_unit_test(wild_paths_are_ignored),
         cmocka_unit_test(a_path_that_needs_tls_or_auth_is_never_used_without),

@@ -184,6 +184,9 @@ uint32_t world_slot(struct world *world, const char *recipient, const char *text
 void world_chain(struct world *world, uint32_t slot, uint32_t next) {
     world_at(world, slot)->next = next;
     world_at(world, slot)->next_generation = slot_word_generation(slot_load(world_at(world, next)));
+    world_at(world, next)->pieces = world_at(world, slot)->pieces;
+    world_at(world, next)->piece_count = world_at(world, slot)->piece_count;
+    world_at(world, next)->size_bytes = world_at(world, slot)->size_bytes;
 }
 
 void world_order(struct world *world, uint32_t slot) {

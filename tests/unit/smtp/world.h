@@ -63,6 +63,7 @@ struct path_cell *world_cell(struct world *world);
  */
 uint32_t world_slot(struct world *world, const char *recipient, const char *text, uint32_t piece_bytes);
 struct slot *world_at(struct world *world, uint32_t slot);
+/* `next` is another recipient of the same message. */
 void world_chain(struct world *world, uint32_t slot, uint32_t next);
 /* Queues it, and with it the chain behind, and hints the first. */
 void world_order(struct world *world, uint32_t slot);
