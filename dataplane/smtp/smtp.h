@@ -30,6 +30,7 @@ struct smtp_config {
 struct smtp_engine *smtp_engine_create(const struct smtp_config *config, struct tcp_events *events);
 /* The stack, made after the engine because it needs the engine's events. */
 void smtp_engine_attach(struct smtp_engine *engine, struct tcp_stack *stack);
+/* After tcp_stack_destroy, which releases what the stack still holds of the orders. */
 void smtp_engine_destroy(struct smtp_engine *engine);
 
 /* From the order ring (RING_ORDER, RING_PATH). Stale or wild entries are counted and ignored. */
