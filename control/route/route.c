@@ -8,15 +8,8 @@
 #include <string.h>
 #include <strings.h>
 #include <sys/random.h>
-#include <time.h>
 
 enum { SWEEP_INTERVAL_S = 10, SWEEP_MAX = 20000 /* entries a sweep: a few ms */ };
-
-uint64_t route_now_us(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
-}
 
 /* xorshift64*: it only shuffles equals. */
 uint64_t route_random(struct route *route) {

@@ -303,6 +303,11 @@ static void site_fail(struct site_state *site, const struct endpoint_set *set, c
     } else if (gather->failed) {
         route_fail(&result, ROUTE_TEMPORARY, CLASS_DNS_FAILURE, 451, "4.4.3", "addresses of %s: %s", name, gather->why);
         ttl_s = ROUTE_TEMPORARY_TTL_S;
+    } else if (site->relay) {
+        /* Never permanent: a wrong relay is the operator's fault, not the recipient's. */
+        route_fail(&result, ROUTE_TEMPORARY, CLASS_SYSTEM_ERROR, 451, "4.4.4",
+                   "the relay %s has no usable address; look at `relays` in bypost.yaml", name);
+        ttl_s = ROUTE_TEMPORARY_TTL_S;
     } else if (set->prohibited) {
         route_fail(&result, ROUTE_PERMANENT, CLASS_BAD_DOMAIN, 550, "5.7.1",
                    "all addresses of %s are prohibited ones (loopback, local or dns.prohibited_hosts)", name);
