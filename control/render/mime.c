@@ -10,6 +10,7 @@ struct mime {
     struct writer *writer;
     const struct mime_content *content;
     size_t body_offset; /* 0 until the first empty line */
+    bool is_multipart;
 };
 
 /* Ends the fields of an entity; the first time these are the message's own. */
@@ -36,6 +37,7 @@ static void write_delimiter(struct mime *mime, char level, bool last) {
 }
 
 static void begin_multipart(struct mime *mime, const char *type, char level) {
+    mime->is_multipart = true;
     writer_text(mime->writer, "Content-Type: multipart/");
     writer_text(mime->writer, type);
     writer_text(mime->writer, ";");
@@ -62,6 +64,9 @@ static void write_leaf(struct mime *mime, const char *type, const char *text) {
         encode_plain(mime->writer, text, length);
     else
         encode_quoted_printable(mime->writer, text, length);
+    /* The line end before a delimiter belongs to it (RFC 2046 5.1.1), and the text keeps its own. */
+    if (mime->is_multipart)
+        writer_crlf(mime->writer);
 }
 
 /* type/subtype of tokens (RFC 2045 5.1). Composite types may not be base64 (RFC 2046 5.2.1), so they travel as octets with their file name.

@@ -201,6 +201,15 @@ static int write_lines(struct writer *writer, const char *raw, size_t length, si
             writer->leading_dot = true;
         if (!*is_8bit)
             *is_8bit = has_8bit(line.text, line.length);
+        if (in_header && !is_wsp(line.text[0])) {
+            /* White space before the colon is obsolete, and not every reader takes it. */
+            size_t name = field_name(&line), colon = name;
+            while (line.text[colon] != ':')
+                colon++;
+            writer_bytes(writer, line.text, name);
+            line.text += colon;
+            line.length -= colon;
+        }
         writer_bytes(writer, line.text, line.length);
         writer_crlf(writer);
     }

@@ -21,9 +21,9 @@ struct raw_facts {
     bool from_utf8; /* its local part is not ASCII */
 };
 
-/* Bare CR and LF become CRLF, NUL bytes go, the last line gets its end; Bcc and Return-Path go; Date, Message-ID and From are added where
- * missing. 0, or -EINVAL (a line over 998 bytes, a header that is none, two From fields, no usable From), -ENOMEM, with a sentence in
- * error. */
+/* Bare CR and LF become CRLF, NUL bytes go, the last line gets its end; Bcc and Return-Path go, as does white space before a colon; Date,
+ * Message-ID and From are added where missing. 0, or -EINVAL (a line over 998 bytes, a header that is none, two From fields, no usable
+ * From), -ENOMEM, with a sentence in error. */
 int raw_write(struct writer *writer, const uint8_t *raw, size_t length, const struct raw_additions *additions, struct raw_facts *facts,
               char *error, size_t error_bytes);
 

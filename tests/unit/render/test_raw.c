@@ -103,7 +103,7 @@ static void every_split_is_fit_for_the_wire(void **state) {
 
 static void bcc_and_return_path_are_left_out(void **state) {
     static const char raw[] = WHOLE "Bcc: eve@example.com,\r\n mallory@example.com\r\nbcc : eve@example.com\r\nRETURN-PATH: "
-                                    "<x@example.org>\r\nX-Last: y\r\n\r\nBcc: in the body stays\r\n";
+                                    "<x@example.org>\r\nX-Last \t: y\r\n\r\nBcc: in the body stays\r\n";
     assert_string_equal(render_raw(raw, sizeof(raw) - 1), WHOLE "X-Last: y\r\n\r\nBcc: in the body stays\r\n");
 }
 

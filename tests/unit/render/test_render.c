@@ -248,20 +248,20 @@ static void parts_are_nested_plain_first(void **state) {
     u.job.attachments = attachments;
     u.job.attachment_count = 3;
     const char *text = unit_render(&u.job, 0);
-    static const char *const order[] = {"MIME-Version: 1.0\r\nContent-Type: multipart/mixed;\r\n boundary=\"=_",
-                                        "Content-Type: multipart/alternative;\r\n boundary=\"=_",
-                                        "Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 7bit\r\n\r\nHi Bob\r\n--=_",
-                                        "Content-Type: multipart/related; type=\"text/html\";\r\n boundary=\"=_",
-                                        "Content-Type: text/html; charset=utf-8\r\nContent-Transfer-Encoding: 7bit\r\n\r\n<img",
-                                        "Content-Type: image/png\r\nContent-Transfer-Encoding: base64\r\nContent-Disposition: inline;\r\n "
-                                        "filename=\"logo.png\"\r\nContent-ID: <logo@x>\r\n\r\nUE5H\r\n--=_",
-                                        "_r--\r\n--=_", "_a--\r\n--=_",
-                                        "Content-Type: application/pdf\r\nContent-Transfer-Encoding: base64\r\nContent-Disposition: "
-                                        "attachment;\r\n filename*=utf-8''r%C3%A9sum%C3%A9.pdf\r\n\r\nJVBERg==\r\n--=_",
-                                        /* RFC 2046 5.2.1: a message may not be base64; a path is no file name. */
-                                        "Content-Type: application/octet-stream\r\nContent-Transfer-Encoding: "
-                                        "base64\r\nContent-Disposition: attachment;\r\n filename=\"note.eml\"\r\n\r\n--=_",
-                                        "_m--\r\n"};
+    static const char *const order[] = {
+        "MIME-Version: 1.0\r\nContent-Type: multipart/mixed;\r\n boundary=\"=_", "Content-Type: multipart/alternative;\r\n boundary=\"=_",
+        "Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 7bit\r\n\r\nHi Bob\r\n\r\n--=_",
+        "Content-Type: multipart/related; type=\"text/html\";\r\n boundary=\"=_",
+        "Content-Type: text/html; charset=utf-8\r\nContent-Transfer-Encoding: 7bit\r\n\r\n<img",
+        "Content-Type: image/png\r\nContent-Transfer-Encoding: base64\r\nContent-Disposition: inline;\r\n "
+        "filename=\"logo.png\"\r\nContent-ID: <logo@x>\r\n\r\nUE5H\r\n--=_",
+        "_r--\r\n--=_", "_a--\r\n--=_",
+        "Content-Type: application/pdf\r\nContent-Transfer-Encoding: base64\r\nContent-Disposition: "
+        "attachment;\r\n filename*=utf-8''r%C3%A9sum%C3%A9.pdf\r\n\r\nJVBERg==\r\n--=_",
+        /* RFC 2046 5.2.1: a message may not be base64; a path is no file name. */
+        "Content-Type: application/octet-stream\r\nContent-Transfer-Encoding: "
+        "base64\r\nContent-Disposition: attachment;\r\n filename=\"note.eml\"\r\n\r\n--=_",
+        "_m--\r\n"};
     for (size_t i = 0; i < sizeof(order) / sizeof(order[0]); i++) {
         text = strstr(text, order[i]);
         if (text == NULL)

@@ -1,0 +1,359 @@
+/* dkim_probe.c: renders and signs random messages of every shape for tests/integration/test_dkim, which reads them with other
+ * implementations. dkim_probe sign DIRECTORY COUNT SEED: writes key.pem, record, and for each message N.eml and N.json, what was asked.
+ * dkim_probe speed DIRECTORY SECONDS: signatures a second of one thread, and messages a second of a press of one. */
+#include "control/sign/sign.h"
+
+#include <assert.h>
+#include <jansson.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+enum { TEXT_MAX = 20000, PRESS_CAPACITY = 256 };
+
+static uint64_t seed;
+static uint32_t dice(uint32_t sides) {
+    seed = seed * 6364136223846793005u + 1442695040888963407u;
+    return (uint32_t)(seed >> 33) % sides;
+}
+
+static void die(const char *what, const char *why) {
+    fprintf(stderr, "dkim_probe: %s: %s\n", what, why);
+    exit(2);
+}
+
+static const char *const words[] = {"Hello",
+                                    "world",
+                                    "a",
+                                    "=?not=?=",
+                                    "Gr\xC3\xBC\xC3\x9F"
+                                    "e",
+                                    "\xE6\x97\xA5\xE6\x9C\xAC\xE8\xAA\x9E",
+                                    "\xD0\x9F\xD1\x80\xD0\xB8\xD0\xB2\xD0\xB5\xD1\x82",
+                                    "\xF0\x9F\x8E\x89",
+                                    "(paren)",
+                                    "\"quoted\"",
+                                    "back\\slash",
+                                    "a,b;c:d",
+                                    "<angle@x>",
+                                    "=3D",
+                                    "averyveryverylongwordthatgoesonandonwithoutanyspaceinitforquiteawhileandthensomemoreofit",
+                                    "\xD9\x85\xD8\xB1\xD8\xAD\xD8\xA8\xD8\xA7",
+                                    "_under_",
+                                    "?=",
+                                    "e\xCC\x81"};
+enum { WORDS = sizeof(words) / sizeof(words[0]) };
+
+/* A line of words; `ascii` leaves those of other scripts out. */
+static char *random_line(uint32_t most, bool ascii) {
+    char *line = calloc(1, TEXT_MAX);
+    uint32_t count = dice(most + 1);
+    for (uint32_t i = 0; i < count && strlen(line) < TEXT_MAX / 2; i++) {
+        const char *word = words[dice(WORDS)];
+        if (ascii && ((unsigned char)word[0] >= 0x80 || strchr(word, '\xC3') != NULL || strchr(word, '\xCC') != NULL))
+            word = "plain";
+        if (i > 0)
+            strcat(line, dice(12) == 0 ? "  " : " ");
+        strcat(line, word);
+    }
+    return line;
+}
+
+/* Lines with what canonicalisation and transfer encodings look at: blanks at ends, empty lines, dots, long lines, other line ends. */
+static char *random_body(void) {
+    static const char *const ends[] = {"\n", "\n", "\n", "\r\n", " \n", "\t \n", "\n\n", "\r"};
+    static const char *const starts[] = {"", "", "", ".", "..", "From ", "  ", "\t"};
+    char *body = calloc(1, TEXT_MAX * 2);
+    uint32_t lines = dice(4) == 0 ? dice(2) : dice(30);
+    for (uint32_t i = 0; i < lines && strlen(body) < TEXT_MAX; i++) {
+        char *line = random_line(dice(10) == 0 ? 200 : 12, dice(2) == 0);
+        strcat(body, starts[dice(8)]);
+        if (strlen(body) + strlen(line) < TEXT_MAX)
+            strcat(body, line);
+        if (i + 1 < lines || dice(3) > 0)
+            strcat(body, ends[dice(8)]);
+        free(line);
+    }
+    for (uint32_t i = dice(4) == 0 ? dice(4) : 0; i > 0; i--)
+        strcat(body, "\n");
+    return body;
+}
+
+static char *random_address(void) {
+    static const char *const addresses[] = {"ann@example.org",
+                                            "first.last+tag@mail.example.org",
+                                            "\"quoted name\"@example.org",
+                                            "o'neil@sub.example.org",
+                                            "bob@b\xC3\xBC"
+                                            "cher.example.org",
+                                            "x@a-b.example.org",
+                                            "a=b@verp.lists.example.org"};
+    return strdup(addresses[dice(sizeof(addresses) / sizeof(addresses[0]))]);
+}
+
+static void random_mailbox(struct mailbox *mailbox) {
+    mailbox->email = random_address();
+    mailbox->name = dice(3) == 0 ? NULL : random_line(dice(5) == 0 ? 20 : 4, dice(2) == 0);
+}
+
+static json_t *mailbox_json(const struct mailbox *mailbox) {
+    return json_pack("{s:s,s:s}", "email", mailbox->email, "name", mailbox->name == NULL ? "" : mailbox->name);
+}
+
+/* A header that the producer made, with every shape that a signer may meet. */
+static char *random_raw(void) {
+    static const char *const names[] = {"Subject", "subject",    "SUBJECT ",    "To",           "Cc",       "X-Thing",
+                                        "List-Id", "References", "In-Reply-To", "Content-Type", "Received", "Reply-To"};
+    char *raw = calloc(1, TEXT_MAX * 4), *body = random_body(), *at = raw;
+    at += sprintf(at, "%s:%s<ann@%sexample.org>%s\n", dice(2) == 0 ? "From" : "FROM ", dice(2) == 0 ? " Ann\n\t " : " ",
+                  dice(2) == 0 ? "news." : "", dice(2) == 0 ? " " : "");
+    for (uint32_t i = dice(12); i > 0; i--) {
+        char *value = random_line(8, true);
+        at += sprintf(at, "%s:%s%s%s", names[dice(12)],
+                      dice(2) == 0   ? ""
+                      : dice(2) == 0 ? "  "
+                                     : "\t",
+                      value,
+                      dice(3) == 0   ? "  \n\t folded \t value\n"
+                      : dice(4) == 0 ? " \t\n"
+                                     : "\n");
+        free(value);
+    }
+    sprintf(at, "\n%s", body);
+    free(body);
+    return raw;
+}
+
+/* Lines of a raw body may be too long for SMTP; render refuses those, and the probe tries again. */
+static void random_job(struct job *job, struct job_recipient *recipient, json_t *asked) {
+    static struct mailbox lists[3][6];
+    static struct job_header headers[3];
+    static struct job_attachment attachments[3];
+    *job = (struct job){.queue = "normal", .history.origin = {seed, 1}, .recipients = recipient, .recipient_total = 1};
+    *recipient = (struct job_recipient){.kind = dice(3) == 0 ? RECIPIENT_TO : RECIPIENT_PRIVATE};
+    random_mailbox(&recipient->mailbox);
+    random_mailbox(&job->from);
+    json_object_set_new(asked, "from", mailbox_json(&job->from));
+    if (dice(4) == 0) {
+        job->raw = (uint8_t *)random_raw();
+        job->raw_length = strlen((char *)job->raw);
+        json_object_set_new(asked, "raw", json_true());
+        return;
+    }
+    job->to = lists[0], job->cc = lists[1], job->reply_to = lists[2];
+    job->to_count = dice(6), job->cc_count = dice(3), job->reply_to_count = dice(2);
+    for (int list = 0; list < 3; list++)
+        for (int i = 0; i < 6; i++)
+            random_mailbox(&lists[list][i]);
+    json_t *to = json_array();
+    if (recipient->kind == RECIPIENT_PRIVATE)
+        json_array_append_new(to, mailbox_json(&recipient->mailbox));
+    for (uint32_t i = 0; i < job->to_count && recipient->kind != RECIPIENT_PRIVATE; i++)
+        json_array_append_new(to, mailbox_json(&job->to[i]));
+    json_object_set_new(asked, "to", to);
+    if (dice(8) > 0) {
+        job->subject = random_line(dice(4) == 0 ? 60 : 8, dice(3) == 0);
+        json_object_set_new(asked, "subject", json_string(job->subject));
+    }
+    if (dice(5) > 0) {
+        job->text = random_body();
+        json_object_set_new(asked, "text", json_string(job->text));
+    }
+    if (dice(2) == 0) {
+        job->html = random_body();
+        json_object_set_new(asked, "html", json_string(job->html));
+    }
+    job->headers = headers;
+    job->header_count = dice(4);
+    json_t *custom = json_array();
+    static char *names[] = {"X-One", "List-Id", "Feedback-ID"};
+    for (uint32_t i = 0; i < job->header_count; i++) {
+        headers[i] = (struct job_header){names[i], random_line(20, dice(2) == 0)};
+        json_array_append_new(custom, json_pack("[s,s]", headers[i].name, headers[i].value));
+    }
+    json_object_set_new(asked, "headers", custom);
+    if (dice(3) == 0)
+        job->list_unsubscribe = "https://example.org/u?id=1";
+    static char *files[] = {"a.pdf", "r\xC3\xA9sum\xC3\xA9 final.pdf", "with \"quotes\" (and more).bin",
+                            "\xE6\x97\xA5\xE6\x9C\xAC\xE8\xAA\x9E\xE6\x97\xA5\xE6\x9C\xAC\xE8\xAA\x9E\xE6\x97\xA5\xE6\x9C\xAC\xE8\xAA\x9E"
+                            "\xE6\x97\xA5\xE6\x9C\xAC\xE8\xAA\x9E.txt"};
+    job->attachments = attachments;
+    job->attachment_count = dice(3) == 0 ? dice(4) : 0;
+    json_t *attached = json_array();
+    for (uint32_t i = 0; i < job->attachment_count; i++) {
+        size_t length = dice(5000);
+        char *hex = calloc(1, length * 2 + 1);
+        attachments[i] = (struct job_attachment){
+            .filename = files[dice(4)], .content_type = "application/pdf", .bytes = malloc(length + 1), .length = length};
+        if (dice(2) == 0) {
+            attachments[i].is_inline = true;
+            attachments[i].content_id = "image@example.org";
+            attachments[i].content_type = "image/png";
+        }
+        for (size_t k = 0; k < length; k++) {
+            attachments[i].bytes[k] = (uint8_t)dice(256);
+            sprintf(hex + 2 * k, "%02x", attachments[i].bytes[k]);
+        }
+        json_array_append_new(attached, json_pack("{s:s,s:s}", "filename", attachments[i].filename, "bytes", hex));
+        free(hex);
+    }
+    json_object_set_new(asked, "attachments", attached);
+}
+
+static void write_file(const char *directory, const char *name, const void *bytes, size_t length) {
+    char path[512];
+    snprintf(path, sizeof(path), "%s/%s", directory, name);
+    FILE *file = fopen(path, "w");
+    if (file == NULL || fwrite(bytes, 1, length, file) != length || fclose(file) != 0)
+        die("cannot write", path);
+}
+
+struct world {
+    struct config config;
+    struct config_dkim_key key;
+    char key_path[512], identity_path[512];
+    struct dkim_keys *keys;
+    struct identity *identity;
+};
+
+static void begin(struct world *world, const char *directory) {
+    char error[512], *record = NULL;
+    snprintf(world->key_path, sizeof(world->key_path), "%s/key.pem", directory);
+    snprintf(world->identity_path, sizeof(world->identity_path), "%s/identity", directory);
+    if (dkim_keygen(world->key_path, 2048, &record, error, sizeof(error)) < 0)
+        die("keygen", error);
+    write_file(directory, "record", record, strlen(record));
+    free(record);
+    write_file(directory, "identity", "0123456789abcdef0123456789abcdef", 32);
+    world->key = (struct config_dkim_key){"example.org", "probe", world->key_path};
+    world->config = (struct config){.dkim = &world->key, .dkim_count = 1, .max_message_bytes = 1 << 24};
+    world->keys = dkim_keys_load(&world->config, NULL, NULL, error, sizeof(error));
+    world->identity = identity_load(world->identity_path);
+    if (world->keys == NULL || world->identity == NULL)
+        die("keys", error);
+}
+
+static void sign_many(const char *directory, unsigned count) {
+    struct world world;
+    begin(&world, directory);
+    struct dkim_signer *signer = dkim_signer_create(world.keys);
+    for (unsigned i = 0; i < count;) {
+        struct job job;
+        struct job_recipient recipient;
+        struct message message, repeat;
+        char error[256], name[32];
+        json_t *asked = json_object();
+        message_init(&message);
+        message_init(&repeat);
+        random_job(&job, &recipient, asked);
+        int result = render_message(&job, 0, 1700000000 + i, world.identity, 1 << 24, &message, error, sizeof(error));
+        if (result == 0) {
+            if (render_message(&job, 0, 1700000000 + i, world.identity, 1 << 24, &repeat, error, sizeof(error)) != 0 ||
+                repeat.length != message.length || memcmp(repeat.bytes + repeat.start, message.bytes + message.start, message.length) != 0)
+                die("a repeat", "is not the same message");
+            if (dkim_sign(signer, &message, (uint64_t)time(NULL)) != 1)
+                die("signing", message.from_domain);
+            snprintf(name, sizeof(name), "%u.eml", i);
+            write_file(directory, name, message.bytes + message.start, message.length);
+            snprintf(name, sizeof(name), "%u.json", i);
+            char *text = json_dumps(asked, 0);
+            write_file(directory, name, text, strlen(text));
+            free(text);
+            i++;
+        } else if (job.raw == NULL || strstr(error, "998") == NULL) {
+            die("rendering", error);
+        }
+        message_free(&message);
+        message_free(&repeat);
+        json_decref(asked);
+    }
+    dkim_signer_free(signer);
+    dkim_keys_free(world.keys);
+    identity_free(world.identity);
+}
+
+static double now_s(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+}
+
+static void speed(const char *directory, double seconds) {
+    struct world world;
+    begin(&world, directory);
+    struct job_recipient recipient = {.mailbox = {.email = "bob@example.net"}, .kind = RECIPIENT_PRIVATE};
+    char text[4096] = "";
+    for (int i = 0; i < 60; i++)
+        strcat(text, "Some words of prose that fill a line as mail of this kind has.\n");
+    struct job job = {.queue = "normal",
+                      .from = {.email = "ann@example.org"},
+                      .subject = "Hello",
+                      .text = text,
+                      .recipients = &recipient,
+                      .recipient_total = 1};
+    struct dkim_signer *signer = dkim_signer_create(world.keys);
+    struct message message;
+    char error[256];
+    message_init(&message);
+    if (render_message(&job, 0, 1700000000, world.identity, 1 << 20, &message, error, sizeof(error)) != 0)
+        die("rendering", error);
+    struct message fresh = message;
+    unsigned signatures = 0;
+    double from = now_s(), to;
+    do {
+        message = fresh;
+        if (dkim_sign(signer, &message, 1700000000) != 1)
+            die("signing", "failed");
+        signatures++;
+    } while ((to = now_s()) - from < seconds);
+    printf("signatures/s of one thread, 4 KB, RSA-2048, verified: %.0f\n", signatures / (to - from));
+    message_free(&fresh);
+    dkim_signer_free(signer);
+
+    struct press_config press_config = {
+        .threads = 1, .capacity = PRESS_CAPACITY, .config = &world.config, .identity = world.identity, .keys = world.keys, .shards = 1};
+    struct press *press = press_create(&press_config);
+    static struct press_task tasks[PRESS_CAPACITY];
+    unsigned done = 0, under_way = 0;
+    for (int i = 0; i < PRESS_CAPACITY; i++) {
+        tasks[i].job = &job;
+        tasks[i].date_s = 1700000000;
+        under_way += press_submit(press, 0, &tasks[i]);
+    }
+    from = now_s();
+    while (under_way > 0) {
+        struct pollfd wait = {.fd = press_descriptor(press, 0), .events = POLLIN};
+        if (poll(&wait, 1, 10000) != 1)
+            die("the press", "stands still");
+        bool more = now_s() - from < seconds;
+        for (struct press_task *task = press_collect(press, 0), *next; task != NULL; task = next) {
+            next = task->next;
+            if (task->status != 0)
+                die("the press", task->error);
+            done++;
+            under_way--;
+            message_free(&task->message);
+            if (more)
+                under_way += press_submit(press, 0, task);
+        }
+    }
+    printf("messages/s of a press of one thread, rendered and signed: %.0f\n", done / (now_s() - from));
+    press_destroy(press);
+    dkim_keys_free(world.keys);
+    identity_free(world.identity);
+}
+
+int main(int argc, char **argv) {
+    if (argc == 5 && strcmp(argv[1], "sign") == 0) {
+        seed = strtoull(argv[4], NULL, 10);
+        sign_many(argv[2], (unsigned)strtoul(argv[3], NULL, 10));
+    } else if (argc == 4 && strcmp(argv[1], "speed") == 0) {
+        speed(argv[2], strtod(argv[3], NULL));
+    } else {
+        fprintf(stderr, "usage: dkim_probe sign DIRECTORY COUNT SEED | speed DIRECTORY SECONDS\n");
+        return 2;
+    }
+    return 0;
+}
