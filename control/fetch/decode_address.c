@@ -246,7 +246,7 @@ static bool mailbox_object(struct decoder *decoder, const char *place, const jso
         place_member(below, place, key);
         if (strcmp(key, "email") != 0 && strcmp(key, "name") != 0) {
             const char *near = decode_nearest(key, names, 2);
-            return decode_fail(decoder, below, "An address has only email and name%s%s%s.", near ? "; did you mean " : "", near ? near : "",
+            return decode_fail(decoder, below, "An address has only email and name%s%s%s", near ? "; did you mean " : ".", near ? near : "",
                                near ? "?" : "");
         }
         if (!json_is_string(member)) {

@@ -56,6 +56,9 @@ static json_t *json_tree(struct decoder *decoder, const uint8_t *bytes, size_t l
     json_t *tree = json_loadb((const char *)bytes, length, JSON_REJECT_DUPLICATES, &error);
     if (!tree) {
         char text[QUOTE_BYTES];
+        if (json_error_code(&error) == json_error_null_character) {
+            decode_fail(decoder, "", "A string must not hold NUL (line %d, column %d).", error.line, error.column);
+        }
         decode_fail(decoder, "", "The job is not valid JSON: %s (line %d, column %d).", decode_quote(error.text, strlen(error.text), text),
                     error.line, error.column);
     }

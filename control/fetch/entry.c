@@ -17,7 +17,7 @@ static bool number_take(const char **at, const char *end, uint64_t maximum, uint
     uint64_t value = 0;
     for (; *at < end && **at >= '0' && **at <= '9'; (*at)++) {
         uint64_t digit = (uint64_t)(**at - '0');
-        if (value > (maximum - digit) / 10) {
+        if (digit > maximum || value > (maximum - digit) / 10) {
             return false;
         }
         value = value * 10 + digit;
