@@ -286,12 +286,19 @@ int dns_reconfigure(struct dns *dns, const struct config_address *servers, uint3
     return rc;
 }
 
+static void forget_all(struct question_list *list) {
+    struct dns_question *question, *next;
+    for (question = TAILQ_FIRST(list); question; question = next) {
+        next = TAILQ_NEXT(question, link);
+        dns_forget(question);
+    }
+}
+
 void dns_destroy(struct dns *dns) {
     if (!dns)
         return;
-    struct dns_question *question;
-    while ((question = TAILQ_FIRST(&dns->asked)) || (question = TAILQ_FIRST(&dns->waiting)))
-        dns_forget(question);
+    forget_all(&dns->asked);
+    forget_all(&dns->waiting);
     event_free(dns->readable);
     ub_ctx_delete(dns->unbound);
     free(dns->servers);

@@ -10,7 +10,7 @@ int heap_reserve(struct heap *heap, uint32_t count) {
     uint32_t capacity = heap->capacity ? heap->capacity : 64;
     while (capacity <= count)
         capacity *= 2;
-    struct timer **items = realloc(heap->items, capacity * sizeof *items);
+    struct timer **items = realloc(heap->items, capacity * sizeof(struct timer *));
     if (!items)
         return -ENOMEM;
     heap->items = items;

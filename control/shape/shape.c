@@ -245,6 +245,8 @@ struct delivery *shape_take(struct shape *shape, struct lane *public_lane, uint6
         lane_observe(lane, now_us);
         if (lane->lane.waiting == 0)
             lane->lane.rate_binds = false;
+        if (lane->lane.waiting < lane->signalled_waiting)
+            lane->signalled_waiting = lane->lane.waiting; /* growth from here is told again */
     }
     if (shape->expired.head)
         shape_flush(shape);

@@ -67,6 +67,10 @@ static char **split(const char *text, uint32_t *count) {
     return items;
 }
 
+static uint32_t number(const char *text) {
+    return (uint32_t)strtoul(text, NULL, 10);
+}
+
 static void option_server(struct config *config, const char *value) {
     char host[64];
     const char *at = strchr(value, '@');
@@ -74,7 +78,7 @@ static void option_server(struct config *config, const char *value) {
     struct config_address *server = &config->dns.servers[config->dns.server_count++];
     if (ip_parse(host, server) != 0)
         fail("server", value);
-    server->port = at ? (uint16_t)atoi(at + 1) : 53;
+    server->port = at ? (uint16_t)number(at + 1) : 53;
 }
 
 /* "domain=LIMIT": its own connection_limit, with or without a provider. Given in alphabetical order. */
@@ -82,7 +86,7 @@ static void option_limit(struct config *config, const char *name, const char *va
     struct shaping_domain *domain = &config->domains[config->domain_count++];
     domain->domain = strdup(name);
     domain->limits = config->defaults;
-    domain->limits.connection_limit = (uint32_t)atoi(value);
+    domain->limits.connection_limit = number(value);
     domain->merged = calloc(ITEMS_MAX + 1, sizeof *domain->merged);
     for (uint32_t i = 0; i <= ITEMS_MAX; i++)
         domain->merged[i] = domain->limits;
@@ -103,7 +107,7 @@ static void option(struct config *config, const char *text) {
     if (strcmp(name, "server") == 0) {
         option_server(config, value);
     } else if (strcmp(name, "timeout") == 0) {
-        config->dns.timeout_ms = (uint32_t)atoi(value);
+        config->dns.timeout_ms = number(value);
     } else if (strcmp(name, "sandbox") == 0) {
         config->sandbox = true;
     } else if (strcmp(name, "prohibit") == 0) {

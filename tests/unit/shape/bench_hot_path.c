@@ -12,17 +12,25 @@ static uint64_t clock_ns(void) {
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
+/* Sites are named by number. */
+static void collect(void *context, struct lane *lane) {
+    struct lane **lanes = context;
+    lanes[strtoul(lane->site->name, NULL, 10)] = lane;
+}
+
 static bool run(uint32_t lanes, uint32_t each, bool with_provider) {
     struct harness harness;
     harness_start(&harness, 4);
     harness.config.defaults.max_message_rate = 0;
     harness.providers[0].limits = (struct shaping_limits){.provider_connection_limit = 1000000, .provider_max_message_rate = 1000000};
-    struct site **sites = calloc(lanes, sizeof *sites);
-    struct lane **lane = calloc(lanes, sizeof *lane);
+    struct site **sites = calloc(lanes, sizeof(struct site *));
+    struct lane **lane = calloc(lanes, sizeof(struct lane *));
     uint32_t total = lanes * each;
     struct delivery *deliveries = calloc(total, sizeof *deliveries);
     for (uint32_t i = 0; i < lanes; i++) {
-        sites[i] = site_make(&harness, "mx.example.net", 2);
+        char name[16];
+        snprintf(name, sizeof name, "%u", i);
+        sites[i] = site_make(&harness, name, 2);
         sites[i]->provider = with_provider ? &harness.providers[0] : NULL;
     }
     for (uint32_t i = 0; i < total; i++)
@@ -35,8 +43,8 @@ static bool run(uint32_t lanes, uint32_t each, bool with_provider) {
         for (uint32_t i = 0; i < total; i++)
             if (shape_enqueue(harness.shape, &deliveries[i], harness.now_us) != 0)
                 abort();
-        for (uint32_t at = 0; round == 0 && at < lanes; at++)
-            lane[at] = harness_lane(&harness, sites[at]);
+        if (round == 0)
+            shape_lanes(harness.shape, collect, lane);
         for (uint32_t i = 0; i < total; i++) {
             uint64_t wake_us;
             struct lane *from = lane[i % lanes];
@@ -69,5 +77,7 @@ int main(void) {
     bool good = run(1, 8000, false);
     good = run(1000, 100, false) && good;
     good = run(1000, 100, true) && good;
+    good = run(100000, 1, false) && good;
+    good = run(100000, 1, true) && good;
     return good ? EXIT_SUCCESS : EXIT_FAILURE;
 }
