@@ -153,7 +153,7 @@ bool compose_time(json_t *job, const char *field, const char *text, int *code) {
                                  text);
             return false;
         }
-        return set(job, field, json_integer((json_int_t)(time(NULL) + (time_t)(ms / 1000))), code);
+        return set(job, field, json_integer((json_int_t)time(NULL) + (json_int_t)(ms / 1000)), code);
     }
     if (*text && strspn(text, "0123456789") == strlen(text)) {
         return set(job, field, json_integer(strtoll(text, NULL, 10)), code);

@@ -37,12 +37,26 @@ static int file_look(const char *path, struct stat *status) {
     return error;
 }
 
-static void check_secret(struct reader *reader, const struct yaml_node *node, const char *what, const char *path, const char *remedy) {
+/* May the user that the processes become read it? Asked only where they will change. */
+static bool user_reads(const struct config *config, const struct stat *status) {
+    const struct passwd *entry = config->user && geteuid() == 0 ? getpwnam(config->user) : NULL;
+    if (!entry || entry->pw_uid == 0) {
+        return true;
+    }
+    mode_t wanted = status->st_uid == entry->pw_uid ? S_IRUSR : status->st_gid == entry->pw_gid ? S_IRGRP : S_IROTH;
+    return status->st_mode & wanted;
+}
+
+static void check_secret(struct reader *reader, const struct config *config, const struct yaml_node *node, const char *what,
+                         const char *path, const char *remedy) {
     struct stat status;
     int error = file_look(path, &status);
     if (error) {
         reader_error(reader, node, "%s %s cannot be read: %s; %s.", what, path, error == EISDIR ? "it is no regular file" : strerror(error),
                      remedy);
+    } else if (!user_reads(config, &status)) {
+        reader_error(reader, node, "%s %s cannot be read by user `%s`, which the processes become; run `chown %s %s`.", what, path,
+                     config->user, config->user, path);
     } else if (status.st_mode & (S_IRWXO | S_IWGRP)) {
         reader_warn(reader, node, "%s %s is open to other users (mode %04o); run `chmod 640 %s`.", what, path,
                     (unsigned)status.st_mode & 07777u, path);
@@ -72,7 +86,7 @@ static void check_general(struct reader *reader, const struct config *config) {
     if (config->identity_key_file) {
         const struct yaml_node *node = reader_place(reader, &config->identity_key_file);
         struct stat status;
-        check_secret(reader, node, "the identity key", config->identity_key_file,
+        check_secret(reader, config, node, "the identity key", config->identity_key_file,
                      "make it with `head -c 32 /dev/urandom`, or remove the key to have one made");
         if (file_look(config->identity_key_file, &status) == 0 && status.st_size < IDENTITY_KEY_MIN) {
             reader_error(reader, node, "the identity key has %lld bytes and needs %d; make it with `head -c 32 /dev/urandom`.",
@@ -104,7 +118,7 @@ static void check_redis(struct reader *reader, const struct config *config) {
                      "redis has a `username` but no `password_file`; add the path of a file that holds the password.");
     }
     if (config->redis.password_file) {
-        check_secret(reader, reader_place(reader, &config->redis.password_file), "the password file", config->redis.password_file,
+        check_secret(reader, config, reader_place(reader, &config->redis.password_file), "the password file", config->redis.password_file,
                      "correct the path, or let this user read it");
     }
     if (!config->redis.prefix || strlen(config->redis.prefix) > 63 || config->redis.prefix[strcspn(config->redis.prefix, "{} \t\r\n")]) {
@@ -359,7 +373,7 @@ static void check_dkim(struct reader *reader, const struct config *config) {
         }
         if (key->key_file) {
             const struct yaml_node *node = reader_place(reader, &key->key_file);
-            check_secret(reader, node, "the DKIM key", key->key_file, "make one with `bypost dkim keygen`, or correct the path");
+            check_secret(reader, config, node, "the DKIM key", key->key_file, "make one with `bypost dkim keygen`, or correct the path");
             if (file_look(key->key_file, &status) == 0 && !file_is_pem_key(key->key_file)) {
                 reader_error(reader, node, "the DKIM key %s holds no private key in PEM; make one with `bypost dkim keygen`.",
                              key->key_file);
