@@ -35,8 +35,8 @@ void smtp_engine_destroy(struct smtp_engine *engine);
 
 /* From the order ring (RING_ORDER, RING_PATH). Stale or wild entries are counted and ignored. */
 void smtp_engine_hint(struct smtp_engine *engine, uint64_t ring_entry, uint64_t now_us);
-/* Opens sessions, binds orders, runs timeouts, publishes cells; at most `budget` steps. Returns when it wants to be called again (absolute
- * us). */
+/* Opens sessions, binds orders, runs timeouts, publishes cells, and lets what the events queued leave: at most `budget` steps. To be called
+ * in every pass, after tcp_input. Returns when it wants to be called again (absolute us). */
 uint64_t smtp_engine_poll(struct smtp_engine *engine, uint32_t budget, uint64_t now_us);
 /* Begins to drain: no new transaction; claimed orders whose MAIL is not out are returned; the rest finish; idle sessions QUIT. */
 void smtp_engine_drain(struct smtp_engine *engine, uint64_t now_us);

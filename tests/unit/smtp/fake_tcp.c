@@ -82,20 +82,26 @@ static void release(struct tcp_owner *owner) {
 }
 
 void fake_acknowledge(struct tcp_conn *conn, uint64_t now_us) {
-    uint32_t count = conn->left_count, bytes = conn->unacknowledged - conn->unsent;
+    uint32_t count = conn->left_count, bytes = 0;
+    if (conn->stack->acknowledge_ranges && count > conn->stack->acknowledge_ranges)
+        count = conn->stack->acknowledge_ranges;
     if (!count)
         return;
     struct tcp_owner *owners[FAKE_RANGES_MAX];
-    for (uint32_t i = 0; i < count; i++)
+    for (uint32_t i = 0; i < count; i++) {
         owners[i] = conn->ranges[i].owner;
+        bytes += conn->ranges[i].length;
+    }
     memmove(conn->ranges, conn->ranges + count, (conn->range_count - count) * sizeof(conn->ranges[0]));
     conn->range_count -= count;
-    conn->left_count = 0;
+    conn->left_count -= count;
     conn->unacknowledged -= bytes;
     for (uint32_t i = 0; i < count; i++)
         release(owners[i]);
     conn->stack->events.acknowledged(conn->user, conn, bytes, now_us);
     tcp_output(conn, now_us);
+    if (conn->fin_sent && conn->peer_fin && !conn->unacknowledged)
+        conn->closing = true;
 }
 
 uint32_t tcp_unacknowledged(const struct tcp_conn *conn) {
@@ -106,8 +112,8 @@ uint32_t tcp_unsent(const struct tcp_conn *conn) {
 }
 void tcp_close(struct tcp_conn *conn, uint64_t now_us) {
     conn->fin_sent = true;
-    if (conn->peer_fin)
-        conn->closing = true;
+    if (conn->peer_fin && !conn->unacknowledged)
+        conn->closing = true; /* else once what is queued was acknowledged */
 }
 void tcp_abort(struct tcp_conn *conn, uint64_t now_us) {
     conn->aborted = true;
@@ -129,7 +135,7 @@ void fake_peer_fin(struct tcp_conn *conn, uint64_t now_us) {
     if (conn->peer_fin || conn->closing)
         return;
     conn->peer_fin = true;
-    if (conn->fin_sent)
+    if (conn->fin_sent && !conn->unacknowledged)
         conn->closing = true;
     conn->stack->events.peer_closed(conn->user, conn, now_us);
 }

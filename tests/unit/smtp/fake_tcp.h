@@ -28,9 +28,10 @@ struct tcp_conn {
 struct tcp_stack {
     struct tcp_events events;
     struct tcp_conn conns[FAKE_CONNS_MAX];
-    int connect_error;      /* what tcp_connect answers */
-    uint32_t send_refusals; /* so many tcp_send say -ENOBUFS */
-    uint32_t window;        /* bytes that may be unacknowledged and have left; 0: no bound */
+    int connect_error;           /* what tcp_connect answers */
+    uint32_t send_refusals;      /* so many tcp_send say -ENOBUFS */
+    uint32_t window;             /* bytes that may be unacknowledged and have left; 0: no bound */
+    uint32_t acknowledge_ranges; /* fake_acknowledge takes at most so many ranges; 0: all */
     uint32_t connects, sends;
     /* Sees the pieces as they are handed over. */
     void (*on_send)(void *context, struct tcp_conn *conn, const struct tcp_piece *pieces, uint32_t count);

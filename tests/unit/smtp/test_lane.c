@@ -119,6 +119,22 @@ static void a_refused_endpoint_is_reported_and_the_next_one_tried(void **state) 
     world_free(world);
 }
 
+/* Five attempts under way that fail together are one failure of the endpoint. */
+static void attempts_that_fail_together_back_off_once(void **state) {
+    struct world *world = world_new();
+    world_path(world, 1, 5, 100);
+    world_publish(world);
+    smtp_engine_poll(world->engine, 100, world->now_us);
+    assert_int_equal(world->tcp.connects, 5);
+    for (uint32_t i = 0; i < 5; i++)
+        fake_end(&world->tcp.conns[i], TCP_REFUSED, world->now_us);
+    world_run(world, 1 * SECOND - 10000);
+    assert_int_equal(world->tcp.connects, 5);
+    world_run(world, 20000);
+    assert_int_equal(world->tcp.connects, 10);
+    world_free(world);
+}
+
 /* Every endpoint refuses: tries become rarer, and the worker never spins. */
 static void tries_back_off_while_nothing_answers(void **state) {
     struct world *world = world_new();
@@ -721,6 +737,7 @@ int main(void) {
         cmocka_unit_test(endpoints_are_tried_in_order_and_resting_ones_are_left_out),
         cmocka_unit_test(an_endpoint_is_only_reached_from_a_source_of_its_family),
         cmocka_unit_test(a_refused_endpoint_is_reported_and_the_next_one_tried),
+        cmocka_unit_test(attempts_that_fail_together_back_off_once),
         cmocka_unit_test(tries_back_off_while_nothing_answers),
         cmocka_unit_test(a_server_that_greets_and_hangs_up_is_not_called_in_a_loop),
         cmocka_unit_test(exhausted_ports_are_an_event_and_a_pause),

@@ -395,15 +395,18 @@ static void pop(struct world *world) {
     }
 }
 
+bool world_step(struct world *world) {
+    world->wakeup_us = smtp_engine_poll(world->engine, 1000, world->now_us);
+    bool moved = serve_all(world);
+    reap(world);
+    moved |= fake_reap(&world->tcp, world->now_us) > 0;
+    pop(world);
+    return moved || world->wakeup_us <= world->now_us;
+}
+
 void world_settle(struct world *world) {
     for (int i = 0; i < STEPS_MAX; i++) {
-        uint64_t next_us = smtp_engine_poll(world->engine, 1000, world->now_us);
-        bool moved = serve_all(world);
-        reap(world);
-        moved |= fake_reap(&world->tcp, world->now_us) > 0;
-        pop(world);
-        world->wakeup_us = next_us;
-        if (!moved && next_us > world->now_us)
+        if (!world_step(world))
             return;
     }
     fail_msg("the worker spins");

@@ -70,6 +70,8 @@ void world_order(struct world *world, uint32_t slot);
 /* world_slot and world_order with an ordinary body. */
 uint32_t world_send(struct world *world, const char *recipient);
 
+/* One pass of the worker's loop. Did anything move? */
+bool world_step(struct world *world);
 /* Runs until nothing moves at this time. */
 void world_settle(struct world *world);
 /* Runs for so long, jumping from wake-up to wake-up. */
