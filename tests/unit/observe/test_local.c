@@ -121,6 +121,22 @@ static void pipelined(void **state) {
     close(fd);
 }
 
+/* An answer larger than the socket takes at once, to a client that has ended its side: it comes whole. */
+static void half_closed(void **state) {
+    const struct world *world = *state;
+    char text[65536];
+    size_t length = 0;
+    int fd = raw_connect(world);
+    assert_int_equal(write(fd, "big\n", 4), 4);
+    shutdown(fd, SHUT_WR);
+    usleep(100000);
+    for (ssize_t count; (count = read(fd, text, sizeof text)) > 0;) {
+        length += (size_t)count;
+    }
+    assert_int_equal(length, (1 << 20) + 1);
+    close(fd);
+}
+
 /* A line without an end, or over the bound, ends the connection: not the server. */
 static void too_long(void **state) {
     struct world *world = *state;
@@ -208,10 +224,10 @@ static void no_socket(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(answers, setup, teardown),   cmocka_unit_test_setup_teardown(pipelined, setup, teardown),
-        cmocka_unit_test_setup_teardown(too_long, setup, teardown),  cmocka_unit_test_setup_teardown(many_clients, setup, teardown),
-        cmocka_unit_test_setup_teardown(timeouts, setup, teardown),  cmocka_unit_test_setup_teardown(living_and_stale, setup, teardown),
-        cmocka_unit_test_setup_teardown(no_socket, setup, teardown),
+        cmocka_unit_test_setup_teardown(answers, setup, teardown),          cmocka_unit_test_setup_teardown(pipelined, setup, teardown),
+        cmocka_unit_test_setup_teardown(half_closed, setup, teardown),      cmocka_unit_test_setup_teardown(too_long, setup, teardown),
+        cmocka_unit_test_setup_teardown(many_clients, setup, teardown),     cmocka_unit_test_setup_teardown(timeouts, setup, teardown),
+        cmocka_unit_test_setup_teardown(living_and_stale, setup, teardown), cmocka_unit_test_setup_teardown(no_socket, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
