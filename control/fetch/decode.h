@@ -69,6 +69,8 @@ bool decode_line(struct decoder *decoder, const char *place, const json_t *value
 
 /* decode_tree.c: bytes -> tree, or NULL. Duplicate keys, bad UTF-8, NUL, depth and size are refused here. */
 json_t *decode_tree(struct decoder *decoder, const uint8_t *bytes, size_t length);
+/* decode_json.c: the same for JSON. */
+json_t *decode_json(struct decoder *decoder, const uint8_t *bytes, size_t length);
 
 /* decode_address.c: RFC 5321 4.1.2 with RFC 6531: local@domain. NULL, or what is wrong with it, to stand behind the quoted address.
  * *domain_at: where the domain begins. */

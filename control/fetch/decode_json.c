@@ -107,7 +107,7 @@ static int on_number(void *context, const char *text, size_t length) {
 
 static json_t *reader_string(struct json_reader *reader, const unsigned char *text, size_t length) {
     if (memchr(text, '\0', length)) {
-        decode_fail(reader->decoder, "", "A string must not hold NUL.");
+        decode_fail(reader->decoder, "", "A string must not hold \\u0000.");
         return NULL;
     }
     return json_stringn_nocheck((const char *)text, length); /* yajl has checked its UTF-8 */
@@ -136,8 +136,8 @@ static int on_map_key(void *context, const unsigned char *text, size_t length) {
 }
 
 /* The first line of yajl's sentence, with the place. */
-static void parse_failed(struct json_reader *reader, yajl_handle parser, const uint8_t *bytes, size_t length) {
-    size_t at = yajl_get_bytes_consumed(parser);
+static void parse_failed(struct json_reader *reader, yajl_handle parser, const uint8_t *bytes, size_t length, bool at_end) {
+    size_t at = at_end ? length : yajl_get_bytes_consumed(parser);
     at = at < length ? at : length;
     unsigned line = 1, column = 1;
     for (size_t i = 0; i < at; i++) {
@@ -172,11 +172,12 @@ json_t *decode_json(struct decoder *decoder, const uint8_t *bytes, size_t length
         return NULL;
     }
     yajl_status status = yajl_parse(parser, bytes, length);
-    if (status == yajl_status_ok) {
+    bool at_end = status == yajl_status_ok;
+    if (at_end) {
         status = yajl_complete_parse(parser);
     }
     if (status == yajl_status_error) {
-        parse_failed(&reader, parser, bytes, length);
+        parse_failed(&reader, parser, bytes, length, at_end);
     }
     yajl_free(parser);
     if (status == yajl_status_ok && reader.root) {

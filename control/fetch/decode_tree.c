@@ -14,57 +14,6 @@ static bool tree_too_many(struct decoder *decoder) {
     return decode_fail(decoder, "", "The job has more than %d values.", JOB_VALUES_MAX);
 }
 
-/* Depth and number of values, before the parser allocates anything. */
-static bool json_scan(struct decoder *decoder, const uint8_t *bytes, size_t length) {
-    uint32_t depth = 0, values = 0;
-    for (size_t i = 0; i < length; i++) {
-        switch (bytes[i]) {
-        case '"':
-            for (i++; i < length && bytes[i] != '"'; i++) {
-                i += bytes[i] == '\\';
-            }
-            break;
-        case '{':
-        case '[':
-            values++;
-            if (++depth > JOB_DEPTH_MAX) {
-                return tree_too_deep(decoder);
-            }
-            break;
-        case '}':
-        case ']':
-            depth -= depth > 0;
-            break;
-        case ',':
-            values++;
-            break;
-        default:
-            break;
-        }
-        if (values > JOB_VALUES_MAX) {
-            return tree_too_many(decoder);
-        }
-    }
-    return true;
-}
-
-static json_t *json_tree(struct decoder *decoder, const uint8_t *bytes, size_t length) {
-    if (!json_scan(decoder, bytes, length)) {
-        return NULL;
-    }
-    json_error_t error;
-    json_t *tree = json_loadb((const char *)bytes, length, JSON_REJECT_DUPLICATES, &error);
-    if (!tree) {
-        char text[QUOTE_BYTES];
-        if (json_error_code(&error) == json_error_null_character) {
-            decode_fail(decoder, "", "A string must not hold NUL (line %d, column %d).", error.line, error.column);
-        }
-        decode_fail(decoder, "", "The job is not valid JSON: %s (line %d, column %d).", decode_quote(error.text, strlen(error.text), text),
-                    error.line, error.column);
-    }
-    return tree;
-}
-
 struct msgpack_reader {
     struct decoder *decoder;
     const uint8_t *at, *end;
@@ -308,7 +257,7 @@ json_t *decode_tree(struct decoder *decoder, const uint8_t *bytes, size_t length
     }
     uint8_t first = bytes[skip];
     if (first == '{') {
-        return json_tree(decoder, bytes, length);
+        return decode_json(decoder, bytes, length);
     }
     decoder->is_msgpack = true;
     first = bytes[0];

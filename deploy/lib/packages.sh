@@ -12,7 +12,7 @@ PACKAGES_RUN=(
 # Libraries: those that bypost links. For --runtime-only the run-time packages are read from what these depend on.
 # nettle-dev: on Debian 12 libunbound.pc asks for it and its package does not.
 PACKAGES_LIBRARY=(
-    libdpdk-dev libhiredis-dev libevent-dev libunbound-dev nettle-dev libfyaml-dev libjansson-dev
+    libdpdk-dev libhiredis-dev libevent-dev libunbound-dev nettle-dev libfyaml-dev libjansson-dev libyajl-dev
     'libmsgpack-c-dev|libmsgpack-dev' libidn2-dev libpcre2-dev libjemalloc-dev libseccomp-dev libsystemd-dev
     libcurl4-openssl-dev libgmime-3.0-dev
 )

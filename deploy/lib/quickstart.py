@@ -283,7 +283,7 @@ def write_stop(bed):
         file.write(f"for i in $(seq 100); do kill -0 {bed.run_process.pid} 2>/dev/null || break; sleep 0.1; done\n")
         for _, process in bed.processes:
             file.write(f"kill -TERM -- -{process.pid} 2>/dev/null\n")
-        file.write(f"sleep 0.5\nip netns del {bed.namespace}\nrm -rf {bed.directory}\n")
+        file.write(f"sleep 0.5\nip netns del {bed.namespace}\nrm -rf {bed.directory} {bed.sinks}\n")
     os.chmod(path, stat.S_IRWXU)
     return path
 
