@@ -2,10 +2,9 @@
  * intervals. */
 #include "bucket.h"
 
-/* What may come at once after a pause, and how late the caller may ask without losing rate: a pass of the event loop and a sleeping worker.
- */
-static const double BURST_S = 0.1;
-enum { LATENESS_US = 50000 };
+/* How early an event may come, and so how late the caller may ask without losing rate: the shard's loop looks at its timers every 100 ms.
+ * It is also what comes at once after a pause. */
+enum { TOLERANCE_US = 120000 };
 static const double RATE_MAX = 1e6; /* per second; more is no limit to speak of */
 static const uint64_t NANO = 1000000000;
 
@@ -27,19 +26,14 @@ void bucket_set(struct bucket *bucket, double per_second) {
     if (bucket->next_part > 0)
         bucket->next_us++;
     bucket->next_part = 0;
-    double burst = per_second * BURST_S;
-    bucket->burst = burst > 1 ? (uint32_t)burst : 1;
-    bucket->tolerance_us = (uint64_t)((double)(bucket->burst - 1) * 1e6 / per_second);
-    uint64_t lateness_us = bucket->step_us < LATENESS_US ? bucket->step_us : LATENESS_US;
-    if (bucket->tolerance_us < lateness_us)
-        bucket->tolerance_us = lateness_us;
+    bucket->burst = 1 + (uint32_t)(bucket->step_us > 0 ? TOLERANCE_US / bucket->step_us : TOLERANCE_US);
 }
 
 uint64_t bucket_ready_us(const struct bucket *bucket) {
     if (bucket->rate_nano == 0)
         return 0;
     uint64_t next_us = bucket->next_us + (bucket->next_part > 0);
-    return next_us > bucket->tolerance_us ? next_us - bucket->tolerance_us : 0;
+    return next_us > TOLERANCE_US ? next_us - TOLERANCE_US : 0;
 }
 
 uint32_t bucket_tokens(const struct bucket *bucket, uint64_t now_us) {

@@ -9,7 +9,6 @@ struct bucket {
     uint64_t rate_nano;          /* events in 10^9 s; 0: no limit */
     uint64_t step_us, step_part; /* one event's time: step_us + step_part / rate_nano */
     uint64_t next_us, next_part; /* the theoretical arrival time of the next event */
-    uint64_t tolerance_us;       /* how much earlier than that it may come */
     uint32_t burst;              /* events at once after a pause */
 };
 

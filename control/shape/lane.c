@@ -74,6 +74,9 @@ struct lane_state *lane_create(struct shape *shape, struct site *site, const str
     shape->lane_count++;
     lane_refresh_limits(lane);
     lane_set_provider(lane);
+    lane->idle_until_us = now_us + (uint64_t)LANE_IDLE_S * SECOND_US;
+    lane_load_rests(lane, now_us);
+    lane_arm(lane);
     return lane;
 }
 
@@ -174,15 +177,25 @@ static void expire(struct lane_state *lane, uint64_t now_us) {
     lane->expiry_ms = expiry.next_ms;
 }
 
+bool lane_rests_long(const struct lane_state *lane, uint64_t now_us) {
+    return lane->shape->hooks.deferred && lane->rest_until_us > now_us + (uint64_t)DEFER_AFTER_S * SECOND_US;
+}
+
+void lane_defer(struct lane_state *lane, struct delivery *delivery) {
+    struct shape *shape = lane->shape;
+    if (shape->deferred.head && shape->deferred_until_us != lane->rest_until_us)
+        shape_flush(shape); /* those of another lane, with its time */
+    shape->deferred_until_us = lane->rest_until_us;
+    delivery_list_push(&shape->deferred, delivery);
+}
+
 /* A lane that rests for long gives its deliveries back in portions. True: some are left. */
 static bool defer(struct lane_state *lane, uint64_t now_us) {
-    struct shape *shape = lane->shape;
-    if (!shape->hooks.deferred || lane->rest_until_us <= now_us + (uint64_t)DEFER_AFTER_S * SECOND_US)
+    if (!lane_rests_long(lane, now_us))
         return false;
     struct delivery *delivery;
     for (uint32_t i = 0; i < HANDOVER_MAX && (delivery = lane_pop(lane)); i++)
-        delivery_list_push(&shape->deferred, delivery);
-    shape->deferred_until_us = lane->rest_until_us;
+        lane_defer(lane, delivery);
     lane_signal(lane);
     if (lane->lane.waiting == 0)
         lane->expiry_ms = UINT64_MAX;
@@ -203,7 +216,7 @@ void lane_arm(struct lane_state *lane) {
         uint64_t expiry_us = shape->now_us + (lane->expiry_ms > real_ms ? (lane->expiry_ms - real_ms) * 1000 : 0);
         at_us = expiry_us < at_us ? expiry_us : at_us;
     }
-    if (shape->hooks.deferred && lane->lane.waiting > 0 && lane->rest_until_us > shape->now_us + (uint64_t)DEFER_AFTER_S * SECOND_US)
+    if (lane->lane.waiting > 0 && lane_rests_long(lane, shape->now_us))
         at_us = shape->now_us;
     if (at_us != lane->timer.at_us)
         heap_set(&shape->heap, &lane->timer, at_us);

@@ -104,10 +104,6 @@ static uint64_t queue_key(const struct job *job) {
     return hash;
 }
 
-static bool rests_long(const struct lane_state *lane, uint64_t now_us) {
-    return lane->rest_until_us > now_us + (uint64_t)DEFER_AFTER_S * SECOND_US;
-}
-
 /* Each doubling of the demand is told, so that workers open sessions as it grows without a call for each delivery. */
 static void waiting_grew(struct lane_state *lane, uint64_t now_us) {
     if (lane->lane.waiting == 1 || lane->lane.waiting >= 2 * lane->signalled_waiting)
@@ -137,7 +133,13 @@ int shape_enqueue(struct shape *shape, struct delivery *delivery, uint64_t now_u
         return -ENOBUFS;
     if (!lane && !(lane = lane_create(shape, delivery->site, pool, now_us)))
         return -ENOMEM;
-    if (lane->lane.waiting >= lane_window(lane) || rests_long(lane, now_us))
+    if (lane_rests_long(lane, now_us)) {
+        lane_defer(lane, delivery);
+        lane_balance(lane, now_us); /* a new lane may go again */
+        shape_flush(shape);
+        return 0;
+    }
+    if (lane->lane.waiting >= lane_window(lane))
         return -ENOBUFS;
     if (fair_push(delivery->high ? &lane->high : &lane->normal, delivery, queue_key(delivery->job)) != 0)
         return -ENOMEM;
@@ -157,7 +159,7 @@ uint32_t shape_window_room(const struct shape *shape, const struct site *site, c
         return room < SHAPE_WINDOW_MIN ? room : SHAPE_WINDOW_MIN;
     }
     uint32_t window = lane_window(lane);
-    if (rests_long(lane, now_us) || lane->lane.waiting >= window)
+    if (lane_rests_long(lane, now_us) || lane->lane.waiting >= window)
         return 0;
     return window - lane->lane.waiting < room ? window - lane->lane.waiting : room;
 }

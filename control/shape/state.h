@@ -161,6 +161,9 @@ void lane_signal(struct lane_state *lane);
 /* Sets its timer to the earliest thing that it waits for. */
 void lane_arm(struct lane_state *lane);
 void lane_tick(struct lane_state *lane, uint64_t now_us);
+/* All its endpoints or sources rest for long, and there is somebody to defer to. */
+bool lane_rests_long(const struct lane_state *lane, uint64_t now_us);
+void lane_defer(struct lane_state *lane, struct delivery *delivery);
 uint32_t lane_window(const struct lane_state *lane);
 void lane_refresh_limits(struct lane_state *lane);
 void lane_set_provider(struct lane_state *lane);

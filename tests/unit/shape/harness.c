@@ -26,6 +26,7 @@ static void on_deferred(void *context, struct delivery *delivery, uint64_t until
     struct harness *harness = context;
     harness->deferred++;
     harness->deferred_until_us = until_us;
+    harness->deferred_sum_us += until_us;
     delivery_free(harness, delivery);
 }
 

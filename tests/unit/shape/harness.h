@@ -20,7 +20,7 @@ struct harness {
     uint64_t now_us;
     uint64_t real_ms; /* at now_us 0 */
     uint32_t changed, gone, expired, deferred;
-    uint64_t deferred_until_us;
+    uint64_t deferred_until_us, deferred_sum_us;
     struct lane *last_gone;
     struct job job;       /* of harness_deliver */
     uint32_t made, freed; /* deliveries */

@@ -1,6 +1,5 @@
 /* test_rests.c: who rests, for how long, and who hears of it (SMTP.md sections 2 and 6). */
 #include "harness.h"
-#include <errno.h>
 #include <string.h>
 
 static uint64_t rest_s(const struct harness *harness, const struct lane *lane, uint32_t endpoint) {
@@ -92,12 +91,37 @@ static void test_dead_site_defers_as_one(void **state) {
     harness_advance(&harness, 0);
     assert_int_equal(harness.deferred, 50);
     assert_int_equal(harness.deferred_until_us, harness.now_us + 120 * (uint64_t)SECOND);
-    struct delivery *delivery = delivery_make(&harness, site, NULL);
-    assert_int_equal(shape_enqueue(harness.shape, delivery, harness.now_us), -ENOBUFS);
     assert_int_equal(shape_window_room(harness.shape, site, NULL, harness.now_us), 0);
-    delivery_free(&harness, delivery);
+    harness_fill(&harness, site, 7); /* those that still come go the same way */
+    assert_int_equal(harness.deferred, 57);
+    harness_advance(&harness, 59 * SECOND);
+    harness_fill(&harness, site, 1);
+    assert_int_equal(harness.deferred, 58);
+    harness_advance(&harness, 2 * SECOND); /* soon enough to wait for */
+    harness_fill(&harness, site, 1);
+    assert_int_equal(harness.deferred, 58);
+    assert_int_equal(harness_lane(&harness, site)->waiting, 1);
     harness_stop(&harness);
     site_unmake(site);
+}
+
+/* Two sites that rest for different times: each delivery is told its own. */
+static void test_each_lane_defers_until_its_own_time(void **state) {
+    struct harness harness;
+    harness_start(&harness, 1);
+    struct site *first = site_make(&harness, "[192.0.2.9]:587", 1), *second = site_make(&harness, "[192.0.2.8]:587", 1);
+    harness_fill(&harness, first, 3);
+    harness_fill(&harness, second, 3);
+    harness_event(&harness, harness_lane(&harness, first), PATH_EVENT_AUTH_FAILED, 0, 535);
+    uint64_t first_us = harness.now_us + 300 * (uint64_t)SECOND;
+    harness.now_us += SECOND;
+    harness_event(&harness, harness_lane(&harness, second), PATH_EVENT_AUTH_FAILED, 0, 535);
+    harness_advance(&harness, 0);
+    assert_int_equal(harness.deferred, 6);
+    assert_int_equal(harness.deferred_sum_us, 6 * first_us + 3 * (uint64_t)SECOND);
+    harness_stop(&harness);
+    site_unmake(first);
+    site_unmake(second);
 }
 
 /* 421 with no session alive: the host rests. */
@@ -286,6 +310,7 @@ int main(void) {
         cmocka_unit_test(test_endpoint_rests_for_all_sites),
         cmocka_unit_test(test_ready_ends_a_rest),
         cmocka_unit_test(test_dead_site_defers_as_one),
+        cmocka_unit_test(test_each_lane_defers_until_its_own_time),
         cmocka_unit_test(test_421_at_the_banner_of_a_full_host),
         cmocka_unit_test(test_three_421_in_a_minute),
         cmocka_unit_test(test_auth_failure_stops_the_relay),
