@@ -4,7 +4,7 @@
 #include "encode.h"
 #include "header.h"
 
-enum { FILENAME_MAX_BYTES = 255, TYPE_MAX_BYTES = 127 };
+enum { FILENAME_MAX_BYTES = 255, TYPE_MAX_BYTES = 255 };
 
 struct mime {
     struct writer *writer;
@@ -69,16 +69,18 @@ static void write_leaf(struct mime *mime, const char *type, const char *text) {
         writer_crlf(mime->writer);
 }
 
-/* type/subtype of tokens (RFC 2045 5.1). Composite types may not be base64 (RFC 2046 5.2.1), so they travel as octets with their file name.
- */
+/* type/subtype of tokens, and parameters in printable ASCII (RFC 2045 5.1). Composite types may not be base64 (RFC 2046 5.2.1), so they
+ * travel as octets with their file name. */
 static bool type_is_sendable(const char *type) {
-    size_t length = strlen(type), slash = strcspn(type, "/");
-    if (length > TYPE_MAX_BYTES || slash == 0 || slash + 1 >= length || strncasecmp(type, "multipart/", 10) == 0 ||
+    size_t length = strlen(type), end = strcspn(type, ";"), slash = strcspn(type, "/");
+    if (length > TYPE_MAX_BYTES || slash == 0 || slash + 1 >= end || strncasecmp(type, "multipart/", 10) == 0 ||
         strncasecmp(type, "message/", 8) == 0)
         return false;
-    for (size_t i = 0; i < length; i++)
-        if (i != slash && (type[i] <= 32 || type[i] > 126 || strchr("()<>@,;:\\\"/[]?=", type[i]) != NULL))
+    for (size_t i = 0; i < length; i++) {
+        bool is_token = type[i] > 32 && type[i] < 127 && strchr("()<>@,;:\\\"/[]?=", type[i]) == NULL;
+        if (i < end ? i != slash && !is_token : type[i] < 32 || type[i] > 126)
             return false;
+    }
     return true;
 }
 

@@ -27,7 +27,7 @@ static inline bool writer_room(struct writer *writer, size_t more) {
 }
 
 static inline void writer_bytes(struct writer *writer, const void *bytes, size_t length) {
-    if (writer_room(writer, length)) {
+    if (length > 0 && writer_room(writer, length)) {
         memcpy(writer->bytes + writer->at, bytes, length);
         writer->at += length;
     }

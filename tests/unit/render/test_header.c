@@ -132,8 +132,7 @@ static void no_value_ends_its_field(void **state) {
                             "\xC3\xA9\n\n\xC3\xA9",
                             "\x0B\x0C\x1B[31m",
                             "\xE2\x80\xA8 Bcc: x",
-                            "\xC2\x85"
-                            "Bcc: x"};
+                            "\xC2\x85 Bcc: x"};
     for (size_t i = 0; i < sizeof(values) / sizeof(values[0]); i++) {
         assert_field_form(text_field("Subject", values[i]));
         assert_null(strstr(field, "\nBcc"));

@@ -208,8 +208,7 @@ static void injection_is_impossible(void **state) {
 }
 
 static void scripts_of_the_world_travel_in_7_bits(void **state) {
-    const char *texts[] = {"Gr\xC3\xBC\xC3\x9F"
-                           "e aus K\xC3\xB6ln",
+    const char *texts[] = {"Fu\xC3\x9F aus K\xC3\xB6ln",
                            "\xD0\x9F\xD1\x80\xD0\xB8\xD0\xB2\xD0\xB5\xD1\x82, \xD0\x91\xD0\xBE\xD1\x80\xD0\xB8\xD1\x81",
                            "\xE6\x97\xA5\xE6\x9C\xAC\xE8\xAA\x9E\xE3\x81\xAE\xE4\xBB\xB6\xE5\x90\x8D",
                            "\xD7\xA9\xD7\x9C\xD7\x95\xD7\x9D",
@@ -269,6 +268,29 @@ static void parts_are_nested_plain_first(void **state) {
         text += strlen(order[i]);
     }
     assert_string_equal(text, "");
+}
+
+static void content_types_keep_their_parameters(void **state) {
+    static const struct {
+        const char *asked, *sent;
+    } cases[] = {{"text/calendar; method=REQUEST; charset=utf-8", "text/calendar; method=REQUEST; charset=utf-8"},
+                 {"application/pdf", "application/pdf"},
+                 {"nonsense", "application/octet-stream"},
+                 {"/x", "application/octet-stream"},
+                 {"x/", "application/octet-stream"},
+                 {"a b/c", "application/octet-stream"},
+                 {"text/x; a=b\r\nBcc: x", "application/octet-stream"},
+                 {"Multipart/mixed", "application/octet-stream"}};
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct unit_job u;
+        char expected[128];
+        unit_job_init(&u);
+        struct job_attachment attachment = {.content_type = (char *)cases[i].asked, .bytes = (uint8_t *)"x", .length = 1};
+        u.job.attachments = &attachment;
+        u.job.attachment_count = 1;
+        snprintf(expected, sizeof(expected), "\r\nContent-Type: %s\r\nContent-Transfer-Encoding: base64\r\n", cases[i].sent);
+        unit_assert_has(unit_render(&u.job, 0), expected);
+    }
 }
 
 static void no_part_is_there_without_need(void **state) {
@@ -430,6 +452,7 @@ int main(void) {
         cmocka_unit_test(injection_is_impossible),
         cmocka_unit_test(scripts_of_the_world_travel_in_7_bits),
         cmocka_unit_test(parts_are_nested_plain_first),
+        cmocka_unit_test(content_types_keep_their_parameters),
         cmocka_unit_test(no_part_is_there_without_need),
         cmocka_unit_test(one_click_unsubscription_goes_with_https),
         cmocka_unit_test(the_envelope_is_in_a_labels),

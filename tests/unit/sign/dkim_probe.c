@@ -24,12 +24,24 @@ static void die(const char *what, const char *why) {
     exit(2);
 }
 
+/* What a random message is made of lives until it is written. */
+static void *kept[4096];
+static unsigned kept_count;
+static void *keep(void *memory) {
+    if (memory == NULL || kept_count == sizeof(kept) / sizeof(kept[0]))
+        die("memory", "too little");
+    return kept[kept_count++] = memory;
+}
+static void drop_kept(void) {
+    while (kept_count > 0)
+        free(kept[--kept_count]);
+}
+
 static const char *const words[] = {"Hello",
                                     "world",
                                     "a",
                                     "=?not=?=",
-                                    "Gr\xC3\xBC\xC3\x9F"
-                                    "e",
+                                    "Fu\xC3\x9F",
                                     "\xE6\x97\xA5\xE6\x9C\xAC\xE8\xAA\x9E",
                                     "\xD0\x9F\xD1\x80\xD0\xB8\xD0\xB2\xD0\xB5\xD1\x82",
                                     "\xF0\x9F\x8E\x89",
@@ -48,7 +60,7 @@ enum { WORDS = sizeof(words) / sizeof(words[0]) };
 
 /* A line of words; `ascii` leaves those of other scripts out. */
 static char *random_line(uint32_t most, bool ascii) {
-    char *line = calloc(1, TEXT_MAX);
+    char *line = keep(calloc(1, TEXT_MAX));
     uint32_t count = dice(most + 1);
     for (uint32_t i = 0; i < count && strlen(line) < TEXT_MAX / 2; i++) {
         const char *word = words[dice(WORDS)];
@@ -65,7 +77,7 @@ static char *random_line(uint32_t most, bool ascii) {
 static char *random_body(void) {
     static const char *const ends[] = {"\n", "\n", "\n", "\r\n", " \n", "\t \n", "\n\n", "\r"};
     static const char *const starts[] = {"", "", "", ".", "..", "From ", "  ", "\t"};
-    char *body = calloc(1, TEXT_MAX * 2);
+    char *body = keep(calloc(1, TEXT_MAX * 2));
     uint32_t lines = dice(4) == 0 ? dice(2) : dice(30);
     for (uint32_t i = 0; i < lines && strlen(body) < TEXT_MAX; i++) {
         char *line = random_line(dice(10) == 0 ? 200 : 12, dice(2) == 0);
@@ -74,7 +86,6 @@ static char *random_body(void) {
             strcat(body, line);
         if (i + 1 < lines || dice(3) > 0)
             strcat(body, ends[dice(8)]);
-        free(line);
     }
     for (uint32_t i = dice(4) == 0 ? dice(4) : 0; i > 0; i--)
         strcat(body, "\n");
@@ -82,15 +93,10 @@ static char *random_body(void) {
 }
 
 static char *random_address(void) {
-    static const char *const addresses[] = {"ann@example.org",
-                                            "first.last+tag@mail.example.org",
-                                            "\"quoted name\"@example.org",
-                                            "o'neil@sub.example.org",
-                                            "bob@b\xC3\xBC"
-                                            "cher.example.org",
-                                            "x@a-b.example.org",
+    static const char *const addresses[] = {"ann@example.org",           "first.last+tag@mail.example.org", "\"quoted name\"@example.org",
+                                            "o'neil@sub.example.org",    "bob@m\xC3\xBCller.example.org",   "x@a-b.example.org",
                                             "a=b@verp.lists.example.org"};
-    return strdup(addresses[dice(sizeof(addresses) / sizeof(addresses[0]))]);
+    return keep(strdup(addresses[dice(sizeof(addresses) / sizeof(addresses[0]))]));
 }
 
 static void random_mailbox(struct mailbox *mailbox) {
@@ -106,7 +112,7 @@ static json_t *mailbox_json(const struct mailbox *mailbox) {
 static char *random_raw(void) {
     static const char *const names[] = {"Subject", "subject",    "SUBJECT ",    "To",           "Cc",       "X-Thing",
                                         "List-Id", "References", "In-Reply-To", "Content-Type", "Received", "Reply-To"};
-    char *raw = calloc(1, TEXT_MAX * 4), *body = random_body(), *at = raw;
+    char *raw = keep(calloc(1, TEXT_MAX * 4)), *body = random_body(), *at = raw;
     at += sprintf(at, "%s:%s<ann@%sexample.org>%s\n", dice(2) == 0 ? "From" : "FROM ", dice(2) == 0 ? " Ann\n\t " : " ",
                   dice(2) == 0 ? "news." : "", dice(2) == 0 ? " " : "");
     for (uint32_t i = dice(12); i > 0; i--) {
@@ -119,10 +125,8 @@ static char *random_raw(void) {
                       dice(3) == 0   ? "  \n\t folded \t value\n"
                       : dice(4) == 0 ? " \t\n"
                                      : "\n");
-        free(value);
     }
     sprintf(at, "\n%s", body);
-    free(body);
     return raw;
 }
 
@@ -177,8 +181,7 @@ static void random_job(struct job *job, struct job_recipient *recipient, json_t 
     if (dice(3) == 0)
         job->list_unsubscribe = "https://example.org/u?id=1";
     static char *files[] = {"a.pdf", "r\xC3\xA9sum\xC3\xA9 final.pdf", "with \"quotes\" (and more).bin",
-                            "\xE6\x97\xA5\xE6\x9C\xAC\xE8\xAA\x9E\xE6\x97\xA5\xE6\x9C\xAC\xE8\xAA\x9E\xE6\x97\xA5\xE6\x9C\xAC\xE8\xAA\x9E"
-                            "\xE6\x97\xA5\xE6\x9C\xAC\xE8\xAA\x9E.txt"};
+                            "\xE6\x97\xA5\xE6\x9C\xAC\xE8\xAA\x9E\xE6\x97\xA5\xE6\x9C\xAC\xE8\xAA\x9E\xE6\x97\xA5.txt"};
     job->attachments = attachments;
     job->attachment_count = dice(3) == 0 ? dice(4) : 0;
     json_t *attached = json_array();
@@ -186,7 +189,7 @@ static void random_job(struct job *job, struct job_recipient *recipient, json_t 
         size_t length = dice(5000);
         char *hex = calloc(1, length * 2 + 1);
         attachments[i] = (struct job_attachment){
-            .filename = files[dice(4)], .content_type = "application/pdf", .bytes = malloc(length + 1), .length = length};
+            .filename = files[dice(4)], .content_type = "application/pdf", .bytes = keep(malloc(length + 1)), .length = length};
         if (dice(2) == 0) {
             attachments[i].is_inline = true;
             attachments[i].content_id = "image@example.org";
@@ -268,6 +271,7 @@ static void sign_many(const char *directory, unsigned count) {
         message_free(&message);
         message_free(&repeat);
         json_decref(asked);
+        drop_kept();
     }
     dkim_signer_free(signer);
     dkim_keys_free(world.keys);
