@@ -17,6 +17,12 @@ uint64_t dispatch_now_us(void) {
     return (uint64_t)time.tv_sec * 1000000 + (uint64_t)time.tv_nsec / 1000;
 }
 
+uint64_t dispatch_realtime_us(void) {
+    struct timespec time;
+    clock_gettime(CLOCK_REALTIME, &time);
+    return (uint64_t)time.tv_sec * 1000000 + (uint64_t)time.tv_nsec / 1000;
+}
+
 /* Every lane of which something changed: its cells, then its deliveries. */
 static void on_attention(evutil_socket_t descriptor, short what, void *argument) {
     struct dispatch *dispatch = argument;
@@ -28,12 +34,16 @@ static void on_attention(evutil_socket_t descriptor, short what, void *argument)
         path->attention = false;
         if (path->state != LANE_PATH_LIVE || path->lane == NULL)
             continue;
+        if (path->site_generation != path->lane->site->generation) { /* its endpoints changed: another path */
+            dispatch_lane_changed(dispatch, path->lane);
+            continue;
+        }
         orders_pump(dispatch, path);
         if (path->state == LANE_PATH_LIVE && path->lane != NULL)
             paths_update(dispatch, path);
     }
     orders_ring(dispatch);
-    if (dispatch->attention_first != NULL && !dispatch->press_full)
+    if (dispatch->attention_first != NULL)
         event_active(dispatch->attention_event, EV_TIMEOUT, 0);
 }
 
@@ -43,8 +53,6 @@ static void on_press(evutil_socket_t descriptor, short what, void *argument) {
     ssize_t got = read(descriptor, &count, sizeof(count));
     (void)got;
     orders_collect(dispatch);
-    if (dispatch->attention_first != NULL)
-        event_active(dispatch->attention_event, EV_TIMEOUT, 0);
 }
 
 struct dispatch *dispatch_create(const struct dispatch_config *config, char *error, size_t error_bytes) {
@@ -62,7 +70,7 @@ struct dispatch *dispatch_create(const struct dispatch_config *config, char *err
     dispatch->path_count = config->journal->geometry.paths / config->journal->geometry.shards;
     dispatch->first_path = config->shard * dispatch->path_count;
     int code = link_create(dispatch, error, error_bytes);
-    if (code == 0 && (paths_create(dispatch) != 0 || orders_create(dispatch) != 0)) {
+    if (code == 0 && (paths_create(dispatch) != 0 || orders_create(dispatch) != 0 || inherited_create(dispatch) != 0)) {
         snprintf(error, error_bytes, "out of memory for %u slots and %u paths.", dispatch->slot_count, dispatch->path_count);
         code = -ENOMEM;
     }
@@ -92,6 +100,7 @@ void dispatch_destroy(struct dispatch *dispatch) {
         event_free(dispatch->press_event);
     paths_destroy(dispatch);
     orders_destroy(dispatch);
+    inherited_destroy(dispatch);
     free(dispatch);
 }
 
@@ -105,6 +114,8 @@ void dispatch_lane_changed(struct dispatch *dispatch, struct lane *lane) {
     struct lane_path *path = paths_of_lane(dispatch, lane);
     if (path != NULL)
         paths_attention(dispatch, path);
+    else
+        orders_ring(dispatch); /* the hint of a retired one */
 }
 
 void dispatch_lane_gone(struct dispatch *dispatch, struct lane *lane) {
@@ -118,8 +129,7 @@ void dispatch_drain(struct dispatch *dispatch) {
     for (uint32_t i = 0; i < dispatch->slot_count; i++) {
         struct slot *slot = &dispatch->journal->slots[dispatch->first_slot + i];
         struct flight *flight = &dispatch->flights[i];
-        uint64_t word = slot_load(slot);
-        if (!flight->used || flight->ended || flight->delivery == NULL || !slot_withdraw(slot, slot_word_generation(word)))
+        if (!flight->used || flight->ended || flight->delivery == NULL || !slot_withdraw(slot, flight->generation))
             continue;
         struct delivery *delivery = flight->delivery;
         dispatch->queued--;
@@ -129,6 +139,9 @@ void dispatch_drain(struct dispatch *dispatch) {
         shape_give_back(dispatch->config.shape, delivery, dispatch_now_us());
     }
     orders_backlog(dispatch);
+    for (uint32_t i = 0; i < dispatch->path_count; i++) /* no more demand */
+        if (dispatch->paths[i].state == LANE_PATH_LIVE)
+            paths_attention(dispatch, &dispatch->paths[i]);
 }
 
 uint32_t dispatch_in_progress(const struct dispatch *dispatch) {

@@ -3,11 +3,13 @@
 #include "control/dispatch/state.h"
 
 #include "control/observe/log.h"
+#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -27,20 +29,19 @@ static void close_all(int *descriptors, uint32_t count) {
 }
 
 static void let_go(struct dispatch *dispatch) {
-    if (dispatch->link >= 0)
-        close(dispatch->link);
-    dispatch->link = -1;
+    /* Events first: a closed descriptor whose file another process holds open cannot be taken out of epoll. */
+    if (dispatch->link_event != NULL)
+        event_free(dispatch->link_event);
+    if (dispatch->doorbell_event != NULL)
+        event_free(dispatch->doorbell_event);
+    dispatch->link_event = dispatch->doorbell_event = NULL;
+    close_all(&dispatch->link, 1);
     if (dispatch->mapping != NULL)
         munmap(dispatch->mapping, dispatch->mapping_bytes);
     dispatch->mapping = dispatch->arena = NULL;
     close_all(&dispatch->arena_fd, 1);
     close_all(dispatch->worker_doorbells, JOURNAL_WORKERS_MAX);
     close_all(dispatch->shard_doorbells, JOURNAL_SHARDS_MAX);
-    if (dispatch->link_event != NULL)
-        event_free(dispatch->link_event);
-    if (dispatch->doorbell_event != NULL)
-        event_free(dispatch->doorbell_event);
-    dispatch->link_event = dispatch->doorbell_event = NULL;
     arena_map_free(&dispatch->map);
 }
 
@@ -81,58 +82,74 @@ static bool hello_valid(const struct dispatch *dispatch, const struct link_hello
            (hello->page_bytes & (hello->page_bytes - 1)) == 0 && hello->arena_bytes <= (1ull << 40);
 }
 
-/* Receives the hello and its descriptors. 0 or -errno; nothing is kept on failure. */
-static int receive_hello(struct dispatch *dispatch, struct link_hello *hello) {
+/* What a connection brings. */
+struct hello {
+    struct link_hello record;
+    int link, count;
+    int descriptors[DESCRIPTORS_MAX + 2]; /* as many as its control message has room for */
+};
+
+static void hello_drop(struct hello *hello) {
+    close_all(hello->descriptors, (uint32_t)hello->count);
+    close_all(&hello->link, 1);
+}
+
+/* Receives the record and its descriptors. 0 or -errno. */
+static int receive_hello(const struct dispatch *dispatch, struct hello *hello) {
     union {
         struct cmsghdr header;
         char bytes[CMSG_SPACE(DESCRIPTORS_MAX * sizeof(int))];
     } control;
-    struct iovec vector = {.iov_base = hello, .iov_len = sizeof(*hello)};
+    static_assert(sizeof(control.bytes) - CMSG_LEN(0) <= sizeof(hello->descriptors), "whatever comes fits");
+    struct iovec vector = {.iov_base = &hello->record, .iov_len = sizeof(hello->record)};
     struct msghdr message = {.msg_iov = &vector, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)};
     struct timeval patience = {.tv_sec = HELLO_WAIT_MS / 1000};
-    setsockopt(dispatch->link, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
-    ssize_t got = recvmsg(dispatch->link, &message, MSG_CMSG_CLOEXEC);
+    setsockopt(hello->link, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
+    ssize_t got = recvmsg(hello->link, &message, MSG_CMSG_CLOEXEC);
+    int code = got < 0 ? -errno : 0;
     struct cmsghdr *header = got < 0 ? NULL : CMSG_FIRSTHDR(&message);
-    int descriptors[DESCRIPTORS_MAX];
-    uint32_t count = 0;
     if (header != NULL && header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_RIGHTS) {
-        count = (uint32_t)((header->cmsg_len - CMSG_LEN(0)) / sizeof(int));
-        memcpy(descriptors, CMSG_DATA(header), count * sizeof(int));
+        hello->count = (int)((header->cmsg_len - CMSG_LEN(0)) / sizeof(int));
+        memcpy(hello->descriptors, CMSG_DATA(header), (size_t)hello->count * sizeof(int));
     }
-    if (got != (ssize_t)sizeof(*hello) || !hello_valid(dispatch, hello) || count != 1 + dispatch->workers + hello->shards) {
-        close_all(descriptors, count);
-        return got < 0 ? -errno : -EPROTO;
-    }
-    dispatch->arena_fd = descriptors[0];
-    memcpy(dispatch->worker_doorbells, descriptors + 1, dispatch->workers * sizeof(int));
-    memcpy(dispatch->shard_doorbells, descriptors + 1 + dispatch->workers, hello->shards * sizeof(int));
-    return 0;
+    if (code == 0 && (got != (ssize_t)sizeof(hello->record) || !hello_valid(dispatch, &hello->record) ||
+                      hello->count != (int)(1 + dispatch->workers + hello->record.shards)))
+        code = -EPROTO;
+    return code;
+}
+
+/* Connects and receives. 0, or -errno and nothing is kept. */
+static int meet(const struct dispatch *dispatch, struct hello *hello) {
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    snprintf(address.sun_path, sizeof(address.sun_path), "%s", dispatch->socket_path);
+    hello->count = 0;
+    hello->link = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+    if (hello->link < 0)
+        return -errno;
+    int code = connect(hello->link, (struct sockaddr *)&address, sizeof(address)) == 0 ? receive_hello(dispatch, hello) : -errno;
+    if (code != 0)
+        hello_drop(hello);
+    return code;
 }
 
 /* The offset that mmap takes is a multiple of the memory's page. */
 static int map_arena(struct dispatch *dispatch, const struct link_hello *hello) {
     uint64_t before = hello->arena_offset % hello->page_bytes;
     uint64_t length = (before + hello->arena_bytes + hello->page_bytes - 1) / hello->page_bytes * hello->page_bytes;
+    struct stat status;
+    if (fstat(dispatch->arena_fd, &status) != 0 || hello->arena_offset > (uint64_t)status.st_size ||
+        (uint64_t)status.st_size - hello->arena_offset < hello->arena_bytes)
+        return -EPROTO; /* writing behind its end would be SIGBUS */
     void *mapping = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_SHARED, dispatch->arena_fd, (off_t)(hello->arena_offset - before));
     if (mapping == MAP_FAILED)
         return -errno;
     dispatch->mapping = mapping;
     dispatch->mapping_bytes = length;
     dispatch->arena = dispatch->mapping + before;
-    dispatch->arena_bytes = hello->arena_bytes;
     dispatch->arena_offset = hello->arena_offset;
     dispatch->page_bytes = hello->page_bytes;
     dispatch->pieces_in_page = hello->pieces_in_page != 0;
     return arena_map_create(&dispatch->map, hello->arena_bytes);
-}
-
-static int connect_socket(struct dispatch *dispatch) {
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    snprintf(address.sun_path, sizeof(address.sun_path), "%s", dispatch->socket_path);
-    dispatch->link = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
-    if (dispatch->link < 0)
-        return -errno;
-    return connect(dispatch->link, (struct sockaddr *)&address, sizeof(address)) == 0 ? 0 : -errno;
 }
 
 static void lane_up(void *context, struct lane *lane) {
@@ -140,12 +157,16 @@ static void lane_up(void *context, struct lane *lane) {
 }
 
 static int come_up(struct dispatch *dispatch) {
-    struct link_hello hello;
-    int code = connect_socket(dispatch);
-    if (code == 0)
-        code = receive_hello(dispatch, &hello);
-    if (code == 0)
-        code = map_arena(dispatch, &hello);
+    struct hello met;
+    int code = meet(dispatch, &met);
+    if (code != 0)
+        return code;
+    const struct link_hello hello = met.record;
+    dispatch->link = met.link;
+    dispatch->arena_fd = met.descriptors[0];
+    memcpy(dispatch->worker_doorbells, met.descriptors + 1, dispatch->workers * sizeof(int));
+    memcpy(dispatch->shard_doorbells, met.descriptors + 1 + dispatch->workers, hello.shards * sizeof(int));
+    code = map_arena(dispatch, &hello);
     if (code != 0) {
         let_go(dispatch);
         return code;
@@ -181,6 +202,31 @@ static int come_up(struct dispatch *dispatch) {
     return 0;
 }
 
+/* The socket closed though its dataplane lives, which speaks to one peer at a time and met another. What it gave is still good. */
+static bool come_back(struct dispatch *dispatch) {
+    struct hello met;
+    if (meet(dispatch, &met) != 0)
+        return false;
+    struct event *event = met.record.dataplane_generation != dispatch->dataplane_generation
+                              ? NULL
+                              : event_new(dispatch->config.base, met.link, EV_READ | EV_PERSIST, on_link, dispatch);
+    if (event == NULL) {
+        hello_drop(&met);
+        return false;
+    }
+    close_all(met.descriptors, (uint32_t)met.count);
+    event_free(dispatch->link_event);
+    close(dispatch->link);
+    dispatch->link = met.link;
+    dispatch->link_event = event;
+    event_add(event, NULL);
+    dispatch->up = true;
+    log_write(LOG_LEVEL_INFO, "dispatch", "connected to dataplane %u again", dispatch->dataplane_generation);
+    shape_lanes(dispatch->config.shape, lane_up, dispatch);
+    orders_ring(dispatch);
+    return true;
+}
+
 /* Runs while there is no connection. */
 static void on_timer(evutil_socket_t descriptor, short what, void *argument) {
     struct dispatch *dispatch = argument;
@@ -188,7 +234,8 @@ static void on_timer(evutil_socket_t descriptor, short what, void *argument) {
         int alive = journal_role_alive(dispatch->journal, JOURNAL_DATAPLANE);
         uint32_t generation = atomic_load(&dispatch->journal->header->dataplane_generation);
         if (alive != 0 && generation == dispatch->dataplane_generation) {
-            schedule(dispatch);
+            if (!come_back(dispatch))
+                schedule(dispatch);
             return;
         }
         bury(dispatch);

@@ -6,21 +6,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 enum {
     PUMP_BUDGET = 64,             /* deliveries a path takes before the next one's turn */
     READY_CAPACITY_MAX = 1 << 20, /* a wild value from a broken dataplane */
     PRESS_ORDERS_MAX = 4096,      /* under way in the press and behind it */
-    PIECES_MAX = 1 << 16,
+    MESSAGE_KEPT_BYTES = 1 << 16, /* a free order keeps its message's memory up to this */
+    PRESS_RETRY_US = 10000,       /* the press is full of other shards' tasks, or memory is short */
 };
-
-static uint64_t realtime_us(void) {
-    struct timespec time;
-    clock_gettime(CLOCK_REALTIME, &time);
-    return (uint64_t)time.tv_sec * 1000000 + (uint64_t)time.tv_nsec / 1000;
-}
 
 int orders_create(struct dispatch *dispatch) {
     dispatch->flights = calloc(dispatch->slot_count, sizeof(struct flight));
@@ -67,6 +61,8 @@ static struct press_order *order_new(struct dispatch *dispatch) {
 
 static void order_free(struct dispatch *dispatch, struct press_order *order) {
     order->delivery = NULL;
+    if (order->task.message.capacity > MESSAGE_KEPT_BYTES)
+        message_free(&order->task.message);
     order->next = dispatch->free_orders;
     dispatch->free_orders = order;
 }
@@ -77,7 +73,7 @@ static bool press_delivery(struct dispatch *dispatch, struct lane_path *path, ui
         return false;
     struct job *job = delivery->job;
     if (job->history.date_s == 0)
-        job->history.date_s = realtime_us() / 1000000; /* fixed at the first render, kept with every retry */
+        job->history.date_s = dispatch_realtime_us() / 1000000; /* fixed at the first render, kept with every retry */
     order->delivery = delivery;
     order->lane = path->lane;
     order->path = paths_index(dispatch, path);
@@ -109,6 +105,11 @@ void orders_pump(struct dispatch *dispatch, struct lane_path *path) {
         return;
     uint64_t now_us = dispatch_now_us();
     uint32_t budget = PUMP_BUDGET;
+    struct lane *lane = path->lane;
+    if (now_us < dispatch->press_retry_us) {
+        arm_wake(path, now_us, dispatch->press_retry_us);
+        return;
+    }
     for (uint32_t worker = 0; worker < dispatch->workers; worker++) {
         const struct path_worker_cell *cell = &journal_cell(dispatch->journal, paths_index(dispatch, path), worker)->worker;
         uint32_t capacity = atomic_load_explicit(&cell->ready_capacity, memory_order_acquire);
@@ -116,10 +117,14 @@ void orders_pump(struct dispatch *dispatch, struct lane_path *path) {
             dispatch->counters.wild_values++;
             continue;
         }
+        if (lane->rate_binds) { /* no prefetch: what waits at a worker has taken its token and cannot go elsewhere */
+            uint32_t ready = atomic_load_explicit(&cell->sessions_ready, memory_order_relaxed);
+            capacity = ready < capacity ? ready : capacity;
+        }
         /* Credit = what the ready sessions can hold, less what they have or will get. */
         while (path->outstanding[worker] < capacity) {
             if (dispatch->in_press + dispatch->backlogged >= PRESS_ORDERS_MAX) {
-                dispatch->press_full = true; /* orders_collect gives every lane its turn again */
+                dispatch->press_full = true; /* when some have left, every lane gets its turn again */
                 return;
             }
             if (budget-- == 0) {
@@ -127,15 +132,20 @@ void orders_pump(struct dispatch *dispatch, struct lane_path *path) {
                 return;
             }
             uint64_t wake_us = UINT64_MAX;
-            struct lane *lane = path->lane;
             struct delivery *delivery = shape_take(dispatch->config.shape, lane, now_us, &wake_us);
+            /* shape may have called back, and the path been retired for the site's new one. */
+            bool same = path->state == LANE_PATH_LIVE && path->lane == lane;
             if (delivery == NULL) {
-                arm_wake(path, now_us, wake_us);
+                if (same)
+                    arm_wake(path, now_us, wake_us);
                 return;
             }
-            if (!press_delivery(dispatch, path, worker, delivery)) {
+            if (!same || !press_delivery(dispatch, path, worker, delivery)) {
+                if (same)
+                    dispatch->press_retry_us = now_us + PRESS_RETRY_US;
                 shape_give_back(dispatch->config.shape, delivery, now_us);
-                dispatch->press_full = true;
+                if (same)
+                    paths_attention(dispatch, path);
                 return;
             }
         }
@@ -173,7 +183,7 @@ static void end_unrendered(struct dispatch *dispatch, struct press_order *order)
     end.outcome.enhanced[1] = too_large ? 3 : 6;
     end.outcome.enhanced[2] = too_large ? 4 : 0;
     snprintf(end.outcome.text, sizeof(end.outcome.text), "%s", order->task.error);
-    end.outcome.finished_us = realtime_us();
+    end.outcome.finished_us = dispatch_realtime_us();
     dispatch->counters.render_errors++;
     orders_uncount(dispatch, order->path, order->path_generation, order->worker);
     dispatch->config.ended(dispatch->config.context, &end);
@@ -202,10 +212,20 @@ static uint32_t table_entries(const struct dispatch *dispatch, const struct mess
     return dispatch->pieces_in_page ? (uint32_t)(message->length / dispatch->page_bytes + 2) : 1;
 }
 
+static uint32_t table_bytes_of(const struct dispatch *dispatch, const struct message *message) {
+    return table_entries(dispatch, message) * (uint32_t)sizeof(struct arena_piece);
+}
+
+/* Would it fit an empty arena? */
+static bool fits_arena(const struct dispatch *dispatch, const struct press_order *order) {
+    const struct message *message = &order->task.message;
+    return message->length < UINT32_MAX / 2 &&
+           message->length + table_bytes_of(dispatch, message) <= (uint64_t)dispatch->map.units * ARENA_UNIT_BYTES;
+}
+
 static bool place(struct dispatch *dispatch, struct press_order *order) {
     struct message *message = &order->task.message;
-    uint32_t entries = table_entries(dispatch, message);
-    uint32_t table_bytes = entries * (uint32_t)sizeof(struct arena_piece);
+    uint32_t table_bytes = table_bytes_of(dispatch, message);
     uint32_t extent_bytes = table_bytes + (uint32_t)message->length;
     if (dispatch->free_slot_count == 0) {
         dispatch->counters.slots_exhausted++;
@@ -228,6 +248,7 @@ static bool place(struct dispatch *dispatch, struct press_order *order) {
                               .extent = extent,
                               .extent_bytes = extent_bytes};
     uint32_t generation = slot_word_generation(atomic_load_explicit(&slot->word, memory_order_relaxed));
+    flight->generation = generation;
     slot->next = SLOT_NONE;
     slot->next_generation = 0;
     slot->path = order->path;
@@ -250,7 +271,7 @@ static bool place(struct dispatch *dispatch, struct press_order *order) {
     slot->recipient_length = (uint16_t)strnlen(message->recipient, SLOT_ADDRESS_MAX);
     memcpy(slot->text, message->sender, slot->sender_length);
     memcpy(slot->text + slot->sender_length, message->recipient, slot->recipient_length);
-    slot->dispatched_us = realtime_us();
+    slot->dispatched_us = dispatch_realtime_us();
     slot_queue(slot);
     dispatch->queued++;
     dispatch->counters.orders++;
@@ -293,21 +314,38 @@ static void append_backlog(struct dispatch *dispatch, struct press_order *order)
     dispatch->backlogged++;
 }
 
+/* The press was full and is so no longer: the lanes that were turned away get their turn. */
+static void press_relieved(struct dispatch *dispatch) {
+    if (!dispatch->press_full || dispatch->in_press + dispatch->backlogged >= PRESS_ORDERS_MAX)
+        return;
+    dispatch->press_full = false;
+    for (uint32_t i = 0; i < dispatch->path_count; i++)
+        if (dispatch->paths[i].state == LANE_PATH_LIVE && dispatch->paths[i].lane->waiting > 0)
+            paths_attention(dispatch, &dispatch->paths[i]);
+}
+
 void orders_backlog(struct dispatch *dispatch) {
     while (dispatch->backlog_first != NULL) {
         struct press_order *order = dispatch->backlog_first;
-        bool alive = deliverable(dispatch, order);
-        if (alive && !place(dispatch, order))
+        bool alive = deliverable(dispatch, order), fits = alive && fits_arena(dispatch, order);
+        if (fits && !place(dispatch, order))
             break;
         dispatch->backlog_first = order->next;
         if (dispatch->backlog_first == NULL)
             dispatch->backlog_last = NULL;
         dispatch->backlogged--;
+        if (alive && !fits) { /* it would wait for good, and all others behind it */
+            order->task.status = -E2BIG;
+            snprintf(order->task.error, sizeof(order->task.error), "%zu bytes are more than dataplane.arena holds",
+                     order->task.message.length);
+            end_unrendered(dispatch, order);
+        }
         if (alive)
             order_free(dispatch, order);
         else
             give_back(dispatch, order);
     }
+    press_relieved(dispatch);
     orders_ring(dispatch);
 }
 
@@ -329,12 +367,6 @@ void orders_collect(struct dispatch *dispatch) {
         append_backlog(dispatch, order);
     }
     orders_backlog(dispatch);
-    if (!dispatch->press_full)
-        return;
-    dispatch->press_full = false;
-    for (uint32_t i = 0; i < dispatch->path_count; i++)
-        if (dispatch->paths[i].state == LANE_PATH_LIVE && dispatch->paths[i].lane->waiting > 0)
-            paths_attention(dispatch, &dispatch->paths[i]);
 }
 
 void orders_give_back_all(struct dispatch *dispatch) {

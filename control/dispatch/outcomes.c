@@ -18,18 +18,19 @@ static void release_extent(struct dispatch *dispatch, struct flight *flight) {
 
 void outcomes_release(struct dispatch *dispatch, uint32_t index) {
     struct flight *flight = &dispatch->flights[index - dispatch->first_slot];
+    struct slot *slot = &dispatch->journal->slots[index];
     release_extent(dispatch, flight);
+    /* The generation counts on from ours, whatever a broken peer left in the word. */
+    atomic_store_explicit(&slot->word, slot_word(flight->generation + 1, SLOT_FREE), memory_order_release);
     memset(flight, 0, sizeof(*flight));
-    slot_free(&dispatch->journal->slots[index]);
     dispatch->free_slots[dispatch->free_slot_count++] = index;
 }
 
 void dispatch_committed(struct dispatch *dispatch, uint32_t slot, uint32_t slot_generation) {
     if (slot < dispatch->first_slot || slot - dispatch->first_slot >= dispatch->slot_count)
         return;
-    struct flight *flight = &dispatch->flights[slot - dispatch->first_slot];
-    uint32_t generation = slot_word_generation(slot_load(&dispatch->journal->slots[slot]));
-    if (!flight->ended || generation != slot_generation)
+    const struct flight *flight = &dispatch->flights[slot - dispatch->first_slot];
+    if (!flight->ended || flight->generation != slot_generation)
         return;
     outcomes_release(dispatch, slot);
     if (dispatch->backlog_first != NULL)
@@ -46,16 +47,19 @@ static void copy_text(char *target, size_t room, const char *source, size_t leng
     target[used] = '\0';
 }
 
-static void describe_peer(const struct dispatch *dispatch, const struct slot *slot, uint8_t endpoint, uint8_t source,
+static void describe_peer(const struct dispatch *dispatch, uint32_t path, uint32_t generation, uint8_t endpoint, uint8_t source,
                           struct outcome *outcome) {
-    if (slot->path >= dispatch->journal->geometry.paths)
+    if (path >= dispatch->journal->geometry.paths)
         return;
-    const struct path *record = &dispatch->journal->paths[slot->path];
-    if (path_word_generation(atomic_load_explicit(&record->word, memory_order_acquire)) != slot->path_generation)
+    const struct path *record = &dispatch->journal->paths[path];
+    if (path_word_generation(atomic_load_explicit(&record->word, memory_order_acquire)) != generation)
         return;
-    if (endpoint < record->endpoint_count && endpoint < PATH_ENDPOINTS_MAX && record->endpoints[endpoint].name < PATH_STRINGS_BYTES)
-        snprintf(outcome->peer_name, sizeof(outcome->peer_name), "%.*s", (int)PATH_TEXT_MAX,
-                 record->strings + record->endpoints[endpoint].name);
+    if (endpoint < record->endpoint_count && endpoint < PATH_ENDPOINTS_MAX) {
+        uint32_t name = record->endpoints[endpoint].name;
+        if (name < PATH_STRINGS_BYTES)
+            copy_text(outcome->peer_name, sizeof(outcome->peer_name), record->strings + name,
+                      strnlen(record->strings + name, PATH_STRINGS_BYTES - name));
+    }
     if (source < record->source_count && source < PATH_SOURCES_MAX && outcome->peer_family != 0) {
         memcpy(outcome->source_address, record->sources[source].address, sizeof(outcome->source_address));
         outcome->source_family = record->sources[source].family;
@@ -63,7 +67,8 @@ static void describe_peer(const struct dispatch *dispatch, const struct slot *sl
 }
 
 /* The worker's reply as an outcome. A reply with a wild value counts as a lost session: temporary. */
-static void read_reply(struct dispatch *dispatch, const struct slot *slot, struct outcome *outcome, uint32_t *source) {
+static void read_reply(struct dispatch *dispatch, const struct flight *flight, const struct slot *slot, struct outcome *outcome,
+                       uint32_t *source) {
     struct slot_reply reply = slot->reply;
     uint32_t skip = (uint32_t)slot->sender_length + slot->recipient_length;
     bool wild = reply.outcome >= OUTCOME_KINDS || reply.stage >= STAGE_KINDS || reply.code > 999 || skip > SLOT_TEXT_BYTES ||
@@ -89,7 +94,10 @@ static void read_reply(struct dispatch *dispatch, const struct slot *slot, struc
     outcome->size_bytes = slot->size_bytes;
     outcome->connected_us = reply.connected_us;
     outcome->finished_us = reply.finished_us;
-    describe_peer(dispatch, slot, reply.endpoint, reply.source, outcome);
+    if (flight->inherited)
+        describe_peer(dispatch, slot->path, slot->path_generation, reply.endpoint, reply.source, outcome);
+    else
+        describe_peer(dispatch, flight->path, flight->path_generation, reply.endpoint, reply.source, outcome);
     *source = reply.source < PATH_SOURCES_MAX ? reply.source : 0;
 }
 
@@ -97,16 +105,19 @@ static void read_reply(struct dispatch *dispatch, const struct slot *slot, struc
 static void end_slot(struct dispatch *dispatch, uint32_t index, enum slot_fate fate) {
     struct slot *slot = &dispatch->journal->slots[index];
     struct flight *flight = &dispatch->flights[index - dispatch->first_slot];
-    struct dispatch_end end = {
-        .delivery = flight->delivery, .lane = flight->lane, .slot = index, .slot_generation = slot_word_generation(slot_load(slot))};
-    memcpy(&end.cookie, slot->cookie, sizeof(end.cookie));
+    struct dispatch_end end = {.delivery = flight->delivery, .lane = flight->lane, .slot = index, .slot_generation = flight->generation};
+    if (flight->delivery != NULL)
+        dispatch_cookie(dispatch, flight->delivery, &end.cookie);
+    else
+        memcpy(&end.cookie, slot->cookie, sizeof(end.cookie));
     end.cookie.queue[QUEUE_NAME_MAX] = end.cookie.tenant[TENANT_NAME_MAX] = '\0';
     if (fate == FATE_SETTLE) {
-        read_reply(dispatch, slot, &end.outcome, &end.source);
+        read_reply(dispatch, flight, slot, &end.outcome, &end.source);
     } else {
         end.outcome.kind = fate == FATE_UNCERTAIN ? OUTCOME_UNCERTAIN : fate == FATE_LOST ? OUTCOME_LOST : OUTCOME_RETURNED;
         end.outcome.stage = fate == FATE_UNCERTAIN ? STAGE_FINAL : STAGE_BODY;
         end.outcome.size_bytes = slot->size_bytes;
+        end.outcome.finished_us = dispatch_realtime_us();
         snprintf(end.outcome.text, sizeof(end.outcome.text), "the dataplane ended during this transaction");
     }
     release_extent(dispatch, flight);
@@ -137,9 +148,12 @@ static void take_outcome(struct dispatch *dispatch, uint64_t entry) {
     }
     uint64_t word = slot_load(&dispatch->journal->slots[index]);
     const struct flight *flight = &dispatch->flights[index - dispatch->first_slot];
-    if (slot_word_state(word) == SLOT_ANSWERED && slot_word_generation(word) == ring_entry_generation(entry) && flight->used &&
-        !flight->ended)
+    if (!flight->used || flight->ended || ring_entry_generation(entry) != flight->generation)
+        return; /* of an earlier life, or settled by the harvest */
+    if (word == slot_word(flight->generation, SLOT_ANSWERED))
         end_slot(dispatch, index, FATE_SETTLE);
+    else
+        dispatch->counters.wild_values++;
 }
 
 static void take_event(struct dispatch *dispatch, uint32_t worker, uint64_t entry) {
@@ -180,9 +194,13 @@ static void take(struct dispatch *dispatch, uint32_t worker, uint64_t entry) {
 }
 
 static bool rings_wait(const struct dispatch *dispatch) {
-    for (uint32_t worker = 0; worker < dispatch->workers; worker++)
-        if (!ring_empty(journal_outcome_ring(dispatch->journal, worker, dispatch->shard)))
+    for (uint32_t worker = 0; worker < dispatch->workers; worker++) {
+        const struct ring *ring = journal_outcome_ring(dispatch->journal, worker, dispatch->shard);
+        uint64_t waiting =
+            atomic_load_explicit(&ring->head, memory_order_acquire) - atomic_load_explicit(&ring->tail, memory_order_relaxed);
+        if (waiting != 0 && waiting <= dispatch->journal->ring_capacity) /* more: a wild head, of which ring_pop gives nothing */
             return true;
+    }
     return false;
 }
 
@@ -211,10 +229,11 @@ static void inherit(struct dispatch *dispatch, uint32_t index) {
     const struct slot *slot = &dispatch->journal->slots[index];
     uint64_t extent = slot->arena_extent;
     uint32_t bytes = slot->arena_extent_bytes;
-    flight->used = flight->inherited = true;
     if (dispatch->up && arena_claim(&dispatch->map, extent, bytes)) {
         flight->extent = extent;
         flight->extent_bytes = bytes;
+    } else {
+        dispatch->counters.wild_values++;
     }
 }
 
@@ -222,14 +241,24 @@ static void harvest_slot(struct dispatch *dispatch, uint32_t index, uint32_t liv
     struct slot *slot = &dispatch->journal->slots[index];
     struct flight *flight = &dispatch->flights[index - dispatch->first_slot];
     uint64_t word = slot_load(slot);
-    if (slot_word_state(word) == SLOT_FREE || flight->ended)
-        return;
     bool known = flight->used;
+    if (flight->ended || (!known && slot_word_state(word) == SLOT_FREE))
+        return;
     bool dead = living == 0 || slot->dataplane_generation != living;
     enum slot_fate fate = slot_fate(word, dead);
     if (fate == FATE_WITHDRAW && !known)
         fate = slot_withdraw(slot, slot_word_generation(word)) ? FATE_GIVE_BACK : slot_fate(slot_load(slot), false);
-    flight->used = true;
+    if (!known) {
+        flight->used = true;
+        flight->generation = slot_word_generation(word);
+    }
+    if (fate == FATE_FREE || slot_word_generation(word) != flight->generation) {
+        /* No peer of this version writes that. What was in flight may have arrived; what an earlier control knew is read again. */
+        dispatch->counters.wild_values++;
+        fate = !dead ? FATE_IN_FLIGHT : known ? FATE_UNCERTAIN : FATE_GIVE_BACK;
+    }
+    if (!known && fate != FATE_GIVE_BACK)
+        inherited_add(dispatch, index);
     switch (fate) {
     case FATE_FREE:
     case FATE_WITHDRAW:
@@ -240,7 +269,7 @@ static void harvest_slot(struct dispatch *dispatch, uint32_t index, uint32_t liv
         break;
     case FATE_GIVE_BACK:
         dispatch->counters.harvested_returned++;
-        if (flight->delivery == NULL && !flight->inherited)
+        if (!known)
             outcomes_release(dispatch, index); /* fetch reads its entry again: it is still pending in Redis */
         else
             end_slot(dispatch, index, fate);
@@ -274,21 +303,4 @@ void outcomes_harvest(struct dispatch *dispatch, uint32_t living) {
     }
     for (uint32_t i = 0; i < dispatch->slot_count; i++)
         harvest_slot(dispatch, dispatch->first_slot + i, living);
-}
-
-bool dispatch_in_flight(const struct dispatch *dispatch, const char *stream, struct entry_id entry, uint32_t index) {
-    for (uint32_t i = 0; i < dispatch->slot_count; i++) {
-        const struct flight *flight = &dispatch->flights[i];
-        if (!flight->used || (!flight->inherited && !flight->ended))
-            continue;
-        struct settle_cookie cookie;
-        memcpy(&cookie, dispatch->journal->slots[dispatch->first_slot + i].cookie, sizeof(cookie));
-        if (cookie.entry.ms != entry.ms || cookie.entry.seq != entry.seq || cookie.index != index)
-            continue;
-        const char *queue = strncmp(stream, "retry:", 6) == 0 ? stream + 6 : stream;
-        cookie.queue[QUEUE_NAME_MAX] = '\0';
-        if (strcmp(cookie.queue, queue) == 0 && (cookie.is_retry != 0) == (queue != stream))
-            return true;
-    }
-    return false;
 }

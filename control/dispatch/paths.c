@@ -15,6 +15,7 @@ int paths_create(struct dispatch *dispatch) {
     dispatch->paths = calloc(dispatch->path_count, sizeof(struct lane_path));
     if (dispatch->paths == NULL)
         return -ENOMEM;
+    dispatch->free_path_count = dispatch->path_count;
     for (uint32_t i = 0; i < dispatch->path_count; i++) {
         struct lane_path *path = &dispatch->paths[i];
         path->dispatch = dispatch;
@@ -160,7 +161,23 @@ void paths_update(struct dispatch *dispatch, struct lane_path *path) {
     }
 }
 
+/* All paths are in use: those that nobody needs at the moment are let go of. Their lanes get another when they have something to send. */
+static void retire_idle(struct dispatch *dispatch) {
+    for (uint32_t i = 0; i < dispatch->path_count; i++) {
+        struct lane_path *path = &dispatch->paths[i];
+        if (path->state != LANE_PATH_LIVE || (path->lane->waiting > 0 && path->lane->sessions > 0))
+            continue;
+        uint32_t outstanding = 0;
+        for (uint32_t worker = 0; worker < dispatch->workers; worker++)
+            outstanding += path->outstanding[worker];
+        if (outstanding == 0)
+            paths_retire(dispatch, path);
+    }
+}
+
 static struct lane_path *find_free(struct dispatch *dispatch) {
+    if (dispatch->free_path_count == 0)
+        return NULL;
     for (uint32_t i = 0; i < dispatch->path_count; i++) {
         uint32_t at = (dispatch->free_path_hint + i) % dispatch->path_count;
         if (dispatch->paths[at].state == LANE_PATH_FREE) {
@@ -175,6 +192,8 @@ static struct lane_path *publish(struct dispatch *dispatch, struct lane *lane) {
     struct lane_path *path = find_free(dispatch);
     if (path == NULL) {
         dispatch->counters.paths_exhausted++;
+        if (!dispatch->lanes_starved) /* once for each path that comes free */
+            retire_idle(dispatch);
         dispatch->lanes_starved = true;
         return NULL;
     }
@@ -191,6 +210,7 @@ static struct lane_path *publish(struct dispatch *dispatch, struct lane *lane) {
         path->outstanding[worker] = 0;
     }
     atomic_store_explicit(&record->word, path_word(generation, PATH_LIVE), memory_order_release);
+    dispatch->free_path_count--;
     path->state = LANE_PATH_LIVE;
     path->generation = generation;
     path->site_generation = lane->site->generation;
@@ -207,6 +227,8 @@ void paths_retire(struct dispatch *dispatch, struct lane_path *path) {
     if (path->lane != NULL)
         path->lane->path = NULL;
     path->lane = NULL;
+    if (path->state == LANE_PATH_FREE) /* an earlier control's */
+        dispatch->free_path_count--;
     path->state = LANE_PATH_RETIRING;
     evtimer_del(path->wake);
     for (uint32_t worker = 0; worker < dispatch->workers; worker++) {
@@ -223,7 +245,7 @@ struct lane_path *paths_of_lane(struct dispatch *dispatch, struct lane *lane) {
     struct lane_path *path = lane->path;
     if (path != NULL && path->site_generation == lane->site->generation)
         return path;
-    if (!dispatch->up || (path == NULL && lane->waiting == 0))
+    if (!dispatch->up || (path == NULL && (lane->waiting == 0 || lane->sessions == 0)))
         return path;
     if (path != NULL)
         paths_retire(dispatch, path);
@@ -240,6 +262,8 @@ static bool acknowledged(const struct dispatch *dispatch, const struct lane_path
 
 static void make_free(struct dispatch *dispatch, struct lane_path *path) {
     evtimer_del(path->wake);
+    if (path->state != LANE_PATH_FREE)
+        dispatch->free_path_count++;
     path->state = LANE_PATH_FREE;
     path->lane = NULL;
     struct path *record = &dispatch->journal->paths[paths_index(dispatch, path)];
@@ -247,7 +271,7 @@ static void make_free(struct dispatch *dispatch, struct lane_path *path) {
 }
 
 static void give_lane_a_path(void *context, struct lane *lane) {
-    if (lane->path == NULL && lane->waiting > 0)
+    if (lane->path == NULL && lane->waiting > 0 && lane->sessions > 0)
         dispatch_lane_changed(context, lane);
 }
 
@@ -258,8 +282,7 @@ struct lane_path *paths_credit(struct dispatch *dispatch, uint32_t index, uint32
     }
     struct lane_path *path = &dispatch->paths[index - dispatch->first_path];
     struct path_worker_cell *cell = &journal_cell(dispatch->journal, index, worker)->worker;
-    atomic_store_explicit(&cell->hinted, 0, memory_order_release);
-    atomic_thread_fence(memory_order_seq_cst);
+    atomic_exchange_explicit(&cell->hinted, 0, memory_order_acq_rel); /* with all that the worker wrote before it set the mark */
     if (path->state == LANE_PATH_RETIRING && acknowledged(dispatch, path)) {
         make_free(dispatch, path);
         if (dispatch->lanes_starved) {

@@ -9,11 +9,12 @@
 struct flight {
     struct delivery *delivery; /* NULL: dispatched by an earlier control, or none */
     struct lane *lane;
+    uint32_t generation; /* of the slot: what the shared word must say */
     uint32_t path, path_generation;
     uint16_t worker;
     bool used;      /* not on the free list */
     bool ended;     /* its outcome was handed on: only the commit is missing */
-    bool inherited; /* in flight since an earlier control */
+    bool inherited; /* dispatched by an earlier control */
     uint64_t extent;
     uint32_t extent_bytes; /* 0: no arena memory */
 };
@@ -50,20 +51,23 @@ struct dispatch {
     struct flight *flights; /* [slot_count] */
     uint32_t *free_slots;   /* a stack */
     uint32_t free_slot_count;
+    uint32_t *inherited; /* a hash set of slots, by their cookies: SLOT_NONE or an index */
+    uint32_t inherited_mask;
     struct lane_path *paths; /* [path_count] */
-    uint32_t free_path_hint;
+    uint32_t free_path_hint, free_path_count;
     struct lane_path *attention_first, *attention_last;
     struct event *attention_event, *press_event, *doorbell_event, *link_event, *link_timer;
     struct press_order *free_orders, *backlog_first, *backlog_last;
     uint32_t in_press, backlogged, queued; /* queued: in slots without an outcome, ours */
     bool draining, harvested, press_full, lanes_starved;
+    uint64_t press_retry_us; /* it refused a task: not before then again */
     /* The dataplane. */
     bool up;
     int link, arena_fd;
     uint32_t dataplane_generation;
     uint8_t *mapping, *arena;
     size_t mapping_bytes;
-    uint64_t arena_bytes, page_bytes;
+    uint64_t page_bytes;
     bool pieces_in_page;
     struct arena_map map;
     uint64_t arena_offset;
@@ -75,6 +79,7 @@ struct dispatch {
 };
 
 uint64_t dispatch_now_us(void);
+uint64_t dispatch_realtime_us(void);
 
 /* paths.c */
 int paths_create(struct dispatch *dispatch);
@@ -111,6 +116,12 @@ void outcomes_read(struct dispatch *dispatch);
 void outcomes_release(struct dispatch *dispatch, uint32_t slot);
 /* Looks at every slot: `living` is the generation of the dataplane that lives, 0 for none. */
 void outcomes_harvest(struct dispatch *dispatch, uint32_t living);
+
+/* inherited.c */
+int inherited_create(struct dispatch *dispatch);
+void inherited_destroy(struct dispatch *dispatch);
+/* The slot was filled by an earlier control and is not settled yet. */
+void inherited_add(struct dispatch *dispatch, uint32_t slot);
 
 /* link.c */
 int link_create(struct dispatch *dispatch, char *error, size_t error_bytes);
