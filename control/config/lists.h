@@ -5,16 +5,21 @@
 #include "reader.h"
 
 /* Each is a field's `read`: `record` is the struct config, or the struct config_port for those of a port. */
-#define LIST_READERS(X)                                                                                                                    \
-    X(port_addresses_read)                                                                                                                 \
-    X(port_gateway_read)                                                                                                                   \
-    X(lcores_read)                                                                                                                         \
-    X(hugepages_read)                                                                                                                      \
-    X(idle_read) X(tcp_ports_read) X(eal_args_read) X(dns_servers_read) X(prohibited_hosts_read) X(dkim_keys_read) X(event_types_read)     \
-        X(pools_read) X(relays_read) X(queues_read) X(on_block_read)
-#define X(name) void name(struct reader *reader, const struct yaml_node *node, void *record);
-LIST_READERS(X)
-#undef X
+void port_addresses_read(struct reader *reader, const struct yaml_node *node, void *record);
+void port_gateway_read(struct reader *reader, const struct yaml_node *node, void *record);
+void lcores_read(struct reader *reader, const struct yaml_node *node, void *record);
+void hugepages_read(struct reader *reader, const struct yaml_node *node, void *record);
+void idle_read(struct reader *reader, const struct yaml_node *node, void *record);
+void tcp_ports_read(struct reader *reader, const struct yaml_node *node, void *record);
+void eal_args_read(struct reader *reader, const struct yaml_node *node, void *record);
+void dns_servers_read(struct reader *reader, const struct yaml_node *node, void *record);
+void prohibited_hosts_read(struct reader *reader, const struct yaml_node *node, void *record);
+void dkim_keys_read(struct reader *reader, const struct yaml_node *node, void *record);
+void event_types_read(struct reader *reader, const struct yaml_node *node, void *record);
+void pools_read(struct reader *reader, const struct yaml_node *node, void *record);
+void relays_read(struct reader *reader, const struct yaml_node *node, void *record);
+void queues_read(struct reader *reader, const struct yaml_node *node, void *record);
+void on_block_read(struct reader *reader, const struct yaml_node *node, void *record);
 
 void lists_defaults(struct config *config);
 void lists_free(struct config *config);
