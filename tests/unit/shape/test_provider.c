@@ -193,6 +193,17 @@ static void test_intervals_share_the_providers_rate(void **state) {
     world_stop(world);
 }
 
+/* While lanes wait for their start, half of the connect rate is theirs: reconnects of the others cannot starve them. */
+static void test_waiting_lanes_have_half_of_the_connect_rate(void **state) {
+    struct shaping_limits limits = {.connection_limit = 1, .provider_connection_limit = 5, .provider_max_connection_rate = 4};
+    struct world *world = world_start(20, 1, limits);
+    world_fill(world, 90);
+    harness_advance(&world->harness, 5 * SECOND);
+    assert_int_equal(all_allowed(world), 5);
+    check_intervals(world, 2);
+    world_stop(world);
+}
+
 /* A message rate of all sites together, exact, and shared evenly among those that have something to send. */
 static void test_message_rate_is_shared_fairly(void **state) {
     enum { SECONDS = 200, RATE = 50, LANES = 20 };
@@ -271,6 +282,7 @@ int main(void) {
         cmocka_unit_test(test_lingering_lane_gives_way),
         cmocka_unit_test(test_small_sites_keep_the_connect_rate),
         cmocka_unit_test(test_intervals_share_the_providers_rate),
+        cmocka_unit_test(test_waiting_lanes_have_half_of_the_connect_rate),
         cmocka_unit_test(test_message_rate_is_shared_fairly),
         cmocka_unit_test(test_creditless_lanes_waste_little),
         cmocka_unit_test(test_two_thousand_lanes_are_no_burden),
