@@ -81,8 +81,8 @@ class Testbed:
         return result.stdout
 
     def inside(self, *arguments):
-        """The same command in the namespace."""
-        return ["ip", "netns", "exec", self.namespace, *arguments]
+        """The same command in the namespace. (`ip netns exec` would remount /sys, which a chroot refuses.)"""
+        return ["nsenter", f"--net=/run/netns/{self.namespace}", *arguments]
 
     def start(self, name, arguments, inside=True, **options):
         """Starts a process with its output in NAME.log."""
