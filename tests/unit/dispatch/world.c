@@ -1,0 +1,521 @@
+/* world.c: the scripted shape, press and dataplane. */
+#include "world.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+static const struct journal_geometry geometry = {WORLD_WORKERS, 1, WORLD_SLOTS, WORLD_PATHS};
+
+/* ---- shape, as its header says ---- */
+
+static struct world *world_of_shape(struct shape *shape) {
+    return (struct world *)(void *)shape;
+}
+
+static struct world_lane *lane_of(const struct delivery *delivery) {
+    return (struct world_lane *)delivery->site->own;
+}
+
+static void push_front(struct world_lane *lane, struct delivery *delivery) {
+    delivery->next = lane->first;
+    lane->first = delivery;
+    lane->lane.waiting++;
+}
+
+struct delivery *shape_take(struct shape *shape, struct lane *public_lane, uint64_t now_us, uint64_t *wake_us) {
+    struct world *world = world_of_shape(shape);
+    struct world_lane *lane = (struct world_lane *)(void *)public_lane;
+    assert_non_null(lane);
+    *wake_us = lane->wake_us != 0 ? now_us + lane->wake_us : UINT64_MAX;
+    struct delivery *delivery = lane->wake_us != 0 ? NULL : lane->first;
+    if (delivery == NULL)
+        return NULL;
+    lane->first = delivery->next;
+    lane->lane.waiting--;
+    lane->lane.outstanding++;
+    world->fates[delivery->index].taken++;
+    void (*on_take)(struct world *) = world->on_take;
+    world->on_take = NULL;
+    if (on_take != NULL)
+        on_take(world);
+    return delivery;
+}
+
+void shape_give_back(struct shape *shape, struct delivery *delivery, uint64_t now_us) {
+    struct world *world = world_of_shape(shape);
+    struct world_lane *lane = lane_of(delivery);
+    world->fates[delivery->index].back++;
+    assert_true(lane->lane.outstanding > 0);
+    lane->lane.outstanding--;
+    push_front(lane, delivery);
+    dispatch_lane_changed(world->dispatch, &lane->lane);
+}
+
+void shape_sessions(struct shape *shape, struct lane *lane, uint32_t worker, uint32_t open, uint32_t ready, uint64_t opened_total,
+                    uint64_t now_us) {
+    assert_true(worker < WORLD_WORKERS);
+    ((struct world_lane *)(void *)lane)->sessions_calls++;
+}
+
+void shape_path_event(struct shape *shape, struct lane *lane, const struct path_event *event, uint64_t now_us) {
+    assert_true(event->kind < PATH_EVENT_KINDS && event->endpoint < PATH_ENDPOINTS_MAX && event->source < PATH_SOURCES_MAX);
+    ((struct world_lane *)(void *)lane)->events++;
+}
+
+void shape_lanes(struct shape *shape, void (*each)(void *context, struct lane *lane), void *context) {
+    for (uint32_t i = 0; i < WORLD_LANES; i++)
+        each(context, &world_of_shape(shape)->lanes[i].lane);
+}
+
+/* ---- press ---- */
+
+static struct world *world_of_press(struct press *press) {
+    return (struct world *)(void *)press;
+}
+
+void message_init(struct message *message) {
+    *message = (struct message){.bytes = NULL};
+}
+void message_free(struct message *message) {
+    free(message->bytes);
+    message_init(message);
+}
+
+static uint8_t byte_of(uint32_t index, size_t at) {
+    return (uint8_t)('a' + (index * 7 + at) % 26);
+}
+static size_t bytes_of(const struct world *world, uint32_t index) {
+    return world->message_bytes != 0 ? world->message_bytes : 100 + (size_t)index * 37 % 3000;
+}
+
+static void render(struct world *world, struct press_task *task) {
+    struct message *message = &task->message;
+    free(message->bytes);
+    message->start = 16;
+    message->length = bytes_of(world, task->index);
+    message->capacity = message->start + message->length;
+    message->bytes = malloc(message->capacity);
+    assert_non_null(message->bytes);
+    for (size_t i = 0; i < message->length; i++)
+        message->bytes[message->start + i] = byte_of(task->index, i);
+    snprintf(message->sender, sizeof(message->sender), "news-%u@from.example", task->index);
+    snprintf(message->recipient, sizeof(message->recipient), "user%u@to.example", task->index);
+    task->status = world->status;
+    if (task->status != 0)
+        snprintf(task->error, sizeof(task->error), "line 3 is wrong");
+    task->signatures = 1;
+}
+
+int press_descriptor(struct press *press, uint32_t shard) {
+    return world_of_press(press)->press_descriptor;
+}
+
+static void append(struct press_task **list, struct press_task *task) {
+    task->next = NULL;
+    while (*list != NULL)
+        list = &(*list)->next;
+    *list = task;
+}
+
+bool press_submit(struct press *press, uint32_t shard, struct press_task *task) {
+    struct world *world = world_of_press(press);
+    world->submitted++;
+    if (world->press_refuses)
+        return false;
+    render(world, task);
+    append(&world->held, task);
+    if (!world->press_holds)
+        world_press_release(world);
+    return true;
+}
+
+void world_press_release(struct world *world) {
+    uint64_t one = 1;
+    if (world->done == NULL)
+        world->done = world->held;
+    else
+        append(&world->done, world->held);
+    world->held = NULL;
+    assert_int_equal(write(world->press_descriptor, &one, sizeof(one)), sizeof(one));
+}
+
+struct press_task *press_collect(struct press *press, uint32_t shard) {
+    struct world *world = world_of_press(press);
+    struct press_task *done = world->done;
+    world->done = NULL;
+    return done;
+}
+
+/* ---- what dispatch tells ---- */
+
+static void on_ended(void *context, const struct dispatch_end *end) {
+    struct world *world = context;
+    world->last_end = *end;
+    if (end->delivery == NULL) {
+        assert_null(end->lane);
+        world->ended_without_delivery++;
+        return;
+    }
+    struct world_fate *fate = &world->fates[end->delivery->index];
+    assert_ptr_equal(end->lane, &lane_of(end->delivery)->lane);
+    assert_true(end->lane->outstanding > 0);
+    end->lane->outstanding--;
+    fate->ended++;
+    fate->end = *end;
+}
+
+static void on_dataplane(void *context, bool up) {
+    struct world *world = context;
+    world->up += up;
+    world->down += !up;
+}
+
+static void on_harvested(void *context) {
+    ((struct world *)context)->harvested++;
+}
+
+/* ---- life ---- */
+
+void world_control_start(struct world *world) {
+    char error[512] = "";
+    if (journal_open(&world->journal, world->journal_path, geometry, JOURNAL_CONTROL, error, sizeof(error)) != 0)
+        fail_msg("%s", error);
+    journal_begin_control(&world->journal);
+    struct dispatch_config config = {.base = world->base,
+                                     .config = &world->config,
+                                     .journal = &world->journal,
+                                     .shape = (struct shape *)(void *)world,
+                                     .press = (struct press *)(void *)world,
+                                     .ended = on_ended,
+                                     .dataplane = on_dataplane,
+                                     .harvested = on_harvested,
+                                     .context = world};
+    world->dispatch = dispatch_create(&config, error, sizeof(error));
+    if (world->dispatch == NULL)
+        fail_msg("%s", error);
+    dispatch_start(world->dispatch);
+}
+
+static void free_tasks(struct press_task *task) {
+    while (task != NULL) {
+        struct press_task *next = task->next;
+        message_free(&task->message);
+        free(task->user);
+        task = next;
+    }
+}
+
+void world_control_die(struct world *world) {
+    uint64_t count;
+    dispatch_destroy(world->dispatch);
+    world->dispatch = NULL;
+    journal_close(&world->journal);
+    free_tasks(world->held);
+    free_tasks(world->done);
+    world->held = world->done = NULL;
+    ssize_t got = read(world->press_descriptor, &count, sizeof(count));
+    (void)got;
+    for (uint32_t i = 0; i < WORLD_LANES; i++) {
+        struct world_lane *lane = &world->lanes[i];
+        lane->first = NULL;
+        lane->lane.waiting = lane->lane.outstanding = 0;
+        lane->lane.path = NULL;
+    }
+    memset(world->fates, 0, sizeof(world->fates));
+    world->delivery_count = 0;
+    world->ended_without_delivery = world->harvested = world->up = world->down = 0;
+}
+
+static void *serve(void *argument) {
+    struct world_dataplane *dataplane = argument;
+    while (!dataplane->stop)
+        link_serve(&dataplane->link, 2);
+    return NULL;
+}
+
+void world_dataplane_start_bent(struct world *world, void (*bend)(struct link *link)) {
+    struct world_dataplane *dataplane = &world->dataplane;
+    char error[512] = "";
+    memset(dataplane, 0, sizeof(*dataplane));
+    if (journal_open(&dataplane->journal, world->journal_path, geometry, JOURNAL_DATAPLANE, error, sizeof(error)) != 0)
+        fail_msg("%s", error);
+    dataplane->generation = journal_begin_dataplane(&dataplane->journal);
+    /* The arena begins in the middle of a page of its file, as EAL's may. */
+    dataplane->arena.fd = memfd_create("arena", MFD_CLOEXEC);
+    dataplane->arena.fd_offset = WORLD_PAGE_BYTES + 512;
+    dataplane->arena.length = WORLD_ARENA_BYTES;
+    dataplane->arena.page_bytes = WORLD_PAGE_BYTES;
+    size_t file_bytes = WORLD_ARENA_BYTES + 3 * WORLD_PAGE_BYTES;
+    assert_int_equal(ftruncate(dataplane->arena.fd, (off_t)file_bytes), 0);
+    dataplane->arena.bytes = mmap(NULL, file_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, dataplane->arena.fd, 0);
+    assert_ptr_not_equal(dataplane->arena.bytes, MAP_FAILED);
+    if (link_open(&dataplane->link, world->socket_path, geteuid(), getegid(), &dataplane->journal, &dataplane->arena, dataplane->generation,
+                  error, sizeof(error)) != 0)
+        fail_msg("%s", error);
+    if (bend != NULL)
+        bend(&dataplane->link);
+    assert_int_equal(pthread_create(&dataplane->server, NULL, serve, dataplane), 0);
+    dataplane->lives = true;
+    memset(world->order_count, 0, sizeof(world->order_count));
+}
+
+void world_dataplane_start(struct world *world) {
+    world_dataplane_start_bent(world, NULL);
+}
+
+/* As SIGKILL does it: the descriptors close, the socket's file stays. */
+void world_dataplane_die(struct world *world) {
+    struct world_dataplane *dataplane = &world->dataplane;
+    dataplane->stop = true;
+    pthread_join(dataplane->server, NULL);
+    if (dataplane->link.peer >= 0)
+        close(dataplane->link.peer);
+    close(dataplane->link.listener);
+    for (uint32_t i = 0; i < WORLD_WORKERS; i++)
+        close(dataplane->link.worker_doorbells[i]);
+    close(dataplane->link.shard_doorbells[0]);
+    munmap(dataplane->arena.bytes, WORLD_ARENA_BYTES + 3 * WORLD_PAGE_BYTES);
+    close(dataplane->arena.fd);
+    journal_close(&dataplane->journal);
+    dataplane->lives = false;
+}
+
+void world_start(struct world *world) {
+    world_dataplane_start(world);
+    world_control_start(world);
+    WORLD_UNTIL(world, world->up == 1 && world->harvested == 1);
+}
+
+int world_set_up(void **state) {
+    struct world *world = calloc(1, sizeof(*world));
+    if (world == NULL)
+        return -1;
+    alarm(120); /* a loop that spins does not come back by itself */
+    strcpy(world->directory, "/tmp/bypost-dispatch-XXXXXX");
+    if (mkdtemp(world->directory) == NULL)
+        return -1;
+    snprintf(world->journal_path, sizeof(world->journal_path), "%s/journal", world->directory);
+    snprintf(world->socket_path, sizeof(world->socket_path), "%s/dataplane.sock", world->directory);
+    world->config.run_directory = world->directory;
+    world->base = event_base_new();
+    world->press_descriptor = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    world->limits = (struct shaping_limits){.max_deliveries_per_connection = 100, .pipelined_transactions = 1};
+    world->job = (struct job){.references = 1, .entry = {1700000000000, 0}, .recipient_total = 500, .entry_recipients = 500};
+    strcpy(world->job.queue, "normal");
+    strcpy(world->job.stream, "normal");
+    world->job.tenant = (char *)(uintptr_t) "acme";
+    for (uint32_t i = 0; i < WORLD_LANES; i++) {
+        struct world_lane *lane = &world->lanes[i];
+        snprintf(lane->site.name, sizeof(lane->site.name), "mx%u.to.example", i);
+        lane->site.limits = &world->limits;
+        lane->site.endpoint_count = 2;
+        lane->site.own = lane;
+        for (uint8_t j = 0; j < 2; j++) {
+            lane->site.endpoints[j].address = (struct config_address){.bytes = {192, 0, 2, (uint8_t)(10 + j)}, .family = 4, .port = 25};
+            snprintf(lane->site.endpoints[j].name, sizeof(lane->site.endpoints[j].name), "mx%u-%u.to.example", i, j);
+            lane->sources[j] = (struct config_source){.address = {.bytes = {198, 51, 100, (uint8_t)(20 + j)}, .family = 4},
+                                                      .ehlo = (char *)(uintptr_t) "out.from.example"};
+        }
+        lane->pool = (struct config_pool){.name = (char *)(uintptr_t) "pool", .source_count = 2, .sources = lane->sources};
+        lane->lane.site = &lane->site;
+        lane->lane.pool = &lane->pool;
+        lane->lane.sessions = 2 * WORLD_WORKERS;
+        for (uint32_t worker = 0; worker < WORLD_WORKERS; worker++)
+            lane->lane.sessions_allowed[worker] = 2;
+    }
+    *state = world;
+    return world->base == NULL || world->press_descriptor < 0 ? -1 : 0;
+}
+
+int world_tear_down(void **state) {
+    struct world *world = *state;
+    if (world->dispatch != NULL)
+        world_control_die(world);
+    if (world->dataplane.lives)
+        world_dataplane_die(world);
+    event_base_free(world->base);
+    close(world->press_descriptor);
+    unlink(world->journal_path);
+    unlink(world->socket_path);
+    rmdir(world->directory);
+    free(world);
+    alarm(0);
+    return 0;
+}
+
+void world_settle(struct world *world) {
+    for (int i = 0; i < 8; i++)
+        event_base_loop(world->base, EVLOOP_NONBLOCK);
+}
+
+uint32_t world_wait(struct world *world, uint32_t lane, uint32_t count) {
+    uint32_t first = world->delivery_count;
+    struct delivery **last = &world->lanes[lane].first;
+    while (*last != NULL)
+        last = &(*last)->next;
+    for (uint32_t i = 0; i < count; i++) {
+        assert_true(world->delivery_count < WORLD_DELIVERIES);
+        struct delivery *delivery = &world->deliveries[world->delivery_count];
+        *delivery = (struct delivery){.job = &world->job, .index = world->delivery_count++, .attempt = 2, .site = &world->lanes[lane].site};
+        *last = delivery;
+        last = &delivery->next;
+        world->lanes[lane].lane.waiting++;
+    }
+    dispatch_lane_changed(world->dispatch, &world->lanes[lane].lane);
+    world_settle(world);
+    return first;
+}
+
+/* ---- a worker ---- */
+
+uint32_t world_path(struct world *world, uint32_t lane) {
+    const struct lane_path *path = world->lanes[lane].lane.path;
+    assert_non_null(path);
+    return paths_index(world->dispatch, path);
+}
+
+void world_push(struct world *world, uint32_t worker, uint64_t entry) {
+    const struct journal *journal = &world->dataplane.journal;
+    assert_true(ring_push(journal, journal_outcome_ring(journal, worker, 0), entry));
+    if (doorbell_take(journal_shard_waiting(journal, 0))) {
+        uint64_t one = 1;
+        assert_int_equal(write(world->dataplane.link.shard_doorbells[0], &one, sizeof(one)), sizeof(one));
+    }
+}
+
+static void hint_credit(struct world *world, uint32_t worker, uint32_t path) {
+    const struct journal *journal = &world->dataplane.journal;
+    if (atomic_exchange(&journal_cell(journal, path, worker)->worker.hinted, 1) == 0)
+        world_push(world, worker, ring_entry(RING_CREDIT, path, path_word_generation(journal->paths[path].word)));
+}
+
+void world_show(struct world *world, uint32_t worker, uint32_t path, uint32_t capacity, uint32_t ready) {
+    struct path_worker_cell *cell = &journal_cell(&world->dataplane.journal, path, worker)->worker;
+    atomic_store(&cell->ready_capacity, capacity);
+    atomic_store(&cell->sessions_ready, ready);
+    atomic_store(&cell->sessions_open, ready);
+    hint_credit(world, worker, path);
+    world_settle(world);
+}
+
+void world_pop(struct world *world, uint32_t worker) {
+    const struct journal *journal = &world->dataplane.journal;
+    uint64_t entries[64];
+    uint32_t count;
+    while ((count = ring_pop(journal, journal_order_ring(journal, worker, 0), entries, 64)) > 0)
+        for (uint32_t i = 0; i < count; i++) {
+            uint32_t index = ring_entry_index(entries[i]);
+            if (ring_entry_kind(entries[i]) == RING_ORDER) {
+                assert_true(world->order_count[worker] < 256 && index < WORLD_SLOTS);
+                world->orders[worker][world->order_count[worker]++] =
+                    (struct world_order){.slot = index, .generation = ring_entry_generation(entries[i])};
+                continue;
+            }
+            assert_int_equal(ring_entry_kind(entries[i]), RING_PATH);
+            assert_true(index < WORLD_PATHS);
+            struct path_cell *cell = journal_cell(journal, index, worker);
+            atomic_exchange(&cell->order.hinted, 0); /* a control that came back may have hinted twice */
+            uint64_t word = journal->paths[index].word;
+            if (path_word_state(word) != PATH_RETIRED)
+                continue;
+            atomic_store(&cell->worker.acknowledged_generation, path_word_generation(word));
+            hint_credit(world, worker, index);
+        }
+}
+
+uint32_t world_index(const struct slot *slot) {
+    struct settle_cookie cookie;
+    memcpy(&cookie, slot->cookie, sizeof(cookie));
+    return cookie.index;
+}
+
+static void check_slot(const struct world *world, uint32_t worker, const struct slot *slot) {
+    const struct journal *journal = &world->dataplane.journal;
+    const uint8_t *arena = world->dataplane.arena.bytes + world->dataplane.arena.fd_offset;
+    uint32_t index = world_index(slot);
+    char text[128];
+    assert_int_equal(slot->worker, worker);
+    assert_int_equal(slot->dataplane_generation, world->dataplane.generation);
+    assert_true(slot->path < WORLD_PATHS);
+    assert_int_equal(slot->path_generation, path_word_generation(journal->paths[slot->path].word));
+    assert_int_equal(slot->next, SLOT_NONE);
+    assert_int_equal(slot->size_bytes, bytes_of(world, index));
+    int length = snprintf(text, sizeof(text), "news-%u@from.exampleuser%u@to.example", index, index);
+    assert_int_equal(slot->sender_length + slot->recipient_length, length);
+    assert_memory_equal(slot->text, text, length);
+    const struct arena_piece *pieces = (const void *)(arena + slot->pieces);
+    size_t at = 0;
+    for (uint32_t i = 0; i < slot->piece_count; i++) {
+        assert_true(pieces[i].length > 0 && pieces[i].offset + pieces[i].length <= WORLD_ARENA_BYTES);
+        if (world->dataplane.link.hello.pieces_in_page) {
+            uint64_t begin = world->dataplane.arena.fd_offset + pieces[i].offset;
+            assert_int_equal(begin / WORLD_PAGE_BYTES, (begin + pieces[i].length - 1) / WORLD_PAGE_BYTES);
+        }
+        for (uint32_t j = 0; j < pieces[i].length; j++)
+            if (arena[pieces[i].offset + j] != byte_of(index, at++))
+                fail_msg("byte %zu of delivery %u is not its own", at - 1, index);
+    }
+    assert_int_equal(at, slot->size_bytes);
+}
+
+struct slot *world_claim(struct world *world, uint32_t worker, struct world_order *order) {
+    while (world->order_count[worker] > 0) {
+        *order = world->orders[worker][0];
+        memmove(&world->orders[worker][0], &world->orders[worker][1], --world->order_count[worker] * sizeof(*order));
+        struct slot *slot = &world->dataplane.journal.slots[order->slot];
+        if (!slot_claim(slot, order->generation))
+            continue; /* withdrawn */
+        check_slot(world, worker, slot);
+        return slot;
+    }
+    return NULL;
+}
+
+void world_answer(struct world *world, uint32_t worker, const struct world_order *order, enum slot_outcome outcome, uint16_t code,
+                  const char *text) {
+    struct slot *slot = &world->dataplane.journal.slots[order->slot];
+    struct slot_reply *reply = &slot->reply;
+    memset(reply, 0, sizeof(*reply));
+    reply->outcome = (uint8_t)outcome;
+    reply->stage = STAGE_FINAL;
+    reply->code = code;
+    reply->enhanced[0] = code / 100;
+    reply->enhanced[1] = 7;
+    reply->enhanced[2] = 1;
+    reply->text_length = (uint16_t)strlen(text);
+    memcpy(slot->text + slot->sender_length + slot->recipient_length, text, reply->text_length);
+    memcpy(reply->peer_address, "\xc0\x00\x02\x0b", 4);
+    reply->peer_family = 4;
+    reply->endpoint = 1;
+    reply->source = 1;
+    reply->tls_version = 13;
+    reply->worker = worker;
+    reply->connected_us = 1000;
+    reply->finished_us = 2000;
+    slot_advance(slot, order->generation, SLOT_ANSWERED);
+    world_push(world, worker, ring_entry(RING_OUTCOME, order->slot, order->generation));
+}
+
+void world_check(const struct world *world, uint32_t under_way) {
+    uint32_t open = 0;
+    for (uint32_t i = 0; i < world->delivery_count; i++) {
+        const struct world_fate *fate = &world->fates[i];
+        if (fate->ended > 1 || fate->taken < fate->ended + fate->back)
+            fail_msg("delivery %u: taken %u times, ended %u, given back %u", i, fate->taken, fate->ended, fate->back);
+        open += fate->taken - fate->ended - fate->back;
+    }
+    assert_int_equal(open, under_way);
+    assert_int_equal(dispatch_in_progress(world->dispatch), under_way);
+}
+
+uint32_t world_slots_in(const struct world *world, enum slot_state state) {
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < WORLD_SLOTS; i++)
+        count += slot_word_state(slot_load(&world->journal.slots[i])) == state;
+    return count;
+}

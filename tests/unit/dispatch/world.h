@@ -1,0 +1,129 @@
+/* world.h: a dispatch between a scripted shape and press on one side and a scripted dataplane on the other, over a real journal, a real
+ * socket (dataplane/link.c) and a memfd as arena. */
+#ifndef TEST_DISPATCH_WORLD_H
+#define TEST_DISPATCH_WORLD_H
+
+#include "control/dispatch/state.h"
+#include "dataplane/link.h"
+
+#include <pthread.h>
+/* cmocka wants these before itself */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+enum {
+    WORLD_WORKERS = 2,
+    WORLD_SLOTS = 32,
+    WORLD_PATHS = 4,
+    WORLD_LANES = 6,
+    WORLD_DELIVERIES = 6000,
+    WORLD_ARENA_BYTES = 128 * 1024,
+    WORLD_PAGE_BYTES = 4096,
+    WORLD_STEPS = 3000, /* of 1 ms: the bound of every wait */
+};
+
+/* What has become of one delivery. Taken = ended + back + under way, always. */
+struct world_fate {
+    uint32_t taken, ended, back;
+    struct dispatch_end end; /* the last */
+};
+
+struct world_lane {
+    struct lane lane;
+    struct site site;
+    struct config_pool pool;
+    struct config_source sources[2];
+    struct delivery *first;
+    uint32_t sessions_calls, events;
+    uint64_t wake_us; /* what shape_take says when it gives nothing although some wait; 0: it gives */
+};
+
+struct world_dataplane {
+    bool lives;
+    struct journal journal;
+    struct arena arena;
+    struct link link;
+    uint32_t generation;
+    pthread_t server;
+    _Atomic bool stop;
+};
+
+/* An order that a worker has popped. */
+struct world_order {
+    uint32_t slot, generation;
+};
+
+struct world {
+    char directory[64], journal_path[96], socket_path[96];
+    struct event_base *base;
+    struct config config;
+    struct shaping_limits limits;
+    struct journal journal; /* control's */
+    struct dispatch *dispatch;
+    struct world_dataplane dataplane;
+    /* shape */
+    struct world_lane lanes[WORLD_LANES];
+    void (*on_take)(struct world *world); /* once, from inside shape_take */
+    /* press */
+    int press_descriptor;
+    struct press_task *held, *done;
+    bool press_holds, press_refuses;
+    uint32_t submitted;
+    int status;           /* of the next renderings */
+    size_t message_bytes; /* 0: by index */
+    /* deliveries */
+    struct job job;
+    struct delivery deliveries[WORLD_DELIVERIES];
+    struct world_fate fates[WORLD_DELIVERIES];
+    uint32_t delivery_count;
+    uint32_t ended_without_delivery, harvested, up, down;
+    struct dispatch_end last_end;
+    /* what the workers popped and have not claimed */
+    struct world_order orders[WORLD_WORKERS][256];
+    uint32_t order_count[WORLD_WORKERS];
+};
+
+int world_set_up(void **state);
+int world_tear_down(void **state);
+/* A new control over the same journal; the old one dies without a word (its deliveries are lost with it). */
+void world_control_die(struct world *world);
+void world_control_start(struct world *world);
+void world_dataplane_start(struct world *world);
+/* Like world_dataplane_start, but `bend` may spoil what it says at the link. */
+void world_dataplane_start_bent(struct world *world, void (*bend)(struct link *link));
+void world_dataplane_die(struct world *world);
+/* Both, and connected. */
+void world_start(struct world *world);
+/* Runs control's loop until nothing moves by itself. */
+void world_settle(struct world *world);
+/* Puts `count` deliveries into the lane and says so. Returns the first one's number. */
+uint32_t world_wait(struct world *world, uint32_t lane, uint32_t count);
+void world_press_release(struct world *world);
+
+/* A worker. */
+uint32_t world_path(struct world *world, uint32_t lane); /* the journal's index */
+void world_show(struct world *world, uint32_t worker, uint32_t path, uint32_t capacity, uint32_t ready);
+void world_push(struct world *world, uint32_t worker, uint64_t entry);
+void world_pop(struct world *world, uint32_t worker); /* orders go to `orders`, path hints are cleared and acknowledged when retired */
+struct slot *world_claim(struct world *world, uint32_t worker, struct world_order *order); /* the oldest popped; checks its contents */
+void world_answer(struct world *world, uint32_t worker, const struct world_order *order, enum slot_outcome outcome, uint16_t code,
+                  const char *text);
+uint32_t world_index(const struct slot *slot); /* the delivery's number, by its cookie */
+/* Every delivery that was taken has come to exactly one end or is under way `under_way` times in all. */
+void world_check(const struct world *world, uint32_t under_way);
+uint32_t world_slots_in(const struct world *world, enum slot_state state);
+
+#define WORLD_UNTIL(world, condition)                                                                                                      \
+    do {                                                                                                                                   \
+        for (int step_ = 0; step_ < WORLD_STEPS && !(condition); step_++) {                                                                \
+            world_settle(world);                                                                                                           \
+            usleep(1000);                                                                                                                  \
+        }                                                                                                                                  \
+        assert_true(condition);                                                                                                            \
+    } while (0)
+
+#endif
