@@ -23,7 +23,8 @@ struct redis_events {
     void *context;
 };
 
-/* Starts connecting; retries with backoff to 2 s as long as it lives. NULL with a sentence in error (bad address). */
+/* Starts connecting; retries with backoff to 2 s as long as it lives. The process must ignore SIGPIPE: hiredis writes to sockets that may
+ * be closed. NULL with a sentence in error (bad address). */
 struct redis *redis_create(struct event_base *base, const struct config *config, char *error, size_t error_bytes);
 /* Several listeners may be added (fetch, settle, main): called in the order they were added. 0 or -ENOSPC. */
 int redis_listen(struct redis *redis, const struct redis_events *events);

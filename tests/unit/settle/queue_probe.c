@@ -312,6 +312,7 @@ int main(int argc, char **argv) {
     struct probe probe = {.room = 20000};
     bool decode = false;
     char error[256] = "";
+    signal(SIGPIPE, SIG_IGN); /* hiredis writes to sockets that may be closed */
     log_start("queue_probe", LOG_LEVEL_INFO);
     TAILQ_INIT(&probe.sendings);
     probe.queues[0] = (struct config_queue){.name = "normal", .retry = {.first_ms = 1000, .max_ms = 4000, .give_up_ms = 3600000}};
