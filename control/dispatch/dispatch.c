@@ -34,7 +34,7 @@ static void on_attention(evutil_socket_t descriptor, short what, void *argument)
         path->attention = false;
         if (path->state != LANE_PATH_LIVE || path->lane == NULL)
             continue;
-        if (path->site_generation != path->lane->site->generation) { /* its endpoints changed: another path */
+        if (!paths_current(dispatch, path)) { /* its endpoints, limits or sources changed: another path */
             dispatch_lane_changed(dispatch, path->lane);
             continue;
         }

@@ -117,6 +117,22 @@ static void fill_record(struct path *record, const struct lane *lane) {
     }
 }
 
+bool paths_current(struct dispatch *dispatch, struct lane_path *path) {
+    const struct lane *lane = path->lane;
+    if (path->site_generation == lane->site->generation && path->limits == lane->site->limits && path->pool == lane->pool)
+        return true;
+    /* Another answer of DNS or another configuration: mostly with the same content. */
+    struct path record;
+    fill_record(&record, lane);
+    const uint8_t *live = (const uint8_t *)&dispatch->journal->paths[paths_index(dispatch, path)];
+    if (memcmp((const uint8_t *)&record + sizeof(record.word), live + sizeof(record.word), sizeof(record) - sizeof(record.word)) != 0)
+        return false;
+    path->site_generation = lane->site->generation;
+    path->limits = lane->site->limits;
+    path->pool = lane->pool;
+    return true;
+}
+
 /* Tells a worker to look at a path; at most one such entry for each (path, worker) is under way. */
 static void hint(struct dispatch *dispatch, uint32_t index, uint32_t generation, uint32_t worker) {
     struct path_cell *cell = journal_cell(dispatch->journal, index, worker);
@@ -214,6 +230,8 @@ static struct lane_path *publish(struct dispatch *dispatch, struct lane *lane) {
     path->state = LANE_PATH_LIVE;
     path->generation = generation;
     path->site_generation = lane->site->generation;
+    path->limits = lane->site->limits;
+    path->pool = lane->pool;
     path->lane = lane;
     lane->path = path;
     dispatch->counters.paths_published++;
@@ -243,7 +261,7 @@ void paths_retire(struct dispatch *dispatch, struct lane_path *path) {
 
 struct lane_path *paths_of_lane(struct dispatch *dispatch, struct lane *lane) {
     struct lane_path *path = lane->path;
-    if (path != NULL && path->site_generation == lane->site->generation)
+    if (path != NULL && paths_current(dispatch, path))
         return path;
     if (!dispatch->up || (path == NULL && (lane->waiting == 0 || lane->sessions == 0)))
         return path;

@@ -26,6 +26,8 @@ struct lane_path {
     enum lane_path_state state;
     bool attention; /* in the list */
     uint32_t generation, site_generation;
+    const struct shaping_limits *limits; /* what the record was made from */
+    const struct config_pool *pool;
     struct lane *lane; /* NULL when retiring */
     struct lane_path *next;
     struct event *wake; /* when shape wants to be asked again */
@@ -86,6 +88,8 @@ int paths_create(struct dispatch *dispatch);
 void paths_destroy(struct dispatch *dispatch);
 /* The lane's live path, published if need be; NULL when there is none to be had now. */
 struct lane_path *paths_of_lane(struct dispatch *dispatch, struct lane *lane);
+/* Does the record still say how to reach the lane's site? */
+bool paths_current(struct dispatch *dispatch, struct lane_path *path);
 void paths_retire(struct dispatch *dispatch, struct lane_path *path);
 /* Writes what changed of the lane to its cells and hints the workers. */
 void paths_update(struct dispatch *dispatch, struct lane_path *path);

@@ -78,6 +78,8 @@ static void a_dead_dataplane_is_buried_once(void **state) {
     assert_int_equal(dispatch_slots_used(world->dispatch), 0);
     assert_int_equal(world_slots_in(world, SLOT_FREE), WORLD_SLOTS);
     assert_int_equal(world->harvested, 1);
+    assert_int_equal(dispatch_counters(world->dispatch)->harvested_settled, 1); /* what was posted came through its ring */
+    assert_int_equal(world->ended_without_delivery, 0);
     /* And its successor sends what came back. */
     world_dataplane_start(world);
     assert_false(journal_harvested(&world->dataplane.journal, world->dataplane.generation));
@@ -241,6 +243,7 @@ static void control_comes_back_to_a_replaced_dataplane(void **state) {
     assert_int_equal(world_slots_in(world, SLOT_ANSWERED), 0);
     world->delivery_count = 100;
     world_wait(world, 0, 1);
+    assert_false(ring_empty(journal_order_ring(&world->journal, 1, 0))); /* marks of the dead one's hints keep no new one back */
     world_show(world, 0, world_path(world, 0), 1, 1);
     world_check(world, 1);
 }

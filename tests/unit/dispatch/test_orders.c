@@ -230,6 +230,11 @@ static void pieces_end_at_pages_in_pa_mode(void **state) {
     world_check(world, 0);
 }
 
+static void change_the_endpoints(struct world *world) {
+    world->lanes[0].site.generation++;
+    world->lanes[0].site.endpoints[0].address.bytes[3] = 99;
+}
+
 static void changed_endpoints_make_a_new_path(void **state) {
     struct world *world = *state;
     world_start(world);
@@ -237,8 +242,7 @@ static void changed_endpoints_make_a_new_path(void **state) {
     uint32_t old = world_path(world, 0);
     uint32_t generation = path_word_generation(world->journal.paths[old].word);
     world_show(world, 0, old, 1, 1);
-    world->lanes[0].site.generation++;
-    world->lanes[0].site.endpoints[0].address.bytes[3] = 99;
+    change_the_endpoints(world);
     dispatch_lane_changed(world->dispatch, &world->lanes[0].lane);
     world_settle(world);
     uint32_t new = world_path(world, 0);
@@ -260,6 +264,34 @@ static void changed_endpoints_make_a_new_path(void **state) {
     world_check(world, 0);
 }
 
+/* A reload gives every site other limits and pools; a path is made anew only where they say something else. */
+static void a_reload_makes_new_paths_where_it_changes_them(void **state) {
+    struct world *world = *state;
+    world_start(world);
+    world_wait(world, 0, 1);
+    uint32_t old = world_path(world, 0);
+    struct shaping_limits limits = world->limits;
+    struct config_pool pool = world->lanes[0].pool;
+    world->lanes[0].site.limits = &limits;
+    world->lanes[0].lane.pool = &pool;
+    dispatch_lane_changed(world->dispatch, &world->lanes[0].lane);
+    assert_int_equal(world_path(world, 0), old);
+    struct shaping_limits fewer = limits;
+    fewer.max_deliveries_per_connection = 7;
+    world->lanes[0].site.limits = &fewer;
+    dispatch_lane_changed(world->dispatch, &world->lanes[0].lane);
+    assert_int_not_equal(world_path(world, 0), old);
+    assert_int_equal(world->journal.paths[world_path(world, 0)].max_deliveries_per_connection, 7);
+    old = world_path(world, 0);
+    struct config_pool smaller = pool;
+    smaller.source_count = 1;
+    world->lanes[0].lane.pool = &smaller;
+    dispatch_lane_changed(world->dispatch, &world->lanes[0].lane);
+    assert_int_not_equal(world_path(world, 0), old);
+    assert_int_equal(world->journal.paths[world_path(world, 0)].source_count, 1);
+    world_control_die(world);
+}
+
 static void an_order_in_the_press_comes_back_from_a_retired_path(void **state) {
     struct world *world = *state;
     world_start(world);
@@ -267,7 +299,7 @@ static void an_order_in_the_press_comes_back_from_a_retired_path(void **state) {
     world_wait(world, 0, 2);
     world_show(world, 0, world_path(world, 0), 2, 2);
     world_check(world, 2);
-    world->lanes[0].site.generation++;
+    change_the_endpoints(world);
     world->press_holds = false;
     world_wait(world, 0, 0);
     world_press_release(world);
@@ -277,7 +309,7 @@ static void an_order_in_the_press_comes_back_from_a_retired_path(void **state) {
 }
 
 static void change_the_site(struct world *world) {
-    world->lanes[0].site.generation++;
+    change_the_endpoints(world);
     dispatch_lane_changed(world->dispatch, &world->lanes[0].lane);
 }
 
@@ -287,8 +319,12 @@ static void a_path_may_be_retired_while_shape_is_asked(void **state) {
     world_start(world);
     world_wait(world, 0, 5);
     world->on_take = change_the_site;
+    world->status = -EINVAL; /* rendered for the retired path, it would end without its lane */
     world_show(world, 0, world_path(world, 0), 3, 3);
+    world->status = 0;
     assert_null(world->on_take);
+    assert_int_equal(world->fates[0].back, 1);
+    assert_int_equal(world->submitted, 0);
     world_check(world, 0);
     world_show(world, 0, world_path(world, 0), 3, 3);
     world_check(world, 3);
@@ -301,7 +337,7 @@ static void a_turn_notices_changed_endpoints(void **state) {
     world_start(world);
     world_wait(world, 0, 5);
     uint32_t old = world_path(world, 0);
-    world->lanes[0].site.generation++;
+    change_the_endpoints(world);
     world_show(world, 0, old, 3, 3);
     assert_int_not_equal(world_path(world, 0), old);
     world_check(world, 0);
@@ -402,11 +438,17 @@ static void a_lane_turned_away_gets_its_turn(void **state) {
     struct world *world = *state;
     world_start(world);
     world->message_bytes = 200;
-    world_wait(world, 0, 4200);
+    world->press_holds = true;
+    uint32_t other = 4096 + WORLD_SLOTS; /* the most that may be under way, and then nothing is left that would move by itself */
+    world_wait(world, 0, other);
     world_wait(world, 1, 1);
-    world_show(world, 0, world_path(world, 0), 5000, 5000); /* fills the slots, and the backlog behind them */
+    world_show(world, 0, world_path(world, 0), 5000, 5000);
     world_show(world, 1, world_path(world, 1), 1, 1);
-    uint32_t other = 4200;
+    assert_true(world->dispatch->press_full);
+    world->press_holds = false;
+    world_press_release(world);
+    world_settle(world);
+    assert_int_equal(world->fates[other].taken, 0);
     for (uint32_t round = 0; round < 300 && world->fates[other].ended == 0; round++) {
         answer_all(world, 0, OUTCOME_REPLIED, 250);
         answer_all(world, 1, OUTCOME_REPLIED, 250);
@@ -501,6 +543,7 @@ int main(void) {
         TEST(a_message_larger_than_the_arena_holds_up_nobody),
         TEST(pieces_end_at_pages_in_pa_mode),
         TEST(changed_endpoints_make_a_new_path),
+        TEST(a_reload_makes_new_paths_where_it_changes_them),
         TEST(an_order_in_the_press_comes_back_from_a_retired_path),
         TEST(a_path_may_be_retired_while_shape_is_asked),
         TEST(a_turn_notices_changed_endpoints),

@@ -67,6 +67,7 @@ static void wild_ring_entries_are_counted(void **state) {
     world_push(world, 0, ring_entry(RING_OUTCOME, order.slot, order.generation)); /* twice */
     world_settle(world);
     assert_int_equal(world->fates[0].ended, 1);
+    assert_int_equal(world->ended_without_delivery, 0);
     world_check(world, 0);
 }
 
