@@ -8,14 +8,14 @@
 struct site; /* route's: domains that share an MX set */
 
 struct delivery {
-    struct job *job;        /* holds a reference */
-    uint32_t index;         /* of the recipient */
-    uint16_t attempt;       /* attempts made before this one */
+    struct job *job;  /* holds a reference */
+    uint32_t index;   /* of the recipient */
+    uint16_t attempt; /* attempts made before this one */
     bool high;
-    bool uncertain;         /* an earlier attempt ended uncertain: events carry the mark */
-    struct site *site;      /* holds a reference */
-    uint64_t queued_ms;     /* CLOCK_REALTIME: when fetched */
-    struct delivery *next;  /* in the queue that holds it */
+    bool uncertain;        /* an earlier attempt ended uncertain: events carry the mark */
+    struct site *site;     /* holds a reference */
+    uint64_t queued_ms;    /* CLOCK_REALTIME: when fetched */
+    struct delivery *next; /* in the queue that holds it */
 };
 
 #endif

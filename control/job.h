@@ -7,7 +7,7 @@
 #include <stdint.h>
 
 enum {
-    QUEUE_NAME_MAX = 47,  /* bytes; fits the settle cookie */
+    QUEUE_NAME_MAX = 47, /* bytes; fits the settle cookie */
     TENANT_NAME_MAX = 31,
     JOB_RECIPIENTS_MAX = 500,
 };
@@ -18,8 +18,8 @@ struct entry_id {
 };
 
 struct mailbox {
-    char *email; /* local@domain, checked (RFC 5321 4.1.2), domain lower case; U-labels kept for display */
-    char *name;  /* UTF-8 display name, or NULL */
+    char *email;        /* local@domain, checked (RFC 5321 4.1.2), domain lower case; U-labels kept for display */
+    char *name;         /* UTF-8 display name, or NULL */
     const char *domain; /* inside email, behind the @ */
 };
 
@@ -48,23 +48,23 @@ struct job_recipient {
 
 /* Whence an entry came and how often it was tried. A retry entry carries these; a fresh one starts them. */
 struct job_history {
-    struct entry_id origin;    /* the first entry of this job: its identity when it has no `id` */
-    uint16_t attempt;          /* 0 for a fresh one: attempts made so far */
-    uint64_t first_queued_ms;  /* CLOCK_REALTIME of the first entry, or its send_at when that is later: give-up counts from here */
-    uint64_t date_s;           /* fixed at the first render; 0: none yet */
-    bool uncertain;            /* an earlier attempt ended without a verdict after its whole body was sent */
+    struct entry_id origin;   /* the first entry of this job: its identity when it has no `id` */
+    uint16_t attempt;         /* 0 for a fresh one: attempts made so far */
+    uint64_t first_queued_ms; /* CLOCK_REALTIME of the first entry, or its send_at when that is later: give-up counts from here */
+    uint64_t date_s;          /* fixed at the first render; 0: none yet */
+    bool uncertain;           /* an earlier attempt ended without a verdict after its whole body was sent */
 };
 
 struct job {
     uint32_t references;
     uint32_t shard;
-    char queue[QUEUE_NAME_MAX + 1]; /* the queue's name: "normal"; never "retry:..." */
+    char queue[QUEUE_NAME_MAX + 1];  /* the queue's name: "normal"; never "retry:..." */
     char stream[QUEUE_NAME_MAX + 9]; /* the stream's: the queue's, or "retry:" and the queue's */
     struct entry_id entry;           /* in that stream */
     struct job_history history;
 
-    char *id; /* the producer's, or NULL */
-    char *tenant, *campaign, *pool; /* or NULL */
+    char *id;                           /* the producer's, or NULL */
+    char *tenant, *campaign, *pool;     /* or NULL */
     struct mailbox from, sender_header; /* sender_header.email NULL: none */
     char *envelope_sender;              /* NULL: from.email; "" is the null sender */
     uint32_t reply_to_count, to_count, cc_count;
@@ -79,18 +79,20 @@ struct job {
     char *merge_global_data, *metadata; /* JSON text, or NULL */
     uint32_t tag_count;
     char **tags;
-    char *list_unsubscribe; /* "https://..." or "mailto:..." , or NULL */
-    bool high;              /* queue or priority */
+    char *list_unsubscribe;             /* "https://..." or "mailto:..." , or NULL */
+    bool high;                          /* queue or priority */
     uint64_t send_at_ms, expires_at_ms; /* 0: none */
 
-    uint32_t recipient_total; /* of the original entry: indexes are below it */
+    uint32_t recipient_total;  /* of the original entry: indexes are below it */
     uint32_t entry_recipients; /* recipients of this entry, those settled before included: what goes into the cookie's entry_pending */
-    uint32_t pending_count;   /* recipients of this entry that are still to be settled, by index: a retry has a few of the total */
-    uint32_t *pending;        /* [pending_count] indexes into recipients */
+    uint32_t pending_count;    /* recipients of this entry that are still to be settled, by index: a retry has a few of the total */
+    uint32_t *pending;         /* [pending_count] indexes into recipients */
     struct job_recipient *recipients; /* [recipient_total] */
 };
 
-static inline void job_hold(struct job *job) { job->references++; }
+static inline void job_hold(struct job *job) {
+    job->references++;
+}
 /* Drops one reference; frees with the last (control/fetch/job.c). Jobs belong to one shard's thread; rendering threads borrow them while
  * the delivery holds its reference. */
 void job_release(struct job *job);

@@ -4,6 +4,7 @@
 #include "control/observe/log.h"
 #include "control/shard.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <event2/event.h>
 #include <event2/thread.h>
@@ -38,6 +39,37 @@ static void warn(void *context, const char *sentence) {
     log_write(LOG_LEVEL_WARNING, "sign", "%s", sentence);
 }
 
+/* Does a folder hold nothing but what bypost puts there? Only then may it be given to the user: "/run" itself never is. */
+static bool is_ours(const char *folder) {
+    static const char *const names[] = {".", "..", "journal", "control.sock", "dataplane.sock", "identity.key", "delivery"};
+    DIR *directory = opendir(folder);
+    bool ours = directory != NULL;
+    for (struct dirent *entry; ours && (entry = readdir(directory)) != NULL;) {
+        ours = false;
+        for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+            ours |= strcmp(entry->d_name, names[i]) == 0 || (i == 6 && strncmp(entry->d_name, names[i], strlen(names[i])) == 0);
+    }
+    if (directory != NULL)
+        closedir(directory);
+    return ours;
+}
+
+static void give(const char *path, const struct passwd *user) {
+    if (chown(path, user->pw_uid, user->pw_gid) != 0 && errno != ENOENT)
+        log_write(LOG_LEVEL_WARNING, "control", "%s cannot be given to %s: %s", path, user->pw_name, strerror(errno));
+}
+
+/* Makes a folder that is missing, and gives it with its files to the user that this process becomes. */
+static void prepare_folder(const struct config *config, const char *folder, mode_t mode, const char *const *files, size_t count) {
+    const struct passwd *user = config->user != NULL && geteuid() == 0 ? getpwnam(config->user) : NULL;
+    bool made = mkdir(folder, mode) == 0;
+    if (user == NULL || (!made && !is_ours(folder)))
+        return;
+    give(folder, user);
+    for (size_t i = 0; i < count; i++)
+        give(files[i], user);
+}
+
 /* The key of Message-IDs and VERP tokens: made once, kept for good, so that a repeat is recognisable after any restart. */
 static int ensure_identity_key(const char *path, char *error) {
     unsigned char key[IDENTITY_BYTES];
@@ -62,10 +94,12 @@ static int load_identity(struct control *control) {
     else
         snprintf(path, sizeof(path), "%s/identity.key", config->state_directory);
     if (config->identity_key_file == NULL) {
-        mkdir(config->state_directory, 0750);
         int code = ensure_identity_key(path, control->error);
         if (code != 0)
             return code;
+        const struct passwd *user = config->user != NULL && geteuid() == 0 ? getpwnam(config->user) : NULL;
+        if (user != NULL)
+            give(path, user);
     }
     control->identity = identity_load(path);
     if (control->identity != NULL)
@@ -91,11 +125,18 @@ static int drop_privileges(struct control *control) {
     return 0;
 }
 
-/* Files that the user drop leaves behind as root's. */
-static void hand_over(const struct control *control, const char *path) {
-    const struct passwd *entry = control->config->user != NULL && geteuid() == 0 ? getpwnam(control->config->user) : NULL;
-    if (entry != NULL && chown(path, entry->pw_uid, entry->pw_gid) != 0)
-        log_write(LOG_LEVEL_WARNING, "control", "%s cannot be given to %s: %s", path, control->config->user, strerror(errno));
+static void prepare_folders(const struct config *config) {
+    prepare_folder(config, config->run_directory, 0755, NULL, 0);
+    prepare_folder(config, config->state_directory, 0750, NULL, 0);
+    if (config->logs.delivery_path == NULL)
+        return;
+    char folder[4096];
+    snprintf(folder, sizeof(folder), "%s", config->logs.delivery_path);
+    char *slash = strrchr(folder, '/');
+    if (slash != NULL && slash != folder) {
+        *slash = '\0';
+        prepare_folder(config, folder, 0750, (const char *const *)&config->logs.delivery_path, 1);
+    }
 }
 
 static char *answer(void *context, const char *request) {
@@ -118,10 +159,7 @@ static int set_up(struct control *control) {
         snprintf(control->error, ERROR_BYTES, "redis.shards: %u: bypost-control runs one shard; set it to 1.", config->redis.shards);
         return -EINVAL;
     }
-    if (mkdir(config->run_directory, 0755) == 0)
-        hand_over(control, config->run_directory);
-    if (mkdir(config->state_directory, 0750) == 0)
-        hand_over(control, config->state_directory);
+    prepare_folders(config);
     struct journal_geometry geometry = {.workers = config->dataplane.lcore_count,
                                         .shards = config->redis.shards,
                                         .slots = config->journal.slots,

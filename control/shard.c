@@ -91,9 +91,10 @@ static void settle_delivery(struct shard *shard, const struct settle_cookie *coo
         delivery_free(delivery);
 }
 
-/* A delivery that ends before it ever had a slot: no route, no pool, expired. */
+/* A delivery that ends, or waits, before it ever had a slot: no route, no pool, expired, a site that rests. retry_after_s: 0 for the
+ * queue's schedule. */
 static void settle_early(struct shard *shard, struct delivery *delivery, enum reply_class class, uint16_t code, const uint16_t enhanced[3],
-                         const char *text) {
+                         uint32_t retry_after_s, const char *text) {
     struct settle_cookie cookie;
     dispatch_cookie(shard->dispatch, delivery, &cookie);
     struct outcome outcome = {.kind = OUTCOME_LOCAL, .stage = STAGE_CONNECT, .code = code, .finished_us = realtime_us()};
@@ -102,6 +103,8 @@ static void settle_early(struct shard *shard, struct delivery *delivery, enum re
     struct classification classification;
     classify(shard->config.classifier, NULL, &outcome, shard->config.config->suppress_on_block_defer, &classification);
     classification.class = class;
+    if (retry_after_s != 0)
+        classification.retry_after_s = retry_after_s;
     settle_delivery(shard, &cookie, &outcome, &classification, delivery, SLOT_NONE, 0);
 }
 
@@ -136,8 +139,10 @@ static void on_path_event(void *context, const struct path_event *event, const c
 
 static void on_dataplane(void *context, bool up) {
     struct shard *shard = context;
-    if (!up)
+    if (!up) {
         log_write(LOG_LEVEL_WARNING, "control", "the dataplane is gone: deliveries wait until it is back");
+        shape_sessions_reset(shard->shape, now_us());
+    }
     if (up && shard->draining)
         shard->drain_until_us = now_us(); /* nothing of ours can be in a new dataplane */
 }
@@ -164,7 +169,17 @@ static void on_lane_gone(void *context, struct lane *lane) {
 
 static void on_expired(void *context, struct delivery *delivery) {
     static const uint16_t enhanced[3] = {5, 4, 7};
-    settle_early(context, delivery, CLASS_EXPIRED, 550, enhanced, "the job's expires_at passed before it could be sent");
+    settle_early(context, delivery, CLASS_EXPIRED, 550, enhanced, 0, "the job's expires_at passed before it could be sent");
+}
+
+/* Every server of its site rests: it waits in Redis, not here. */
+static void on_deferred(void *context, struct delivery *delivery, uint64_t until_us) {
+    static const uint16_t enhanced[3] = {4, 4, 1};
+    uint64_t now = now_us();
+    uint64_t wait_s = until_us > now ? (until_us - now) / 1000000 + 1 : 1;
+    char text[160];
+    snprintf(text, sizeof(text), "no server of %.100s answers; tried again when its rest ends", delivery->site->name);
+    settle_early(context, delivery, CLASS_CONNECTION_FAILED, 451, enhanced, wait_s < UINT32_MAX ? (uint32_t)wait_s : UINT32_MAX, text);
 }
 
 /* -- route and fetch -- */
@@ -197,7 +212,7 @@ static void enqueue(struct shard *shard, struct delivery *delivery) {
     }
     char text[160];
     snprintf(text, sizeof(text), "pool '%s' is not in bypost.yaml", pool_name(shard, delivery->job));
-    settle_early(shard, delivery, CLASS_UNCATEGORIZED, 550, no_pool, text);
+    settle_early(shard, delivery, CLASS_UNCATEGORIZED, 550, no_pool, 0, text);
 }
 
 /* The lanes whose window was full may have room; each delivery is tried once a call. */
@@ -233,7 +248,7 @@ static void on_route(void *context, const struct route_result *result) {
         return;
     }
     if (result->status != ROUTE_FOUND) {
-        settle_early(shard, delivery, result->class, result->code, result->enhanced, result->text);
+        settle_early(shard, delivery, result->class, result->code, result->enhanced, 0, result->text);
         return;
     }
     delivery->site = result->site;
@@ -372,6 +387,7 @@ struct shard *shard_create(const struct shard_config *config, char *error, size_
                                  .lane_changed = on_lane_changed,
                                  .lane_gone = on_lane_gone,
                                  .expired = on_expired,
+                                 .deferred = on_deferred,
                                  .context = shard};
     shard->shape = shape_create(&shape, now_us());
     if (shard->shape == NULL) {
@@ -421,6 +437,9 @@ failed:
 }
 
 void shard_destroy(struct shard *shard) {
+    shard->draining = true; /* lookups that end now change nothing any more */
+    if (shard->route != NULL)
+        route_destroy(shard->route);
     if (shard->fetch != NULL)
         fetch_destroy(shard->fetch);
     if (shard->dispatch != NULL)
@@ -429,8 +448,6 @@ void shard_destroy(struct shard *shard) {
         settle_destroy(shard->settle);
     if (shard->shape != NULL)
         shape_destroy(shard->shape);
-    if (shard->route != NULL)
-        route_destroy(shard->route);
     if (shard->redis != NULL)
         redis_destroy(shard->redis);
     struct event *events[] = {shard->poll_timer, shard->drain_timer, shard->park_timer};
