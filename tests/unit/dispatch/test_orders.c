@@ -482,6 +482,7 @@ static void drain_takes_back_what_no_worker_has(void **state) {
     world->press_holds = true;
     world_show(world, 0, path, 6, 6);
     world_check(world, 6);
+    world_wait(world, 1, 5); /* a lane that has sent nothing yet */
     dispatch_drain(world->dispatch);
     world_settle(world);
     world_check(world, 3); /* one claimed, two in the press */
@@ -490,6 +491,7 @@ static void drain_takes_back_what_no_worker_has(void **state) {
     world_settle(world);
     world_check(world, 1);
     assert_int_equal(atomic_load(&journal_cell(&world->journal, path, 0)->order.demand), 0);
+    assert_int_equal(atomic_load(&journal_cell(&world->journal, world_path(world, 1), 0)->order.demand), 0);
     world_show(world, 0, path, 9, 9); /* nothing more */
     world_check(world, 1);
     struct world_order stale;
