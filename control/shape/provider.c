@@ -98,6 +98,12 @@ static uint32_t fair_share(const struct shape_provider *provider) {
     return share > 0 ? share : 1;
 }
 
+/* When a holder gives way to one that waits: soon with more than its share, else after a whole slice. */
+static uint64_t slice_over_us(const struct shape_provider *provider, const struct lane_state *holder) {
+    uint64_t slice_s = holder->target > fair_share(provider) ? SLICE_ABOVE_SHARE_S : SLICE_S;
+    return holder->slice_since_us + slice_s * SECOND_US;
+}
+
 static uint32_t lane_want(const struct lane_state *lane) {
     uint32_t want = lane->lane.waiting + lane->lane.outstanding;
     uint32_t limit = lane->site->connection_limit ? lane->site->connection_limit : SESSIONS_MAX;
@@ -124,7 +130,7 @@ void provider_grant(struct shape_provider *provider, uint64_t now_us) {
         uint32_t room = provider_room(provider);
         if (room == 0) {
             struct lane_state *holder = TAILQ_FIRST(&provider->holders);
-            uint64_t over_us = holder ? holder->slice_since_us + (uint64_t)SLICE_S * SECOND_US : now_us + SECOND_US;
+            uint64_t over_us = holder ? slice_over_us(provider, holder) : now_us + SECOND_US;
             provider_arm(provider, over_us > now_us + TICK_MIN_US ? over_us : now_us + TICK_MIN_US);
             break;
         }
@@ -172,7 +178,7 @@ static void rotate(struct shape_provider *provider, uint64_t now_us) {
     uint32_t left = provider->waiter_count;
     struct lane_state *lane;
     while (left-- > 0 && provider->waiter_count > 0 && provider_room(provider) == 0 && (lane = TAILQ_FIRST(&provider->holders)) &&
-           lane->slice_since_us + (uint64_t)SLICE_S * SECOND_US <= now_us) {
+           slice_over_us(provider, lane) <= now_us) {
         uint32_t share = fair_share(provider), want = lane_want(lane);
         uint32_t keep = want < share ? want : share;
         if (keep < lane->target) {

@@ -16,6 +16,7 @@ enum {
     SESSIONS_MAX = 4096,        /* of a lane without a connection limit */
     LINGER_S = 10,              /* sessions stay allowed so long after the demand has gone */
     LANE_IDLE_S = 30,           /* a lane without demand goes */
+    SLICE_ABOVE_SHARE_S = 1,    /* the same of a lane that has more than its share */
     SLICE_S = 10,               /* a lane gives its provider's sessions to the next that waits */
     ENDPOINT_REST_FIRST_S = 30, /* doubling to ... */
     ENDPOINT_REST_MAX_S = 1800,
