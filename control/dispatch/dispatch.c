@@ -2,6 +2,7 @@
 #include "control/dispatch/dispatch.h"
 
 #include "control/dispatch/state.h"
+#include "control/observe/log.h"
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,6 +22,14 @@ uint64_t dispatch_realtime_us(void) {
     struct timespec time;
     clock_gettime(CLOCK_REALTIME, &time);
     return (uint64_t)time.tv_sec * 1000000 + (uint64_t)time.tv_nsec / 1000;
+}
+
+void dispatch_log_wild(struct dispatch *dispatch) {
+    if (dispatch->counters.wild_values == dispatch->wild_logged)
+        return;
+    log_write(LOG_LEVEL_ERROR, "dispatch", "the dataplane left %llu impossible values in the journal: counted, not followed",
+              (unsigned long long)(dispatch->counters.wild_values - dispatch->wild_logged));
+    dispatch->wild_logged = dispatch->counters.wild_values;
 }
 
 /* Every lane of which something changed: its cells, then its deliveries. */
@@ -43,6 +52,7 @@ static void on_attention(evutil_socket_t descriptor, short what, void *argument)
             paths_update(dispatch, path);
     }
     orders_ring(dispatch);
+    dispatch_log_wild(dispatch);
     if (dispatch->attention_first != NULL)
         event_active(dispatch->attention_event, EV_TIMEOUT, 0);
 }

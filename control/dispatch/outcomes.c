@@ -217,6 +217,7 @@ static void drain_rings(struct dispatch *dispatch, uint32_t reads) {
 
 void outcomes_read(struct dispatch *dispatch) {
     drain_rings(dispatch, READS_A_CALL);
+    dispatch_log_wild(dispatch);
     _Atomic uint32_t *waiting = journal_shard_waiting(dispatch->journal, dispatch->shard);
     doorbell_arm(waiting);
     if (rings_wait(dispatch)) /* more came: look again after the loop's other work */

@@ -78,10 +78,13 @@ struct dispatch {
     uint64_t ring_wanted; /* bit a worker: has new entries */
     char socket_path[108];
     struct dispatch_counters counters;
+    uint64_t wild_logged; /* so many of counters.wild_values are in the log */
 };
 
 uint64_t dispatch_now_us(void);
 uint64_t dispatch_realtime_us(void);
+/* Logs the wild values that were counted since the last call. */
+void dispatch_log_wild(struct dispatch *dispatch);
 
 /* paths.c */
 int paths_create(struct dispatch *dispatch);
