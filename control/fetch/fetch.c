@@ -54,7 +54,7 @@ struct fetch {
     enum stream_class class; /* where this pass is */
     uint32_t pass_entries;
     char reading[STREAM_NAME_BYTES]; /* the stream of a bypost_read, or "" */
-    uint32_t grouping;               /* answers awaited */
+    bool grouping;                   /* bypost_groups is under way */
     bool wait_busy;                  /* a blocking read is out */
     uint32_t wait_count;
     bool ticking; /* promotion is under way */
@@ -353,6 +353,7 @@ static void on_read_again(void *context, redisReply *reply) {
         entry_take(fetch, stream, reply->element[1]->element[i], true);
         stream->read_ms = clock_ms(CLOCK_MONOTONIC);
     }
+    fetch->count = fetch->count * 2 > COUNT_MAX ? COUNT_MAX : fetch->count * 2;
     bool more = stream && entry_id_parse(reply->element[0]->str, reply->element[0]->len, &stream->cursor);
     if (stream && !more) {
         stream->state = STREAM_READY;
@@ -480,61 +481,63 @@ static void wait_begin(struct fetch *fetch) {
 
 /* --- groups --- */
 
-static void on_group(void *context, redisReply *reply) {
+/* A 1 for each stream whose group is new, in the order of the question. */
+static void on_groups(void *context, redisReply *reply) {
     struct fetch *fetch = context;
     if (!fetch_answered(fetch)) {
         return;
     }
-    fetch->grouping--;
-    struct stream *stream = NULL;
-    for (uint32_t i = 0; i < fetch->streams.count && !stream; i++) {
-        if (fetch->streams.items[i].state == STREAM_GROUPING) {
-            stream = &fetch->streams.items[i]; /* answers come in the order of the questions */
+    bool ok = reply && reply->type == REDIS_REPLY_ARRAY;
+    size_t answer = 0;
+    for (uint32_t i = 0; i < fetch->streams.count; i++) {
+        struct stream *stream = &fetch->streams.items[i];
+        if (stream->state == STREAM_GROUPING) {
+            bool is_new = ok && answer < reply->elements && reply->element[answer]->integer == 1;
+            stream->state = !ok || answer >= reply->elements ? STREAM_UNKNOWN : is_new ? STREAM_REREAD : STREAM_PENDING;
+            stream->cursor = (struct entry_id){0, 0};
+            answer++;
         }
     }
-    const char *error = redis_error(reply);
-    if (stream && reply && (!error || strncmp(error, "BUSYGROUP", 9) == 0)) {
-        stream->state = error ? STREAM_PENDING : STREAM_REREAD;
-        stream->cursor = (struct entry_id){0, 0};
-    } else if (stream) {
-        stream->state = STREAM_UNKNOWN;
-        if (error) {
-            log_write(LOG_LEVEL_ERROR, "fetch", "XGROUP CREATE of %s failed: %.160s", stream->key, error);
-        }
+    fetch->grouping = false;
+    if (fetch->state != FETCH_GROUPING) {
+        return;
     }
-    if (fetch->grouping == 0 && fetch->state == FETCH_GROUPING) {
-        bool failed = false;
-        for (uint32_t i = 0; i < fetch->streams.count; i++) {
-            failed |= fetch->streams.items[i].state == STREAM_UNKNOWN;
-        }
-        if (failed) {
-            fetch_pause(fetch, TICK_MS);
-        } else {
-            fetch_enter(fetch, FETCH_READING);
-            fetch_next(fetch);
-        }
+    if (ok) {
+        fetch->class = CLASS_STREAM_HIGH; /* a pass from the beginning: the new ones are not ready, so no waiting read covers them */
+        fetch->pass_entries = 0;
+        fetch_enter(fetch, FETCH_READING);
+        fetch_next(fetch);
+    } else {
+        log_write(LOG_LEVEL_ERROR, "fetch", "the consumer groups cannot be made: %.200s",
+                  reply && redis_error(reply) ? redis_error(reply) : "no answer");
+        fetch_pause(fetch, TICK_MS);
     }
 }
 
 /* True when groups are to be made sure of first. */
 static bool groups_begin(struct fetch *fetch) {
-    if (fetch->grouping > 0) {
-        return true;
-    }
-    for (uint32_t i = 0; i < fetch->streams.count; i++) {
-        struct stream *stream = &fetch->streams.items[i];
-        if (stream->state == STREAM_UNKNOWN) {
-            const char *argv[] = {"XGROUP", "CREATE", stream->key, "senders", "0", "MKSTREAM"};
-            if (fetch_send(fetch, fetch->config.redis, on_group, 6, argv, NULL)) {
-                stream->state = STREAM_GROUPING;
-                fetch->grouping++;
-            }
+    const char *argv[5 + STREAMS_MAX] = {"FCALL", "bypost_groups", "1", fetch->streams.items[0].key, fetch->prefix};
+    int argc = 5;
+    for (uint32_t i = 0; i < fetch->streams.count && !fetch->grouping; i++) {
+        if (fetch->streams.items[i].state == STREAM_UNKNOWN) {
+            argv[argc++] = fetch->streams.items[i].name;
         }
     }
-    if (fetch->grouping > 0) {
+    if (argc > 5) {
+        fetch->grouping = fetch_send(fetch, fetch->config.redis, on_groups, argc, argv, NULL);
+        if (!fetch->grouping) {
+            fetch_pause(fetch, TICK_MS);
+            return true;
+        }
+        for (uint32_t i = 0; i < fetch->streams.count; i++) {
+            struct stream *stream = &fetch->streams.items[i];
+            stream->state = stream->state == STREAM_UNKNOWN ? STREAM_GROUPING : stream->state;
+        }
+    }
+    if (fetch->grouping) {
         fetch_enter(fetch, FETCH_GROUPING);
     }
-    return fetch->grouping > 0;
+    return fetch->grouping;
 }
 
 /* --- the machine --- */
@@ -627,7 +630,7 @@ static void on_again(evutil_socket_t fd, short what, void *context) {
 
 static void on_active(void *context, redisReply *reply) {
     struct fetch *fetch = context;
-    if (!fetch_answered(fetch) || !reply || reply->type != REDIS_REPLY_ARRAY || fetch->grouping > 0) {
+    if (!fetch_answered(fetch) || !reply || reply->type != REDIS_REPLY_ARRAY || fetch->grouping) {
         return;
     }
     uint64_t now = clock_ms(CLOCK_MONOTONIC);

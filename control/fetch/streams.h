@@ -18,7 +18,7 @@ enum stream_class { CLASS_STREAM_HIGH, CLASS_STREAM_RETRY, CLASS_STREAM_NORMAL, 
 /* What was done for it since the connection came up. */
 enum stream_state {
     STREAM_UNKNOWN,  /* nothing */
-    STREAM_GROUPING, /* XGROUP CREATE is under way */
+    STREAM_GROUPING, /* its group is being made sure of */
     STREAM_PENDING,  /* reading what this consumer has pending, behind `cursor` */
     STREAM_REREAD,   /* its group is new: entries may be partly settled, so they are read with their progress */
     STREAM_READY,    /* new entries only */

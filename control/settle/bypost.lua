@@ -2,7 +2,7 @@
 -- bypost.lua: what must happen in Redis in one step: settling, retries, dead letters, promotion of what is due. README.md beside it describes the keys.
 -- Only the Redis 7.0 command set. Every function is flagged allow-oom: a full Redis must still drain.
 
-local VERSION = 1
+local VERSION = 2
 local GROUP = 'senders'
 local KEEP_BYTES = 2048              -- a longer job is kept once for all its waiting retries
 local DEAD_JOB_BYTES = 65536         -- of a job that cannot be understood, so much is shown
@@ -11,6 +11,7 @@ local RETRY_STREAM_ENTRIES = 4096    -- promotion waits while a retry stream is 
 local PROMOTE_BYTES = 4194304        -- a call moves no more than this
 local PROMOTE_BUCKETS = 1024         -- nor looks at more buckets
 local STANDARD = {high = true, normal = true, bulk = true}
+local WAITS = {f = true, h = true, r = true} -- actions after which the recipient waits somewhere
 local COUNTERS = {
     a = 'accepted', b = 'bounced', c = 'cancelled', d = 'delivered', f = 'deferred', h = 'held', r = 'returned', s = 'suppressed', x = 'expired'
 }
@@ -100,153 +101,158 @@ local function entry_exists(key, id)
     return redis.call('XRANGE', key, id, id)[1] ~= nil
 end
 
--- Settles outcomes of one entry. Each outcome: {at, index, action, event, slot_ms, head}. Writes 'S' (settled) or 'R' (settled before) to status[at].
-local function settle_entry(base, stream, queue, id, pending, outcomes, status, events, counts)
-    local key, progress_field = base .. 'q:' .. stream, stream .. '/' .. id
-    local needs_job = false
-    for i = 1, #outcomes do
-        needs_job = needs_job or outcomes[i][6] ~= nil
-    end
-
-    local bits, count
-    if pending > 1 then
-        local progress = redis.call('HGET', base .. 'progress', progress_field)
-        if progress then
-            count = progress:byte(1) + 256 * progress:byte(2)
-            bits = {progress:byte(3, -1)}
-        elseif not entry_exists(key, id) then
-            return
-        else
-            count, bits = 0, {}
-        end
-    end
-
-    local job
-    if needs_job then
-        job = entry_job(key, id)
-        if not job then
-            redis.call('XACK', key, GROUP, id)
-            redis.call('HDEL', base .. 'progress', progress_field)
-            return
-        end
-    end
-
-    local done = pending <= 1
-    if done and not entry_delete(base, key, stream, id) then
-        return
-    end
-
-    local fresh = {}
-    if done then
-        fresh[1] = outcomes[1]
-    else
-        for i = 1, #outcomes do
-            local index = outcomes[i][2]
-            local at = (index - index % 8) / 8 + 1
-            local mask = 2 ^ (index % 8)
-            while #bits < at do
-                bits[#bits + 1] = 0
-            end
-            if bits[at] % (mask + mask) < mask then
-                bits[at] = bits[at] + mask
-                count = count + 1
-                fresh[#fresh + 1] = outcomes[i]
-            end
-        end
-        if #fresh == 0 then
-            return
-        end
-    end
-
-    local retries, order = {}, {}
-    for i = 1, #fresh do
-        local outcome = fresh[i]
-        status[outcome[1]] = 'S'
-        counts[outcome[3]] = (counts[outcome[3]] or 0) + 1
-        if outcome[4] ~= '' then
-            events[#events + 1] = outcome[4]
-        end
-        if outcome[6] then
-            local which = outcome[3] .. outcome[5] .. ' ' .. outcome[6]
-            local retry = retries[which]
-            if not retry then
-                retry = {outcome[5], outcome[6], {}, outcome[3]}
-                retries[which] = retry
-                order[#order + 1] = retry
-            end
-            retry[3][#retry[3] + 1] = outcome[2]
-        end
-    end
-    for i = 1, #order do
-        local retry = order[i]
-        if retry[4] == 'h' then
-            record_add(base, base .. 'held:' .. queue, queue, retry[2], ranges_of(retry[3]), job)
-        else
-            bucket_add(base, queue, retry[1], retry[2], ranges_of(retry[3]), job)
-        end
-    end
-
-    if not done then
-        if count >= pending then
-            entry_delete(base, key, stream, id)
-            redis.call('HDEL', base .. 'progress', progress_field)
-        else
-            local low = count % 256
-            redis.call('HSET', base .. 'progress', progress_field, string.char(low, (count - low) / 256, unpack(bits)))
-        end
-    end
-end
-
-local function count_all(base, queue, counts)
-    for action, number in pairs(counts) do
-        redis.call('HINCRBY', base .. 'queue:' .. queue, COUNTERS[action] or action, number)
-    end
-end
-
-local function events_add(base, events, maximum)
-    local key = base .. 'events'
-    for i = 1, #events do
-        redis.call('XADD', key, '*', 'event', events[i])
-    end
-    if #events > 0 and maximum > 0 then
-        local trimmed = redis.call('XTRIM', key, 'MAXLEN', '~', maximum)
+local function events_trim(base, maximum)
+    if maximum > 0 then
+        local trimmed = redis.call('XTRIM', base .. 'events', 'MAXLEN', '~', maximum)
         if trimmed > 0 then
             redis.call('HINCRBY', base .. 'stats', 'events_trimmed', trimmed)
         end
     end
 end
 
+-- What settle works on. Outcomes are read where they stand in `args`: a table for each would cost more than all else here.
+local call, base, args, status, counts, events_key, events_count
+
+local function outcome_take(at)
+    local action, event = args[at + 1], args[at + 2]
+    counts[action] = (counts[action] or 0) + 1
+    if event ~= '' then
+        call('XADD', events_key, '*', 'event', event)
+        events_count = events_count + 1
+    end
+end
+
+local function retry_add(queue, action, slot_ms, head, ranges, job)
+    if action == 'h' then
+        record_add(base, base .. 'held:' .. queue, queue, head, ranges, job)
+    else
+        bucket_add(base, queue, slot_ms, head, ranges, job)
+    end
+end
+
+-- The only recipient of an entry: the entry itself is the progress.
+local function settle_single(key, stream, queue, id, at)
+    local action, job = args[at + 1], nil
+    if WAITS[action] then
+        job = entry_job(key, id)
+    end
+    call('XACK', key, GROUP, id)
+    if call('XDEL', key, id) ~= 1 or (WAITS[action] and not job) then
+        return false
+    end
+    outcome_take(at)
+    if job then
+        retry_add(queue, action, args[at + 3], args[at + 4], args[at], job)
+    end
+    return true
+end
+
+-- Some recipients of an entry of several: `offsets` tells where each outcome stands, `number` the place of the first one's letter.
+local function settle_several(key, stream, queue, id, pending, offsets, number)
+    local progress_field = stream .. '/' .. id
+    local progress = call('HGET', base .. 'progress', progress_field)
+    local count, bits, job = 0, {}, nil
+    if progress then
+        count = progress:byte(1) + 256 * progress:byte(2)
+        bits = {progress:byte(3, -1)}
+    elseif not entry_exists(key, id) then
+        return
+    end
+    for i = 1, #offsets do
+        if WAITS[args[offsets[i] + 1]] then
+            job = entry_job(key, id)
+            if not job then
+                call('XACK', key, GROUP, id)
+                call('HDEL', base .. 'progress', progress_field)
+                return
+            end
+            break
+        end
+    end
+
+    local before, retries, order = count, nil, nil
+    for i = 1, #offsets do
+        local at = offsets[i]
+        local index = tonumber(args[at])
+        local low = index % 8
+        local byte, mask = (index - low) / 8 + 1, 2 ^ low
+        for missing = #bits + 1, byte do
+            bits[missing] = 0
+        end
+        if bits[byte] % (mask + mask) < mask then
+            bits[byte] = bits[byte] + mask
+            count = count + 1
+            status[number + i - 1] = 'S'
+            outcome_take(at)
+            local action = args[at + 1]
+            if WAITS[action] then
+                local slot_ms, head = args[at + 3], args[at + 4]
+                local which = action .. slot_ms .. ' ' .. head
+                retries, order = retries or {}, order or {}
+                if not retries[which] then
+                    retries[which] = {action, slot_ms, head, {}}
+                    order[#order + 1] = retries[which]
+                end
+                local indexes = retries[which][4]
+                indexes[#indexes + 1] = index
+            end
+        end
+    end
+    for i = 1, order and #order or 0 do
+        local retry = order[i]
+        retry_add(queue, retry[1], retry[2], retry[3], ranges_of(retry[4]), job)
+    end
+    if count >= pending then
+        entry_delete(base, key, stream, id)
+        call('HDEL', base .. 'progress', progress_field)
+    elseif count > before then
+        local low = count % 256
+        call('HSET', base .. 'progress', progress_field, string.char(low, (count - low) / 256, unpack(bits)))
+    end
+end
+
 -- ARGV: base, events to keep; then entries: stream, queue, ID, recipients of it, outcomes; then each outcome: index, action, event, and for the actions
 -- f, h and r the bucket's ms and the head of the retry. Returns a letter an outcome: S settled, R settled before.
-local function settle(keys, args)
-    local base, maximum = args[1], tonumber(args[2])
-    local status, events, queues = {}, {}, {}
-    local at, number = 3, 0
-    while at <= #args do
-        local stream, queue, id, pending, count = args[at], args[at + 1], args[at + 2], tonumber(args[at + 3]), tonumber(args[at + 4])
-        at = at + 5
-        local outcomes = {}
-        for i = 1, count do
-            number = number + 1
-            status[number] = 'R'
-            local action = args[at + 1]
-            local outcome = {number, tonumber(args[at]), action, args[at + 2]}
-            if action == 'f' or action == 'r' or action == 'h' then
-                outcome[5], outcome[6] = args[at + 3], args[at + 4]
-                at = at + 5
-            else
-                at = at + 3
+local function settle(keys, given)
+    call, args, base, status, events_count = redis.call, given, given[1], {}, 0
+    events_key = base .. 'events'
+    local queues, at, number, total = {}, 3, 1, #args
+    while at <= total do
+        local stream, queue, id, pending, outcomes = args[at], args[at + 1], args[at + 2], tonumber(args[at + 3]), tonumber(args[at + 4])
+        local key = base .. 'q:' .. stream
+        local offsets = pending > 1 and {} or nil
+        local first = at + 5
+        at = first
+        for i = 0, outcomes - 1 do
+            status[number + i] = 'R'
+            if offsets then
+                offsets[i + 1] = at
             end
-            outcomes[i] = outcome
+            at = at + (WAITS[args[at + 1]] and 5 or 3)
         end
-        queues[queue] = queues[queue] or {}
-        settle_entry(base, stream, queue, id, pending, outcomes, status, events, queues[queue])
+        counts = queues[queue]
+        if not counts then
+            counts = {}
+            queues[queue] = counts
+        end
+        if offsets then
+            settle_several(key, stream, queue, id, pending, offsets, number)
+        elseif settle_single(key, stream, queue, id, first) then
+            status[number] = 'S'
+        end
+        number = number + outcomes
     end
-    for queue, counts in pairs(queues) do
-        count_all(base, queue, counts)
+    for queue, totals in pairs(queues) do
+        for action, times in pairs(totals) do
+            call('HINCRBY', base .. 'queue:' .. queue, COUNTERS[action] or action, times)
+        end
     end
-    events_add(base, events, maximum)
-    return table.concat(status)
+    if events_count > 0 then
+        events_trim(base, tonumber(args[2]))
+    end
+    local answer = table.concat(status)
+    args, status, counts = nil, nil, nil
+    return answer
 end
 
 -- ARGV: base, stream, queue, ID, bucket's ms, head, ranges. A whole entry goes to the time buckets. 1, or 0 when it is gone.
@@ -276,7 +282,8 @@ local function dead(keys, args)
                'job', job:sub(1, DEAD_JOB_BYTES))
     redis.call('HINCRBY', base .. 'queue:' .. queue, 'dead', 1)
     if args[6] ~= '' then
-        events_add(base, {args[6]}, tonumber(args[7]))
+        redis.call('XADD', base .. 'events', '*', 'event', args[6])
+        events_trim(base, tonumber(args[7]))
     end
     return 1
 end
@@ -350,6 +357,19 @@ local function read(keys, args)
     return {last, entries}
 end
 
+-- ARGV: base, then streams. Makes their consumer groups, from the beginning; a command would be refused by a full Redis. Returns 1 for each that is new.
+local function groups(keys, args)
+    local made = {}
+    for i = 2, #args do
+        local result = redis.pcall('XGROUP', 'CREATE', args[1] .. 'q:' .. args[i], GROUP, '0', 'MKSTREAM')
+        if result.err and not result.err:find('BUSYGROUP', 1, true) then
+            return result
+        end
+        made[i - 1] = result.err and 0 or 1
+    end
+    return made
+end
+
 -- ARGV: base, queue. A drained campaign leaves `active`. 1 when it did.
 local function retire(keys, args)
     local base, queue = args[1], args[2]
@@ -367,5 +387,6 @@ register('bypost_schedule', schedule)
 register('bypost_dead', dead)
 register('bypost_promote', promote)
 register('bypost_read', read)
+register('bypost_groups', groups)
 register('bypost_retire', retire)
 redis.register_function{function_name = 'bypost_version', callback = function() return VERSION end, flags = {'no-writes', 'allow-oom', 'allow-stale'}}
