@@ -21,7 +21,9 @@ enum {
     DRAIN_CHECK_MS = 20,
     RESUME_STEP = 256,
     PARK_RETRY_MS = 100,
-    PARKED_MAX = 50000, /* deliveries that wait here because their lane's window is full */
+    PARK_STEP = 5000,   /* parked deliveries that are tried at a time */
+    PARKED_MAX = 50000, /* deliveries that wait here because their lane's window is full; more wait in Redis */
+    PARK_FAR_S = 60,    /* how long those do, and as much again at random three times */
 };
 
 struct shard {
@@ -116,6 +118,14 @@ static void on_committed(void *context, uint32_t slot, uint32_t slot_generation)
 
 /* -- dispatch -- */
 
+/* Fetch reads again when it may hope for room. */
+static void resume(struct shard *shard) {
+    if (shard->fetch_waits && shape_room(shard->shape) >= RESUME_STEP) {
+        shard->fetch_waits = false;
+        fetch_resume(shard->fetch);
+    }
+}
+
 static void on_ended(void *context, const struct dispatch_end *end) {
     struct shard *shard = context;
     const struct shaping_provider *provider = end->lane != NULL ? end->lane->site->provider : NULL;
@@ -125,10 +135,7 @@ static void on_ended(void *context, const struct dispatch_end *end) {
     if (end->lane != NULL)
         shape_ended(shard->shape, end->lane, &end->outcome, &classification, end->source, now_us());
     settle_delivery(shard, &end->cookie, &end->outcome, &classification, end->delivery, end->slot, end->slot_generation);
-    if (shard->fetch_waits && shape_room(shard->shape) >= RESUME_STEP) {
-        shard->fetch_waits = false;
-        fetch_resume(shard->fetch);
-    }
+    resume(shard);
 }
 
 static void on_path_event(void *context, const struct path_event *event, const char *site) {
@@ -201,13 +208,26 @@ static void park(struct shard *shard, struct delivery *delivery) {
     park_later(shard);
 }
 
+/* So many wait here already that one slow site would hold up all the others: it goes to the time buckets, and costs no attempt. */
+static void park_far(struct shard *shard, struct delivery *delivery) {
+    struct settle_cookie cookie;
+    dispatch_cookie(shard->dispatch, delivery, &cookie);
+    struct outcome outcome = {.kind = OUTCOME_RETURNED, .stage = STAGE_CONNECT};
+    struct classification classification = {.verdict = VERDICT_RETURNED,
+                                            .retry_after_s = PARK_FAR_S + (uint32_t)(random() % (3 * PARK_FAR_S))};
+    settle_delivery(shard, &cookie, &outcome, &classification, delivery, SLOT_NONE, 0);
+}
+
 static void enqueue(struct shard *shard, struct delivery *delivery) {
     static const uint16_t no_pool[3] = {5, 3, 5};
     int code = shape_enqueue(shard->shape, delivery, now_us());
     if (code == 0)
         return;
-    if (code == -ENOBUFS) {
-        park(shard, delivery);
+    if (code != -ENOENT) {
+        if (shard->parked < PARKED_MAX)
+            park(shard, delivery);
+        else
+            park_far(shard, delivery);
         return;
     }
     char text[160];
@@ -215,21 +235,20 @@ static void enqueue(struct shard *shard, struct delivery *delivery) {
     settle_early(shard, delivery, CLASS_UNCATEGORIZED, 550, no_pool, 0, text);
 }
 
-/* The lanes whose window was full may have room; each delivery is tried once a call. */
+/* The lanes whose window was full may have room; the oldest are tried first, and those without go to the end. */
 static void on_park_timer(evutil_socket_t descriptor, short what, void *argument) {
     struct shard *shard = argument;
-    struct delivery *delivery = shard->parked_first;
-    shard->parked_first = shard->parked_last = NULL;
-    shard->parked = 0;
-    while (delivery != NULL) {
-        struct delivery *next = delivery->next;
+    for (uint32_t tries = shard->parked < PARK_STEP ? shard->parked : PARK_STEP; tries > 0; tries--) {
+        struct delivery *delivery = shard->parked_first;
+        shard->parked_first = delivery->next;
+        if (shard->parked_first == NULL)
+            shard->parked_last = NULL;
+        shard->parked--;
         enqueue(shard, delivery);
-        delivery = next;
     }
-    if (shard->fetch_waits && shape_room(shard->shape) >= RESUME_STEP && shard->parked < PARKED_MAX) {
-        shard->fetch_waits = false;
-        fetch_resume(shard->fetch);
-    }
+    if (shard->parked > 0)
+        park_later(shard);
+    resume(shard);
 }
 
 struct routing {
@@ -261,8 +280,7 @@ static uint32_t on_room(void *context) {
     uint32_t room = shape_room(shard->shape);
     uint32_t held = shard->routing + shard->parked;
     uint32_t settling = settle_outstanding(shard->settle);
-    if (shard->draining || !shard->harvested || shard->routing >= FETCH_ROUTING_MAX || shard->parked >= PARKED_MAX || room <= held ||
-        settling >= SHAPE_TOTAL_MAX) {
+    if (shard->draining || !shard->harvested || shard->routing >= FETCH_ROUTING_MAX || room <= held || settling >= SHAPE_TOTAL_MAX) {
         shard->fetch_waits = !shard->draining;
         if (shard->fetch_waits)
             park_later(shard);
@@ -500,11 +518,11 @@ char *shard_stats(struct shard *shard) {
         N(dispatch->harvested_settled), "harvested_lost", N(dispatch->harvested_lost), "harvested_uncertain",
         N(dispatch->harvested_uncertain), "harvested_returned", N(dispatch->harvested_returned), "path_events", N(dispatch->path_events),
         "paths_published", N(dispatch->paths_published), "paths_exhausted", N(dispatch->paths_exhausted), "slots_exhausted",
-        N(dispatch->slots_exhausted), "arena_exhausted", N(dispatch->arena_exhausted), "slots_used",
-        N(dispatch_slots_used(shard->dispatch)), "signatures", N(dispatch->signatures), "settle", "delivered", N(settle->delivered),
-        "deferred", N(settle->deferred), "bounced", N(settle->bounced), "expired", N(settle->expired), "suppressed", N(settle->suppressed),
-        "cancelled", N(settle->cancelled), "returned", N(settle->returned), "uncertain", N(settle->uncertain), "repeated",
-        N(settle->repeated), "commits", N(settle->commits), "outstanding", N(settle_outstanding(shard->settle)));
+        N(dispatch->slots_exhausted), "arena_exhausted", N(dispatch->arena_exhausted), "wild_values", N(dispatch->wild_values),
+        "slots_used", N(dispatch_slots_used(shard->dispatch)), "signatures", N(dispatch->signatures), "settle", "delivered",
+        N(settle->delivered), "deferred", N(settle->deferred), "bounced", N(settle->bounced), "expired", N(settle->expired), "suppressed",
+        N(settle->suppressed), "cancelled", N(settle->cancelled), "returned", N(settle->returned), "uncertain", N(settle->uncertain),
+        "repeated", N(settle->repeated), "commits", N(settle->commits), "outstanding", N(settle_outstanding(shard->settle)));
 #undef N
     char *text = json == NULL ? NULL : json_dumps(json, JSON_COMPACT);
     json_decref(json);

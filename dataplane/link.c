@@ -34,7 +34,7 @@ static int listen_at(const char *path, uid_t user, gid_t group) {
     mode_t mask = umask(0177);
     int code = bind(listener, (struct sockaddr *)&address, sizeof(address));
     umask(mask);
-    if (code != 0 || (geteuid() == 0 && chown(path, user, group) != 0) || listen(listener, 4) != 0) {
+    if (code != 0 || (geteuid() == 0 && chown(path, user, group) != 0)) {
         code = -errno;
         close(listener);
         return code;
@@ -74,6 +74,10 @@ int link_open(struct link *link, const char *path, uid_t user, gid_t group, cons
     return code;
 }
 
+int link_listen(struct link *link) {
+    return listen(link->listener, 4) == 0 ? 0 : -errno;
+}
+
 static int send_hello(struct link *link, int peer) {
     int descriptors[DESCRIPTORS_MAX];
     uint32_t count = 0;
@@ -106,12 +110,17 @@ static bool welcome(const struct link *link, int peer) {
            (credentials.uid == 0 || credentials.uid == link->user || credentials.uid == geteuid());
 }
 
+static bool peer_gone(int peer) {
+    char byte;
+    ssize_t got = recv(peer, &byte, 1, MSG_DONTWAIT);
+    return got == 0 || (got < 0 && errno != EAGAIN && errno != EINTR);
+}
+
 void link_serve(struct link *link, int timeout_ms) {
     struct pollfd sockets[2] = {{.fd = link->listener, .events = POLLIN}, {.fd = link->peer, .events = POLLIN}};
     if (poll(sockets, 2, timeout_ms) <= 0)
         return;
-    char byte;
-    if (link->peer >= 0 && (sockets[1].revents & (POLLIN | POLLHUP | POLLERR)) != 0 && recv(link->peer, &byte, 1, MSG_DONTWAIT) <= 0) {
+    if (link->peer >= 0 && (sockets[1].revents & (POLLIN | POLLHUP | POLLERR)) != 0 && peer_gone(link->peer)) {
         close(link->peer);
         link->peer = -1;
     }

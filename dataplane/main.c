@@ -121,7 +121,11 @@ static int set_up(struct dataplane *dataplane, char *error) {
                      generation, error, ERROR_BYTES);
     if (code == 0)
         code = create_workers(dataplane, generation, error);
-    return code == 0 ? drop_privileges(dataplane, error) : code;
+    if (code == 0)
+        code = drop_privileges(dataplane, error);
+    if (code == 0 && (code = link_listen(&dataplane->link)) != 0)
+        snprintf(error, ERROR_BYTES, "the socket %s cannot listen: %s.", options->socket_path, strerror(-code));
+    return code;
 }
 
 static void report(const struct dataplane *dataplane) {

@@ -52,9 +52,9 @@ static int create_engine(struct worker *worker, const struct options *options, c
     };
     if (getrandom(smtp.secret, sizeof(smtp.secret), 0) != (ssize_t)sizeof(smtp.secret) ||
         getrandom(tcp->secret, sizeof(tcp->secret), 0) != (ssize_t)sizeof(tcp->secret))
-        return -errno;
+        return -EIO;
     worker->engine = smtp_engine_create(&smtp, &tcp->events);
-    return worker->engine == NULL ? -errno : 0;
+    return worker->engine == NULL ? -ENOMEM : 0;
 }
 
 static void fill_interface(struct net_interface *interface, const struct port_options *options, const struct port *port,
@@ -103,10 +103,10 @@ int worker_create(struct worker *worker, const struct options *options, struct p
         .transmit = net_transmit,
         .network = worker->net,
     };
-    int code = worker->net == NULL ? -errno : create_engine(worker, options, arena, &tcp);
+    int code = worker->net == NULL ? -ENOMEM : create_engine(worker, options, arena, &tcp);
     if (code == 0) {
         worker->stack = tcp_stack_create(&tcp, now_us);
-        code = worker->stack == NULL ? -errno : 0;
+        code = worker->stack == NULL ? -ENOMEM : 0;
     }
     if (code != 0) {
         snprintf(error, error_bytes, "worker %u cannot be made: %s. Lower dataplane.max_sessions or add memory.", worker->index,
@@ -145,7 +145,7 @@ static uint32_t take_hints(struct worker *worker, uint64_t now_us) {
 
 static bool hints_wait(const struct worker *worker) {
     for (uint32_t shard = 0; shard < worker->journal->geometry.shards; shard++)
-        if (!ring_empty(journal_order_ring(worker->journal, worker->index, shard)))
+        if (ring_waiting(worker->journal, journal_order_ring(worker->journal, worker->index, shard)))
             return true;
     return false;
 }
@@ -161,14 +161,14 @@ static void publish_counters(struct worker *worker) {
 }
 
 /* Sleeps until the doorbell, the next deadline or `sleep_us`, whichever comes first. */
-static void rest(struct worker *worker, uint64_t now_us, uint64_t deadline_us, uint32_t sleep_us) {
+static void rest(struct worker *worker, bool admitted, uint64_t now_us, uint64_t deadline_us, uint32_t sleep_us) {
     if (deadline_us <= now_us)
         return;
     if (deadline_us - now_us < sleep_us)
         sleep_us = (uint32_t)(deadline_us - now_us);
     _Atomic uint32_t *waiting = journal_worker_waiting(worker->journal, worker->index);
     doorbell_arm(waiting);
-    if (!hints_wait(worker)) {
+    if (!admitted || !hints_wait(worker)) {
         struct pollfd bell = {.fd = worker->doorbell, .events = POLLIN};
         struct timespec timeout = {.tv_nsec = (long)sleep_us * 1000};
         if (ppoll(&bell, 1, &timeout, NULL) > 0) {
@@ -217,7 +217,7 @@ int worker_run(void *argument) {
             sleep_us = SLEEP_FIRST_US;
             continue;
         }
-        rest(worker, now_us, deadline_us, sleep_us);
+        rest(worker, admitted, now_us, deadline_us, sleep_us);
         sleep_us = sleep_us * 2 > SLEEP_MAX_US ? SLEEP_MAX_US : sleep_us * 2;
     }
     publish_counters(worker);

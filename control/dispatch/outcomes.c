@@ -194,13 +194,9 @@ static void take(struct dispatch *dispatch, uint32_t worker, uint64_t entry) {
 }
 
 static bool rings_wait(const struct dispatch *dispatch) {
-    for (uint32_t worker = 0; worker < dispatch->workers; worker++) {
-        const struct ring *ring = journal_outcome_ring(dispatch->journal, worker, dispatch->shard);
-        uint64_t waiting =
-            atomic_load_explicit(&ring->head, memory_order_acquire) - atomic_load_explicit(&ring->tail, memory_order_relaxed);
-        if (waiting != 0 && waiting <= dispatch->journal->ring_capacity) /* more: a wild head, of which ring_pop gives nothing */
+    for (uint32_t worker = 0; worker < dispatch->workers; worker++)
+        if (ring_waiting(dispatch->journal, journal_outcome_ring(dispatch->journal, worker, dispatch->shard)))
             return true;
-    }
     return false;
 }
 

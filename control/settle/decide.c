@@ -68,7 +68,7 @@ void decide(const struct settle_item *item, const struct job *job, const struct 
                                          .uncertain = cookie->uncertain_before || uncertain}};
     if (item->outcome.kind == OUTCOME_RETURNED || item->classification.verdict == VERDICT_RETURNED) {
         out->action = ACTION_RETURNED;
-        out->next_attempt_ms = now_ms / 1000 * 1000;
+        out->next_attempt_ms = now_ms / 1000 * 1000 + (uint64_t)item->classification.retry_after_s * 1000;
         return;
     }
     if ((uncertain && config->on_uncertain == UNCERTAIN_HOLD) || item->classification.verdict == VERDICT_HELD) {

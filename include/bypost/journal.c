@@ -293,8 +293,9 @@ uint32_t ring_pop(const struct journal *journal, struct ring *ring, uint64_t *en
     return taken;
 }
 
-bool ring_empty(const struct ring *ring) {
-    return atomic_load_explicit(&ring->head, memory_order_acquire) == atomic_load_explicit(&ring->tail, memory_order_relaxed);
+bool ring_waiting(const struct journal *journal, const struct ring *ring) {
+    uint64_t available = atomic_load_explicit(&ring->head, memory_order_acquire) - atomic_load_explicit(&ring->tail, memory_order_relaxed);
+    return available != 0 && available <= journal->ring_capacity;
 }
 
 void ring_forget(struct ring *ring) {

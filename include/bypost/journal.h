@@ -129,7 +129,8 @@ static inline uint32_t journal_path_shard(const struct journal *journal, uint32_
 bool ring_push(const struct journal *journal, struct ring *ring, uint64_t entry);
 /* Consumer: takes up to `count` entries; returns how many. A wild head from a broken producer is taken as empty. */
 uint32_t ring_pop(const struct journal *journal, struct ring *ring, uint64_t *entries, uint32_t count);
-bool ring_empty(const struct ring *ring);
+/* Is there something to take? False also for a wild head, of which ring_pop gives nothing. */
+bool ring_waiting(const struct journal *journal, const struct ring *ring);
 /* Consumer after a restart: forgets what is in the ring; the slots are scanned instead. */
 void ring_forget(struct ring *ring);
 

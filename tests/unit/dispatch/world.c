@@ -259,6 +259,7 @@ void world_dataplane_start_bent(struct world *world, void (*bend)(struct link *l
         fail_msg("%s", error);
     if (bend != NULL)
         bend(&dataplane->link);
+    assert_int_equal(link_listen(&dataplane->link), 0);
     assert_int_equal(pthread_create(&dataplane->server, NULL, serve, dataplane), 0);
     dataplane->lives = true;
     memset(world->order_count, 0, sizeof(world->order_count));
