@@ -499,32 +499,69 @@ struct event_base *shard_base(struct shard *shard) {
     return shard->base;
 }
 
+/* One figure, in its group. */
+struct figure {
+    const char *group, *name;
+    uint64_t value;
+};
+
 char *shard_stats(struct shard *shard) {
     const struct fetch_counters *fetch = fetch_counters(shard->fetch);
     const struct settle_counters *settle = settle_counters(shard->settle);
     const struct dispatch_counters *dispatch = dispatch_counters(shard->dispatch);
     static const char *const redis_states[] = {"down", "loading", "up"};
-#define N(value) (json_int_t)(value)
-    json_t *json = json_pack(
-        "{s:I, s:s, s:b, s:b, s:{s:I,s:I,s:I,s:I,s:I}, s:{s:I,s:I,s:I,s:I}, "
-        "s:{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I},"
-        " s:{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}}",
-        "uptime_seconds", N((now_us() - shard->started_us) / 1000000), "redis", redis_states[redis_state(shard->redis)], "dataplane",
-        dispatch_dataplane_up(shard->dispatch), "draining", shard->draining, "fetch", "entries", N(fetch->entries), "recipients",
-        N(fetch->recipients), "dead", N(fetch->dead), "scheduled", N(fetch->scheduled), "promoted", N(fetch->promoted), "held", "routing",
-        N(shard->routing), "parked", N(shard->parked), "shaped", N(SHAPE_TOTAL_MAX - shape_room(shard->shape)), "in_progress",
-        N(dispatch_in_progress(shard->dispatch)), "dispatch", "orders", N(dispatch->orders), "outcomes", N(dispatch->outcomes), "returned",
-        N(dispatch->returned), "withdrawn", N(dispatch->withdrawn), "render_errors", N(dispatch->render_errors), "harvested_settled",
-        N(dispatch->harvested_settled), "harvested_lost", N(dispatch->harvested_lost), "harvested_uncertain",
-        N(dispatch->harvested_uncertain), "harvested_returned", N(dispatch->harvested_returned), "path_events", N(dispatch->path_events),
-        "paths_published", N(dispatch->paths_published), "paths_exhausted", N(dispatch->paths_exhausted), "slots_exhausted",
-        N(dispatch->slots_exhausted), "arena_exhausted", N(dispatch->arena_exhausted), "wild_values", N(dispatch->wild_values),
-        "slots_used", N(dispatch_slots_used(shard->dispatch)), "signatures", N(dispatch->signatures), "settle", "delivered",
-        N(settle->delivered), "deferred", N(settle->deferred), "bounced", N(settle->bounced), "expired", N(settle->expired), "suppressed",
-        N(settle->suppressed), "cancelled", N(settle->cancelled), "returned", N(settle->returned), "uncertain", N(settle->uncertain),
-        "repeated", N(settle->repeated), "commits", N(settle->commits), "outstanding", N(settle_outstanding(shard->settle)));
-#undef N
-    char *text = json == NULL ? NULL : json_dumps(json, JSON_COMPACT);
+    const struct figure figures[] = {
+        {"fetch", "entries", fetch->entries},
+        {"fetch", "recipients", fetch->recipients},
+        {"fetch", "dead", fetch->dead},
+        {"fetch", "scheduled", fetch->scheduled},
+        {"fetch", "promoted", fetch->promoted},
+        {"held", "routing", shard->routing},
+        {"held", "parked", shard->parked},
+        {"held", "shaped", SHAPE_TOTAL_MAX - shape_room(shard->shape)},
+        {"held", "in_progress", dispatch_in_progress(shard->dispatch)},
+        {"dispatch", "orders", dispatch->orders},
+        {"dispatch", "outcomes", dispatch->outcomes},
+        {"dispatch", "returned", dispatch->returned},
+        {"dispatch", "withdrawn", dispatch->withdrawn},
+        {"dispatch", "render_errors", dispatch->render_errors},
+        {"dispatch", "signatures", dispatch->signatures},
+        {"dispatch", "unsigned_messages", dispatch->unsigned_messages},
+        {"dispatch", "harvested_settled", dispatch->harvested_settled},
+        {"dispatch", "harvested_lost", dispatch->harvested_lost},
+        {"dispatch", "harvested_uncertain", dispatch->harvested_uncertain},
+        {"dispatch", "harvested_returned", dispatch->harvested_returned},
+        {"dispatch", "path_events", dispatch->path_events},
+        {"dispatch", "paths_published", dispatch->paths_published},
+        {"dispatch", "paths_exhausted", dispatch->paths_exhausted},
+        {"dispatch", "slots_used", dispatch_slots_used(shard->dispatch)},
+        {"dispatch", "slots_exhausted", dispatch->slots_exhausted},
+        {"dispatch", "arena_exhausted", dispatch->arena_exhausted},
+        {"dispatch", "wild_values", dispatch->wild_values},
+        {"settle", "delivered", settle->delivered},
+        {"settle", "deferred", settle->deferred},
+        {"settle", "bounced", settle->bounced},
+        {"settle", "expired", settle->expired},
+        {"settle", "suppressed", settle->suppressed},
+        {"settle", "cancelled", settle->cancelled},
+        {"settle", "returned", settle->returned},
+        {"settle", "uncertain", settle->uncertain},
+        {"settle", "repeated", settle->repeated},
+        {"settle", "commits", settle->commits},
+        {"settle", "log_errors", settle->log_errors},
+        {"settle", "outstanding", settle_outstanding(shard->settle)},
+    };
+    json_t *json = json_object();
+    json_object_set_new(json, "uptime_seconds", json_integer((json_int_t)((now_us() - shard->started_us) / 1000000)));
+    json_object_set_new(json, "redis", json_string(redis_states[redis_state(shard->redis)]));
+    json_object_set_new(json, "dataplane", json_boolean(dispatch_dataplane_up(shard->dispatch)));
+    json_object_set_new(json, "draining", json_boolean(shard->draining));
+    for (size_t i = 0; i < sizeof(figures) / sizeof(figures[0]); i++) {
+        if (json_object_get(json, figures[i].group) == NULL)
+            json_object_set_new(json, figures[i].group, json_object());
+        json_object_set_new(json_object_get(json, figures[i].group), figures[i].name, json_integer((json_int_t)figures[i].value));
+    }
+    char *text = json_dumps(json, JSON_COMPACT);
     json_decref(json);
     return text;
 }

@@ -234,6 +234,7 @@ class Testbed:
             },
             "journal": {"path": self.path("run", "journal"), "slots": slots, "paths": 512},
             "dns": {"servers": ["127.0.0.1"]},
+            "signing_threads": len(cores),  # the worker idles adaptively and leaves most of its core to others
             "pools": {"default": [{"address": SENDER_ADDRESS, "ehlo": EHLO_NAME}]},
             "logs": {"delivery": self.path("delivery.log")},
             "events": {"types": ["delivered", "deferred", "bounced", "expired", "dead"]},

@@ -1,4 +1,5 @@
 """Test results in TAP: each check prints its line at once; the plan comes last."""
+import signal
 import sys
 import traceback
 
@@ -36,4 +37,5 @@ class Tap:
 
 
 def main(body):
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what a test has started is ended on the way out
     sys.exit(Tap().run(body))
