@@ -1,16 +1,12 @@
 /* fetch.c: which stream is read next. Entries that are there are read without blocking, high first; when nothing is there a second
  * connection waits for all streams at once, so that a new job arrives in a fraction of a millisecond and an empty queue costs nothing. */
-#include "fetch.h"
+#include "state.h"
 
 #include "control/observe/log.h"
-#include "control/outcome.h"
 #include "entry.h"
 #include "live.h"
-#include "streams.h"
 
-#include <errno.h>
 #include <inttypes.h>
-#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,77 +14,33 @@
 
 enum {
     BLOCK_MS = 2000,
-    TICK_MS = 1000,
-    TICK_MIN_MS = 20, /* promotion never runs more often */
-    PAUSE_MS = 100,   /* after an answer that makes no sense */
-    POLL_MS = 50,     /* while the second connection is away */
+    POLL_MS = 50, /* while the second connection is away */
     COUNT_FIRST = 16,
     COUNT_MAX = 200,      /* entries a read */
     BLOCK_COUNT_MAX = 32, /* entries a waiting read: they come without being asked for at that moment */
     READ_BYTES = 8 << 20, /* of jobs a read, by the average of late */
-    PROMOTE_RECORDS = 256,
-    IDLE_RETIRE_MS = 10000,
-    SCHEDULE_SLACK_MS = 1000, /* a send_at nearer than this is now */
-    ERROR_BYTES = 512,
-    EVENT_BYTES_ASSUMED = 512,
-};
-
-/* What fetch is doing. */
-enum fetch_state {
-    FETCH_STOPPED,  /* not started, or drained */
-    FETCH_DOWN,     /* Redis is away */
-    FETCH_GROUPING, /* making sure of the consumer groups */
-    FETCH_READING,  /* a read is under way on the first connection */
-    FETCH_WAITING,  /* a blocking read is under way on the second */
-    FETCH_FULL,     /* no room: until fetch_resume */
-    FETCH_PAUSED,   /* a moment's rest */
-};
-
-struct fetch {
-    struct fetch_config config;
-    struct redis *wait; /* the second connection */
-    char prefix[REDIS_KEY_MAX];
-    struct live *live;
-    struct streams streams;
-    enum fetch_state state;
-    enum stream_class class; /* where this pass is */
-    uint32_t pass_entries;
-    char reading[STREAM_NAME_BYTES]; /* the stream of a bypost_read, or "" */
-    bool grouping;                   /* bypost_groups is under way */
-    bool wait_busy;                  /* a blocking read is out */
-    uint32_t wait_count;
-    bool ticking; /* promotion is under way */
-    struct event *again, *tick;
-    struct job **backlog; /* decoded when the room was used up */
-    uint32_t backlog_first, backlog_count, backlog_size;
-    uint32_t count;                           /* entries for the next read */
-    double recipients_average, bytes_average; /* an entry's */
-    uint32_t outstanding;                     /* commands whose callback will come */
-    bool destroyed, delivering;
-    struct fetch_counters counters;
 };
 
 static void fetch_next(struct fetch *fetch);
 static void fetch_enter(struct fetch *fetch, enum fetch_state state);
 
-static uint64_t clock_ms(clockid_t clock) {
+uint64_t fetch_clock_ms(clockid_t clock) {
     struct timespec now;
     clock_gettime(clock, &now);
     return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 }
 
-static void timer_set(struct event *timer, uint32_t ms) {
+void fetch_timer_set(struct event *timer, uint32_t ms) {
     struct timeval after = {.tv_sec = ms / 1000, .tv_usec = (suseconds_t)(ms % 1000) * 1000};
     event_add(timer, &after);
 }
 
-static const char *consumer_name(const struct fetch *fetch) {
+const char *fetch_consumer(const struct fetch *fetch) {
     return fetch->config.config->node ? fetch->config.config->node : "node";
 }
 
-/* Sends a command whose callback begins with fetch_answered. */
-static bool fetch_send(struct fetch *fetch, struct redis *redis, void (*done)(void *context, redisReply *reply), int argc,
-                       const char *const *argv, const size_t *lengths) {
+bool fetch_send(struct fetch *fetch, struct redis *redis, void (*done)(void *context, redisReply *reply), int argc, const char *const *argv,
+                const size_t *lengths) {
     if (redis_send(redis, done, fetch, argc, argv, lengths) != 0) {
         return false;
     }
@@ -96,8 +48,7 @@ static bool fetch_send(struct fetch *fetch, struct redis *redis, void (*done)(vo
     return true;
 }
 
-/* False when fetch is gone already: its memory goes with the last answer. */
-static bool fetch_answered(struct fetch *fetch) {
+bool fetch_answered(struct fetch *fetch) {
     fetch->outstanding--;
     if (fetch->destroyed && fetch->outstanding == 0) {
         free(fetch);
@@ -106,150 +57,8 @@ static bool fetch_answered(struct fetch *fetch) {
     return !fetch->destroyed;
 }
 
-static bool fetch_active(const struct fetch *fetch) {
+bool fetch_active(const struct fetch *fetch) {
     return fetch->state != FETCH_STOPPED && fetch->state != FETCH_DOWN;
-}
-
-/* --- jobs --- */
-
-static void backlog_push(struct fetch *fetch, struct job *job) {
-    if (fetch->backlog_first + fetch->backlog_count == fetch->backlog_size) {
-        memmove(fetch->backlog, fetch->backlog + fetch->backlog_first, fetch->backlog_count * sizeof(struct job *));
-        fetch->backlog_first = 0;
-        if (fetch->backlog_count == fetch->backlog_size) {
-            uint32_t size = fetch->backlog_size ? fetch->backlog_size * 2 : 64;
-            struct job **grown = realloc(fetch->backlog, size * sizeof *grown);
-            if (!grown) {
-                job_release(job); /* its entry stays pending */
-                return;
-            }
-            fetch->backlog = grown;
-            fetch->backlog_size = size;
-        }
-    }
-    fetch->backlog[fetch->backlog_first + fetch->backlog_count++] = job;
-}
-
-static void job_deliver(struct fetch *fetch, struct job *job) {
-    fetch->counters.recipients += job->pending_count;
-    fetch->delivering = true;
-    fetch->config.job(fetch->config.context, job);
-    fetch->delivering = false;
-}
-
-/* Hands on what waits here, as far as there is room. False when some still waits. */
-static bool backlog_deliver(struct fetch *fetch) {
-    while (fetch->backlog_count > 0) {
-        if (fetch->config.room(fetch->config.context) == 0) {
-            return false;
-        }
-        struct job *job = fetch->backlog[fetch->backlog_first++];
-        fetch->backlog_count--;
-        job_deliver(fetch, job);
-    }
-    return true;
-}
-
-static void on_moved(void *context, redisReply *reply) {
-    struct fetch *fetch = context;
-    if (!fetch_answered(fetch)) {
-        return;
-    }
-    if (redis_error(reply)) {
-        log_write(LOG_LEVEL_ERROR, "fetch", "an entry could not be moved and stays pending: %.200s", redis_error(reply));
-    }
-}
-
-/* The event of a job that cannot be understood; "" when the stream does not carry its type. */
-static char *dead_event(const struct fetch *fetch, const struct stream *stream, const char *entry, const char *reason) {
-    const struct config *config = fetch->config.config;
-    if (!(config->events.type_mask & 1u << EVENT_DEAD)) {
-        return strdup("");
-    }
-    json_t *event = json_pack("{s:s, s:s, s:s, s:s, s:s, s:f}", "type", "dead", "job", entry, "queue", stream->queue, "reason", reason,
-                              "node", consumer_name(fetch), "at", (double)clock_ms(CLOCK_REALTIME) / 1000);
-    char *text = event ? json_dumps(event, JSON_COMPACT | JSON_REAL_PRECISION(13)) : NULL;
-    json_decref(event);
-    return text ? text : strdup("");
-}
-
-static void entry_dead(struct fetch *fetch, const struct stream *stream, struct entry_id id, const char *reason) {
-    char entry[ENTRY_ID_BYTES], keep[24];
-    entry_id_write(id, entry);
-    snprintf(keep, sizeof keep, "%" PRIu64, fetch->config.config->events.max_bytes / EVENT_BYTES_ASSUMED);
-    char *event = dead_event(fetch, stream, entry, reason);
-    char key[REDIS_KEY_MAX + 8];
-    snprintf(key, sizeof key, "%sdead", fetch->prefix);
-    const char *argv[] = {"FCALL", "bypost_dead",      "1", key, fetch->prefix, stream->name, stream->queue, entry,
-                          reason,  event ? event : "", keep};
-    fetch_send(fetch, fetch->config.redis, on_moved, 11, argv, NULL);
-    free(event);
-    fetch->counters.dead++;
-    log_write(LOG_LEVEL_WARNING, "fetch", "a job of queue %s goes to the dead letters: entry %s: %s", stream->queue, entry, reason);
-}
-
-static void entry_schedule(struct fetch *fetch, const struct stream *stream, const struct job *job) {
-    char entry[ENTRY_ID_BYTES], slot[24], head[HISTORY_HEAD_BYTES], ranges[RANGES_BYTES], key[REDIS_KEY_MAX + 8];
-    entry_id_write(job->entry, entry);
-    snprintf(slot, sizeof slot, "%" PRIu64, (job->send_at_ms + 999) / 1000 * 1000);
-    history_head_write(&job->history, head);
-    ranges_write(job->pending, job->pending_count, ranges);
-    snprintf(key, sizeof key, "%sdue", fetch->prefix);
-    const char *argv[] = {"FCALL", "bypost_schedule", "1", key, fetch->prefix, stream->name, stream->queue, entry, slot, head, ranges};
-    fetch_send(fetch, fetch->config.redis, on_moved, 11, argv, NULL);
-    fetch->counters.scheduled++;
-}
-
-/* Leaves out of pending what is in a slot already. */
-static void in_flight_filter(struct fetch *fetch, struct job *job) {
-    uint32_t kept = 0;
-    for (uint32_t i = 0; i < job->pending_count; i++) {
-        if (!fetch->config.in_flight || !fetch->config.in_flight(fetch->config.context, job->stream, job->entry, job->pending[i])) {
-            job->pending[kept++] = job->pending[i];
-        }
-    }
-    job->pending_count = kept;
-}
-
-/* An entry as it was read; `again`: it may be in flight or partly settled. */
-static void entry_take(struct fetch *fetch, struct stream *stream, const redisReply *reply, bool again) {
-    struct entry_view view;
-    if (!entry_view_take(reply, &view)) {
-        log_write(LOG_LEVEL_ERROR, "fetch", "Redis answered with an entry of unknown shape in %s", stream->key);
-        return;
-    }
-    if (live_has(fetch->live, stream->name, view.id)) {
-        return;
-    }
-    fetch->counters.entries++;
-    char error[ERROR_BYTES];
-    struct job *job = entry_decode(&view, fetch->config.config, fetch->config.shard, stream->queue, stream->is_retry, error, sizeof error);
-    if (!job) {
-        entry_dead(fetch, stream, view.id, error);
-        return;
-    }
-    fetch->recipients_average += (job->entry_recipients - fetch->recipients_average) / 16;
-    fetch->bytes_average += ((double)view.job_length - fetch->bytes_average) / 16;
-    if ((double)view.job_length > fetch->bytes_average) {
-        fetch->bytes_average = (double)view.job_length; /* up at once, down slowly */
-    }
-    if (again) {
-        in_flight_filter(fetch, job);
-    }
-    if (job->pending_count == 0) {
-        job_release(job);
-    } else if (!stream->is_retry && job->pending_count == job->entry_recipients &&
-               job->send_at_ms > clock_ms(CLOCK_REALTIME) + SCHEDULE_SLACK_MS) {
-        entry_schedule(fetch, stream, job);
-        job_release(job);
-    } else {
-        live_add(fetch->live, job);
-        if (fetch->backlog_count == 0 && fetch->config.room(fetch->config.context) > 0) {
-            job_deliver(fetch, job);
-        } else {
-            backlog_push(fetch, job);
-        }
-    }
 }
 
 /* --- reading --- */
@@ -257,7 +66,7 @@ static void entry_take(struct fetch *fetch, struct stream *stream, const redisRe
 static void fetch_pause(struct fetch *fetch, uint32_t ms) {
     if (fetch_active(fetch)) {
         fetch_enter(fetch, FETCH_PAUSED);
-        timer_set(fetch->again, ms);
+        fetch_timer_set(fetch->again, ms);
     }
 }
 
@@ -306,10 +115,10 @@ static uint32_t read_take(struct fetch *fetch, const redisReply *reply, uint32_t
         }
         const redisReply *list = of->element[1];
         for (size_t j = 0; j < list->elements; j++) {
-            entry_take(fetch, stream, list->element[j], false);
+            fetch_take(fetch, stream, list->element[j], false);
         }
         if (list->elements > 0) {
-            stream->read_ms = clock_ms(CLOCK_MONOTONIC);
+            stream->read_ms = fetch_clock_ms(CLOCK_MONOTONIC);
         }
         *full |= list->elements >= asked;
         entries += (uint32_t)list->elements;
@@ -350,8 +159,8 @@ static void on_read_again(void *context, redisReply *reply) {
         return;
     }
     for (size_t i = 0; stream && i < reply->element[1]->elements; i++) {
-        entry_take(fetch, stream, reply->element[1]->element[i], true);
-        stream->read_ms = clock_ms(CLOCK_MONOTONIC);
+        fetch_take(fetch, stream, reply->element[1]->element[i], true);
+        stream->read_ms = fetch_clock_ms(CLOCK_MONOTONIC);
     }
     fetch->count = fetch->count * 2 > COUNT_MAX ? COUNT_MAX : fetch->count * 2;
     bool more = stream && entry_id_parse(reply->element[0]->str, reply->element[0]->len, &stream->cursor);
@@ -372,7 +181,7 @@ static void read_again(struct fetch *fetch, struct stream *stream, uint32_t coun
     }
     snprintf(number, sizeof number, "%" PRIu32, count);
     snprintf(fetch->reading, sizeof fetch->reading, "%s", stream->name);
-    const char *argv[] = {"FCALL", "bypost_read", "1", stream->key, fetch->prefix, stream->name, consumer_name(fetch), start, number};
+    const char *argv[] = {"FCALL", "bypost_read", "1", stream->key, fetch->prefix, stream->name, fetch_consumer(fetch), start, number};
     fetch_enter(fetch, FETCH_READING);
     if (!fetch_send(fetch, fetch->config.redis, on_read_again, 9, argv, NULL)) {
         fetch_pause(fetch, PAUSE_MS);
@@ -398,7 +207,7 @@ static bool read_new(struct fetch *fetch, struct redis *redis, enum stream_class
     uint32_t share = class == CLASS_STREAM_BULK ? count / 4 / streams : class == CLASS_STREAM_NORMAL ? count : count / streams;
     fetch->count = class == STREAM_CLASSES ? fetch->count : count;
     snprintf(number, sizeof number, "%" PRIu32, share ? share : 1);
-    const char *const head[] = {"XREADGROUP", "GROUP", "senders", consumer_name(fetch), "COUNT", number};
+    const char *const head[] = {"XREADGROUP", "GROUP", "senders", fetch_consumer(fetch), "COUNT", number};
     for (size_t i = 0; i < sizeof head / sizeof *head; i++) {
         argv[argc++] = head[i];
     }
@@ -626,83 +435,13 @@ static void on_again(evutil_socket_t fd, short what, void *context) {
     }
 }
 
-/* --- promotion and the list of campaigns --- */
-
-static void on_active(void *context, redisReply *reply) {
-    struct fetch *fetch = context;
-    if (!fetch_answered(fetch) || !reply || reply->type != REDIS_REPLY_ARRAY || fetch->grouping) {
-        return;
-    }
-    uint64_t now = clock_ms(CLOCK_MONOTONIC);
-    for (size_t i = 0; i < reply->elements; i++) {
-        if (reply->element[i]->type == REDIS_REPLY_STRING) {
-            streams_add_campaign(&fetch->streams, fetch->prefix, reply->element[i]->str, now);
-        }
-    }
-    streams_forget_unseen(&fetch->streams);
-    for (uint32_t i = 0; i < fetch->streams.count; i++) {
-        const struct stream *stream = &fetch->streams.items[i];
-        if (stream->is_campaign && !stream->is_retry && now - stream->read_ms > IDLE_RETIRE_MS) {
-            char key[REDIS_KEY_MAX + 8];
-            snprintf(key, sizeof key, "%sactive", fetch->prefix);
-            const char *argv[] = {"FCALL", "bypost_retire", "1", key, fetch->prefix, stream->queue};
-            fetch_send(fetch, fetch->config.redis, on_moved, 6, argv, NULL);
-        }
-    }
-}
-
-static void on_promoted(void *context, redisReply *reply) {
-    struct fetch *fetch = context;
-    if (!fetch_answered(fetch)) {
-        return;
-    }
-    fetch->ticking = false;
-    int64_t wait_ms = TICK_MS;
-    if (reply && reply->type == REDIS_REPLY_ARRAY && reply->elements >= 2 && reply->element[0]->type == REDIS_REPLY_INTEGER &&
-        reply->element[1]->type == REDIS_REPLY_INTEGER) {
-        fetch->counters.promoted += (uint64_t)reply->element[0]->integer;
-        if (reply->element[1]->integer >= 0) {
-            wait_ms = (int64_t)reply->element[1]->integer - (int64_t)clock_ms(CLOCK_REALTIME);
-        }
-        /* What is due and did not move waits until its stream is shorter. */
-        int64_t least = reply->element[0]->integer > 0 ? TICK_MIN_MS : PAUSE_MS;
-        wait_ms = wait_ms < least ? least : wait_ms > TICK_MS ? TICK_MS : wait_ms;
-    } else if (redis_error(reply)) {
-        log_write(LOG_LEVEL_ERROR, "fetch", "promoting due jobs failed: %.200s", redis_error(reply));
-    }
-    timer_set(fetch->tick, (uint32_t)wait_ms);
-}
-
-static void on_tick(evutil_socket_t fd, short what, void *context) {
-    struct fetch *fetch = context;
-    timer_set(fetch->tick, TICK_MS);
-    if (!fetch_active(fetch)) {
-        return;
-    }
-    if (fetch->state == FETCH_FULL) {
-        fetch_resume(fetch);
-    }
-    char due[REDIS_KEY_MAX + 8], active[REDIS_KEY_MAX + 8], now[24], limit[16], last[16];
-    snprintf(due, sizeof due, "%sdue", fetch->prefix);
-    snprintf(active, sizeof active, "%sactive", fetch->prefix);
-    snprintf(now, sizeof now, "%" PRIu64, clock_ms(CLOCK_REALTIME));
-    snprintf(limit, sizeof limit, "%d", PROMOTE_RECORDS);
-    snprintf(last, sizeof last, "%d", CAMPAIGNS_MAX - 1);
-    if (!fetch->ticking) {
-        const char *argv[] = {"FCALL", "bypost_promote", "1", due, fetch->prefix, now, limit};
-        fetch->ticking = fetch_send(fetch, fetch->config.redis, on_promoted, 7, argv, NULL);
-    }
-    const char *argv[] = {"ZRANGE", active, "0", last};
-    fetch_send(fetch, fetch->config.redis, on_active, 4, argv, NULL);
-}
-
 /* --- life --- */
 
 static void on_up(void *context, bool run_id_changed) {
     struct fetch *fetch = context;
     if (fetch->state == FETCH_DOWN) {
         /* Only after the other listeners: settle first sends again what may be lost, and this connection keeps the order. */
-        timer_set(fetch->again, 0);
+        fetch_timer_set(fetch->again, 0);
     }
 }
 
@@ -723,10 +462,10 @@ struct fetch *fetch_create(const struct fetch_config *config) {
     fetch->recipients_average = 1;
     fetch->bytes_average = 4096;
     redis_shard_prefix(config->config, config->shard, fetch->prefix);
-    streams_init(&fetch->streams, fetch->prefix, clock_ms(CLOCK_MONOTONIC));
+    streams_init(&fetch->streams, fetch->prefix, fetch_clock_ms(CLOCK_MONOTONIC));
     fetch->live = live_create();
     fetch->again = evtimer_new(config->base, on_again, fetch);
-    fetch->tick = evtimer_new(config->base, on_tick, fetch);
+    fetch->tick = evtimer_new(config->base, fetch_tick, fetch);
     fetch->wait = redis_create(config->base, config->config, error, sizeof error);
     struct redis_events events = {.up = on_up, .down = on_down, .context = fetch};
     if (!fetch->live || !fetch->again || !fetch->tick || !fetch->wait || redis_listen(config->redis, &events) != 0) {
@@ -741,21 +480,14 @@ void fetch_start(struct fetch *fetch) {
         return;
     }
     fetch_enter(fetch, FETCH_DOWN);
-    timer_set(fetch->again, 0);
-    timer_set(fetch->tick, TICK_MIN_MS);
+    fetch_timer_set(fetch->again, 0);
+    fetch_timer_set(fetch->tick, TICK_MIN_MS);
 }
 
 void fetch_resume(struct fetch *fetch) {
     if (fetch->state == FETCH_FULL && !fetch->delivering) {
         fetch_enter(fetch, FETCH_READING);
         fetch_next(fetch);
-    }
-}
-
-static void backlog_release(struct fetch *fetch) {
-    while (fetch->backlog_count > 0) {
-        fetch->backlog_count--;
-        job_release(fetch->backlog[fetch->backlog_first++]);
     }
 }
 

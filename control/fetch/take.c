@@ -1,0 +1,163 @@
+/* take.c: what becomes of an entry: a job that is handed on or waits for room, a scheduled one, or a dead letter. */
+#include "state.h"
+
+#include "control/observe/log.h"
+#include "control/outcome.h"
+#include "entry.h"
+#include "live.h"
+
+#include <inttypes.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    SCHEDULE_SLACK_MS = 1000,  /* a send_at nearer than this is now */
+    EVENT_BYTES_ASSUMED = 512, /* for the bound of the events stream */
+};
+
+static void backlog_push(struct fetch *fetch, struct job *job) {
+    if (fetch->backlog_first + fetch->backlog_count == fetch->backlog_size) {
+        memmove(fetch->backlog, fetch->backlog + fetch->backlog_first, fetch->backlog_count * sizeof(struct job *));
+        fetch->backlog_first = 0;
+        if (fetch->backlog_count == fetch->backlog_size) {
+            uint32_t size = fetch->backlog_size ? fetch->backlog_size * 2 : 64;
+            struct job **grown = realloc(fetch->backlog, size * sizeof *grown);
+            if (!grown) {
+                job_release(job); /* its entry stays pending */
+                return;
+            }
+            fetch->backlog = grown;
+            fetch->backlog_size = size;
+        }
+    }
+    fetch->backlog[fetch->backlog_first + fetch->backlog_count++] = job;
+}
+
+static void job_deliver(struct fetch *fetch, struct job *job) {
+    fetch->counters.recipients += job->pending_count;
+    fetch->delivering = true;
+    fetch->config.job(fetch->config.context, job);
+    fetch->delivering = false;
+}
+
+bool backlog_deliver(struct fetch *fetch) {
+    while (fetch->backlog_count > 0) {
+        if (fetch->config.room(fetch->config.context) == 0) {
+            return false;
+        }
+        struct job *job = fetch->backlog[fetch->backlog_first++];
+        fetch->backlog_count--;
+        job_deliver(fetch, job);
+    }
+    return true;
+}
+
+void fetch_moved(void *context, redisReply *reply) {
+    struct fetch *fetch = context;
+    if (!fetch_answered(fetch)) {
+        return;
+    }
+    if (redis_error(reply)) {
+        log_write(LOG_LEVEL_ERROR, "fetch", "an entry could not be moved and stays pending: %.200s", redis_error(reply));
+    }
+}
+
+/* The event of a job that cannot be understood; "" when the stream does not carry its type. */
+static char *dead_event(const struct fetch *fetch, const struct stream *stream, const char *entry, const char *reason) {
+    const struct config *config = fetch->config.config;
+    if (!(config->events.type_mask & 1u << EVENT_DEAD)) {
+        return strdup("");
+    }
+    json_t *event = json_pack("{s:s, s:s, s:s, s:s, s:s, s:f}", "type", "dead", "job", entry, "queue", stream->queue, "reason", reason,
+                              "node", fetch_consumer(fetch), "at", (double)fetch_clock_ms(CLOCK_REALTIME) / 1000);
+    char *text = event ? json_dumps(event, JSON_COMPACT | JSON_REAL_PRECISION(13)) : NULL;
+    json_decref(event);
+    return text ? text : strdup("");
+}
+
+static void entry_dead(struct fetch *fetch, const struct stream *stream, struct entry_id id, const char *reason) {
+    char entry[ENTRY_ID_BYTES], keep[24];
+    entry_id_write(id, entry);
+    snprintf(keep, sizeof keep, "%" PRIu64, fetch->config.config->events.max_bytes / EVENT_BYTES_ASSUMED);
+    char *event = dead_event(fetch, stream, entry, reason);
+    char key[REDIS_KEY_MAX + 8];
+    snprintf(key, sizeof key, "%sdead", fetch->prefix);
+    const char *argv[] = {"FCALL", "bypost_dead",      "1", key, fetch->prefix, stream->name, stream->queue, entry,
+                          reason,  event ? event : "", keep};
+    fetch_send(fetch, fetch->config.redis, fetch_moved, 11, argv, NULL);
+    free(event);
+    fetch->counters.dead++;
+    log_write(LOG_LEVEL_WARNING, "fetch", "a job of queue %s goes to the dead letters: entry %s: %s", stream->queue, entry, reason);
+}
+
+static void entry_schedule(struct fetch *fetch, const struct stream *stream, const struct job *job) {
+    char entry[ENTRY_ID_BYTES], slot[24], head[HISTORY_HEAD_BYTES], ranges[RANGES_BYTES], key[REDIS_KEY_MAX + 8];
+    entry_id_write(job->entry, entry);
+    snprintf(slot, sizeof slot, "%" PRIu64, (job->send_at_ms + 999) / 1000 * 1000);
+    history_head_write(&job->history, head);
+    ranges_write(job->pending, job->pending_count, ranges);
+    snprintf(key, sizeof key, "%sdue", fetch->prefix);
+    const char *argv[] = {"FCALL", "bypost_schedule", "1", key, fetch->prefix, stream->name, stream->queue, entry, slot, head, ranges};
+    fetch_send(fetch, fetch->config.redis, fetch_moved, 11, argv, NULL);
+    fetch->counters.scheduled++;
+}
+
+/* Leaves out of pending what is in a slot already. */
+static void in_flight_filter(struct fetch *fetch, struct job *job) {
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < job->pending_count; i++) {
+        if (!fetch->config.in_flight || !fetch->config.in_flight(fetch->config.context, job->stream, job->entry, job->pending[i])) {
+            job->pending[kept++] = job->pending[i];
+        }
+    }
+    job->pending_count = kept;
+}
+
+void fetch_take(struct fetch *fetch, struct stream *stream, const redisReply *reply, bool again) {
+    struct entry_view view;
+    if (!entry_view_take(reply, &view)) {
+        log_write(LOG_LEVEL_ERROR, "fetch", "Redis answered with an entry of unknown shape in %s", stream->key);
+        return;
+    }
+    if (live_has(fetch->live, stream->name, view.id)) {
+        return;
+    }
+    fetch->counters.entries++;
+    char error[ERROR_BYTES];
+    struct job *job = entry_decode(&view, fetch->config.config, fetch->config.shard, stream->queue, stream->is_retry, error, sizeof error);
+    if (!job) {
+        entry_dead(fetch, stream, view.id, error);
+        return;
+    }
+    fetch->recipients_average += (job->entry_recipients - fetch->recipients_average) / 16;
+    fetch->bytes_average += ((double)view.job_length - fetch->bytes_average) / 16;
+    if ((double)view.job_length > fetch->bytes_average) {
+        fetch->bytes_average = (double)view.job_length; /* up at once, down slowly */
+    }
+    if (again) {
+        in_flight_filter(fetch, job);
+    }
+    if (job->pending_count == 0) {
+        job_release(job);
+    } else if (!stream->is_retry && job->pending_count == job->entry_recipients &&
+               job->send_at_ms > fetch_clock_ms(CLOCK_REALTIME) + SCHEDULE_SLACK_MS) {
+        entry_schedule(fetch, stream, job);
+        job_release(job);
+    } else {
+        live_add(fetch->live, job);
+        if (fetch->backlog_count == 0 && fetch->config.room(fetch->config.context) > 0) {
+            job_deliver(fetch, job);
+        } else {
+            backlog_push(fetch, job);
+        }
+    }
+}
+
+void backlog_release(struct fetch *fetch) {
+    while (fetch->backlog_count > 0) {
+        fetch->backlog_count--;
+        job_release(fetch->backlog[fetch->backlog_first++]);
+    }
+}
