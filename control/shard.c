@@ -488,8 +488,11 @@ int shard_run(struct shard *shard) {
 void shard_reconfigure(struct shard *shard, const struct config *config, const struct classifier *classifier) {
     shard->config.config = config;
     shard->config.classifier = classifier;
+    redis_reconfigure(shard->redis, config);
+    fetch_reconfigure(shard->fetch, config);
     route_reconfigure(shard->route, config);
     shape_reconfigure(shard->shape, config);
+    settle_reconfigure(shard->settle, config);
 }
 
 void shard_reopen_logs(struct shard *shard) {
