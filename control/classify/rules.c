@@ -60,7 +60,12 @@ static bool expect(struct reading *reading, enum fy_event_type type, const char 
 static char *event_text(struct fy_event *event) {
     size_t length = 0;
     const char *text = event->type == FYET_SCALAR && event->scalar.value != NULL ? fy_token_get_text(event->scalar.value, &length) : NULL;
-    return text == NULL ? NULL : strndup(text, length);
+    char *copy = text == NULL ? NULL : malloc(length + 1); /* the text is a part of the file's: no NUL ends it */
+    if (copy != NULL) {
+        memcpy(copy, text, length);
+        copy[length] = '\0';
+    }
+    return copy;
 }
 
 /* "550", or "5xx". */

@@ -305,7 +305,8 @@ static void post_simple(struct lane *lane, enum path_event_kind kind, uint8_t en
 static bool connect_one(struct lane *lane, uint64_t now_us) {
     const struct path_rests *rests = &lane->engine->config.journal->rests[lane->index];
     uint64_t earliest_us = now_us + LANE_BACKOFF_MAX_US;
-    for (uint8_t i = 0; i < lane->path.endpoint_count; i++) {
+    uint8_t count = (uint8_t)lane->path.endpoint_count; /* at most PATH_ENDPOINTS_MAX: checked when the record was copied */
+    for (uint8_t i = 0; i < count; i++) {
         uint64_t wait_us = atomic_load_explicit(&rests->endpoint_us[i], memory_order_relaxed);
         if (lane->endpoints[i].retry_us > wait_us)
             wait_us = lane->endpoints[i].retry_us;

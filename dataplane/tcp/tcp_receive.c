@@ -242,7 +242,6 @@ void tcp_receive(struct tcp_conn *conn, uint32_t sequence, const uint8_t *bytes,
     }
     if ((conn->flags & CONN_PEER_FIN) != 0 && SEQ_GT(end, conn->peer_fin)) { /* nothing comes after a FIN */
         length = SEQ_GT(conn->peer_fin, sequence) ? conn->peer_fin - sequence : 0;
-        end = sequence + length;
     } else if (fin && (conn->flags & CONN_PEER_FIN) == 0 && SEQ_GEQ(end, conn->rcv_nxt)) {
         conn->flags |= CONN_PEER_FIN;
         conn->peer_fin = end;

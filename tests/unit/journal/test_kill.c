@@ -116,15 +116,12 @@ static void close_scene(struct scene *scene) {
 }
 
 /* The parts that a life writes, to see stores: the slot, both rings' headers and first entries, and the world. */
-struct seen {
-    uint8_t slot[SLOT_BYTES], orders[512], outcomes[512];
-    struct world world;
-};
-static void look(const struct scene *scene, struct seen *seen) {
-    memcpy(seen->slot, (const void *)&scene->journal.slots[SLOT], SLOT_BYTES);
-    memcpy(seen->orders, journal_order_ring(&scene->journal, 0, 0), sizeof(seen->orders));
-    memcpy(seen->outcomes, journal_outcome_ring(&scene->journal, 0, 0), sizeof(seen->outcomes));
-    memcpy(&seen->world, (const void *)scene->world, sizeof(seen->world));
+enum { RING_SEEN = 512, SEEN_BYTES = SLOT_BYTES + 2 * RING_SEEN + (int)sizeof(struct world) };
+static void look(const struct scene *scene, uint8_t seen[SEEN_BYTES]) {
+    memcpy(seen, (const void *)&scene->journal.slots[SLOT], SLOT_BYTES);
+    memcpy(seen + SLOT_BYTES, journal_order_ring(&scene->journal, 0, 0), RING_SEEN);
+    memcpy(seen + SLOT_BYTES + RING_SEEN, journal_outcome_ring(&scene->journal, 0, 0), RING_SEEN);
+    memcpy(seen + SLOT_BYTES + 2 * RING_SEEN, (const void *)scene->world, sizeof(struct world));
 }
 
 /* Runs a life and kills it after its `store`-th store. False when it ended before. */
@@ -141,10 +138,8 @@ static bool kill_after(struct scene *scene, uint32_t store) {
     int status = 0;
     assert_int_equal(waitpid(child, &status, 0), child);
     assert_true(WIFSTOPPED(status));
-    struct seen before, now;
-    memset(&before, 0, sizeof(before));
-    memset(&now, 0, sizeof(now));
-    look(scene, &before);
+    uint8_t before[SEEN_BYTES], now[SEEN_BYTES];
+    look(scene, before);
     uint32_t stores = 0;
     for (uint32_t step = 0; step < STEPS_MAX; step++) {
         assert_int_equal(ptrace(PTRACE_SINGLESTEP, child, NULL, NULL), 0);
@@ -153,10 +148,10 @@ static bool kill_after(struct scene *scene, uint32_t store) {
             assert_int_equal(WEXITSTATUS(status), 0);
             return false;
         }
-        look(scene, &now);
-        if (memcmp(&before, &now, sizeof(now)) == 0)
+        look(scene, now);
+        if (memcmp(before, now, sizeof(now)) == 0)
             continue;
-        before = now;
+        memcpy(before, now, sizeof(now));
         if (++stores == store) {
             kill(child, SIGKILL);
             waitpid(child, &status, 0);
