@@ -1,6 +1,7 @@
 /* shard.c: the wiring. Each stage hears of the next only here. */
 #include "control/shard.h"
 
+#include "control/clock.h"
 #include "control/dispatch/dispatch.h"
 #include "control/fetch/fetch.h"
 #include "control/fetch/redis.h"
@@ -45,15 +46,7 @@ struct shard {
 };
 
 static uint64_t now_us(void) {
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (uint64_t)time.tv_sec * 1000000 + (uint64_t)time.tv_nsec / 1000;
-}
-
-static uint64_t realtime_us(void) {
-    struct timespec time;
-    clock_gettime(CLOCK_REALTIME, &time);
-    return (uint64_t)time.tv_sec * 1000000 + (uint64_t)time.tv_nsec / 1000;
+    return clock_us(CLOCK_MONOTONIC);
 }
 
 static void delivery_free(struct delivery *delivery) {
@@ -99,7 +92,7 @@ static void settle_early(struct shard *shard, struct delivery *delivery, enum re
                          uint32_t retry_after_s, const char *text) {
     struct settle_cookie cookie;
     dispatch_cookie(shard->dispatch, delivery, &cookie);
-    struct outcome outcome = {.kind = OUTCOME_LOCAL, .stage = STAGE_CONNECT, .code = code, .finished_us = realtime_us()};
+    struct outcome outcome = {.kind = OUTCOME_LOCAL, .stage = STAGE_CONNECT, .code = code, .finished_us = clock_us(CLOCK_REALTIME)};
     memcpy(outcome.enhanced, enhanced, sizeof(outcome.enhanced));
     snprintf(outcome.text, sizeof(outcome.text), "%s", text);
     struct classification classification;
@@ -306,7 +299,7 @@ static void on_job(void *context, struct job *job) {
                                       .attempt = job->history.attempt,
                                       .high = job->high,
                                       .uncertain = job->history.uncertain,
-                                      .queued_ms = realtime_us() / 1000};
+                                      .queued_ms = clock_ms(CLOCK_REALTIME)};
         *routing = (struct routing){.shard = shard, .delivery = delivery};
         shard->routing++;
         route_find(shard->route, job->recipients[delivery->index].mailbox.domain, on_route, routing);

@@ -1,5 +1,6 @@
 /* stats.c: `bypost stats`: the workers' counters from the journal, and control's from its socket. */
 #include "cli.h"
+#include "control/clock.h"
 #include "control/observe/local.h"
 
 #include <bypost/journal.h>
@@ -42,12 +43,6 @@ struct sample {
     json_t *control; /* or NULL */
     char journal_error[ERROR_BYTES], control_error[ERROR_BYTES];
 };
-
-static uint64_t now_ms(clockid_t clock) {
-    struct timespec now;
-    clock_gettime(clock, &now);
-    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-}
 
 static void sample_journal(struct sample *sample, const char *path) {
     struct journal journal;
@@ -97,7 +92,7 @@ static struct sample *sample_take(const struct config *config) {
     if (!sample) {
         abort();
     }
-    sample->time_ms = now_ms(CLOCK_MONOTONIC);
+    sample->time_ms = clock_ms(CLOCK_MONOTONIC);
     sample_journal(sample, config->journal.path);
     sample_control(sample, config->run_directory);
     return sample;
@@ -119,7 +114,7 @@ static json_t *counters_json(const uint64_t *values) {
 }
 
 static void sample_json(const struct sample *sample) {
-    json_t *root = json_pack("{s:f}", "time", (double)now_ms(CLOCK_REALTIME) / 1000.0), *dataplane = json_null();
+    json_t *root = json_pack("{s:f}", "time", (double)clock_ms(CLOCK_REALTIME) / 1000.0), *dataplane = json_null();
     if (sample->journal) {
         json_t *workers = json_array();
         for (uint32_t w = 0; w < sample->workers; w++) {

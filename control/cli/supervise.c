@@ -1,6 +1,7 @@
 /* supervise.c: starts, watches, restarts and ends the two processes. One thread, one signalfd. */
 #include "supervise.h"
 #include "cli.h"
+#include "control/clock.h"
 #include "control/observe/log.h"
 
 #include <errno.h>
@@ -47,12 +48,6 @@ struct supervisor {
     int code;
 };
 
-static uint64_t now_ms(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-}
-
 /* In the child: a group of its own, so that a terminal's Ctrl-C reaches only the supervisor; and no life after the supervisor's. */
 static void child_become(const struct child *child, pid_t supervisor) {
     sigset_t none;
@@ -75,12 +70,12 @@ static void child_start(struct child *child) {
         child_become(child, supervisor);
     }
     if (child->pid < 0) {
-        child->start_ms = now_ms() + SUPERVISE_BACKOFF_MAX_MS;
+        child->start_ms = clock_ms(CLOCK_MONOTONIC) + SUPERVISE_BACKOFF_MAX_MS;
         log_write(LOG_LEVEL_ERROR, "run", "%s cannot be started: %s", child->process->name, strerror(errno));
         return;
     }
     child->state = CHILD_RUNNING;
-    child->start_ms = now_ms();
+    child->start_ms = clock_ms(CLOCK_MONOTONIC);
     log_write(LOG_LEVEL_INFO, "run", "%s started as process %d", child->process->name, (int)child->pid);
 }
 
@@ -89,7 +84,7 @@ static void child_stop(struct supervisor *supervisor, struct child *child) {
         child->state = CHILD_ENDED;
     } else if (child->state == CHILD_RUNNING) {
         child->state = CHILD_STOPPING;
-        child->kill_ms = now_ms() + supervisor->config->drain_timeout_ms + SUPERVISE_GRACE_MS;
+        child->kill_ms = clock_ms(CLOCK_MONOTONIC) + supervisor->config->drain_timeout_ms + SUPERVISE_GRACE_MS;
         kill(child->pid, SIGTERM);
     }
 }
@@ -133,7 +128,7 @@ static bool exit_is_final(int status) {
 }
 
 static void child_died(struct supervisor *supervisor, struct child *child, int status) {
-    uint64_t now = now_ms();
+    uint64_t now = clock_ms(CLOCK_MONOTONIC);
     bool killed = WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;
     char how[64];
     snprintf(how, sizeof how, WIFSIGNALED(status) ? "was killed by signal %d" : "exited with status %d",
@@ -198,7 +193,7 @@ static void supervisor_signal(struct supervisor *supervisor, int number) {
             log_write(LOG_LEVEL_WARNING, "run", "asked twice: ending at once");
             for (unsigned i = 0; i < PROCESSES; i++) {
                 child_stop(supervisor, &supervisor->children[i]);
-                supervisor->children[i].kill_ms = now_ms();
+                supervisor->children[i].kill_ms = clock_ms(CLOCK_MONOTONIC);
             }
         } else {
             log_write(LOG_LEVEL_INFO, "run", "stopping: what is on the wire finishes first");
@@ -209,7 +204,7 @@ static void supervisor_signal(struct supervisor *supervisor, int number) {
 
 /* Starts and kills what is due; returns when to look again, in ms from now, or -1. */
 static int supervisor_timers(struct supervisor *supervisor) {
-    uint64_t now = now_ms(), next = UINT64_MAX;
+    uint64_t now = clock_ms(CLOCK_MONOTONIC), next = UINT64_MAX;
     for (unsigned i = 0; i < PROCESSES; i++) {
         struct child *child = &supervisor->children[i];
         if (child->state == CHILD_WAITING && child->start_ms <= now) {

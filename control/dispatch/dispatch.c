@@ -12,18 +12,6 @@
 
 enum { TURNS_A_CALL = 256 };
 
-uint64_t dispatch_now_us(void) {
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (uint64_t)time.tv_sec * 1000000 + (uint64_t)time.tv_nsec / 1000;
-}
-
-uint64_t dispatch_realtime_us(void) {
-    struct timespec time;
-    clock_gettime(CLOCK_REALTIME, &time);
-    return (uint64_t)time.tv_sec * 1000000 + (uint64_t)time.tv_nsec / 1000;
-}
-
 void dispatch_log_wild(struct dispatch *dispatch) {
     if (dispatch->counters.wild_values == dispatch->wild_logged)
         return;
@@ -146,7 +134,7 @@ void dispatch_drain(struct dispatch *dispatch) {
         dispatch->counters.withdrawn++;
         orders_uncount(dispatch, flight->path, flight->path_generation, flight->worker);
         outcomes_release(dispatch, dispatch->first_slot + i);
-        shape_give_back(dispatch->config.shape, delivery, dispatch_now_us());
+        shape_give_back(dispatch->config.shape, delivery, clock_us(CLOCK_MONOTONIC));
     }
     orders_backlog(dispatch);
     for (uint32_t i = 0; i < dispatch->path_count; i++) /* no more demand */

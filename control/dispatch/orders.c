@@ -73,7 +73,7 @@ static bool press_delivery(struct dispatch *dispatch, struct lane_path *path, ui
         return false;
     struct job *job = delivery->job;
     if (job->history.date_s == 0)
-        job->history.date_s = dispatch_realtime_us() / 1000000; /* fixed at the first render, kept with every retry */
+        job->history.date_s = clock_us(CLOCK_REALTIME) / 1000000; /* fixed at the first render, kept with every retry */
     order->delivery = delivery;
     order->lane = path->lane;
     order->path = paths_index(dispatch, path);
@@ -103,7 +103,7 @@ static void arm_wake(struct lane_path *path, uint64_t now_us, uint64_t wake_us) 
 void orders_pump(struct dispatch *dispatch, struct lane_path *path) {
     if (!dispatch->up || !dispatch->harvested || dispatch->draining || path->state != LANE_PATH_LIVE)
         return;
-    uint64_t now_us = dispatch_now_us();
+    uint64_t now_us = clock_us(CLOCK_MONOTONIC);
     uint32_t budget = PUMP_BUDGET;
     struct lane *lane = path->lane;
     if (now_us < dispatch->press_retry_us) {
@@ -183,7 +183,7 @@ static void end_unrendered(struct dispatch *dispatch, struct press_order *order)
     end.outcome.enhanced[1] = too_large ? 3 : 6;
     end.outcome.enhanced[2] = too_large ? 4 : 0;
     snprintf(end.outcome.text, sizeof(end.outcome.text), "%s", order->task.error);
-    end.outcome.finished_us = dispatch_realtime_us();
+    end.outcome.finished_us = clock_us(CLOCK_REALTIME);
     dispatch->counters.render_errors++;
     orders_uncount(dispatch, order->path, order->path_generation, order->worker);
     dispatch->config.ended(dispatch->config.context, &end);
@@ -271,7 +271,7 @@ static bool place(struct dispatch *dispatch, struct press_order *order) {
     slot->recipient_length = (uint16_t)strnlen(message->recipient, SLOT_ADDRESS_MAX);
     memcpy(slot->text, message->sender, slot->sender_length);
     memcpy(slot->text + slot->sender_length, message->recipient, slot->recipient_length);
-    slot->dispatched_us = dispatch_realtime_us();
+    slot->dispatched_us = clock_us(CLOCK_REALTIME);
     slot_queue(slot);
     dispatch->queued++;
     dispatch->counters.orders++;
@@ -284,7 +284,7 @@ static bool place(struct dispatch *dispatch, struct press_order *order) {
     dispatch->counters.wild_values++;
     if (slot_withdraw(slot, generation)) {
         dispatch->queued--;
-        shape_give_back(dispatch->config.shape, order->delivery, dispatch_now_us());
+        shape_give_back(dispatch->config.shape, order->delivery, clock_us(CLOCK_MONOTONIC));
         orders_uncount(dispatch, order->path, order->path_generation, order->worker);
         outcomes_release(dispatch, index);
     }
@@ -300,7 +300,7 @@ static bool deliverable(struct dispatch *dispatch, const struct press_order *ord
 static void give_back(struct dispatch *dispatch, struct press_order *order) {
     orders_uncount(dispatch, order->path, order->path_generation, order->worker);
     dispatch->counters.returned++;
-    shape_give_back(dispatch->config.shape, order->delivery, dispatch_now_us());
+    shape_give_back(dispatch->config.shape, order->delivery, clock_us(CLOCK_MONOTONIC));
     order_free(dispatch, order);
 }
 

@@ -117,7 +117,7 @@ static void end_slot(struct dispatch *dispatch, uint32_t index, enum slot_fate f
         end.outcome.kind = fate == FATE_UNCERTAIN ? OUTCOME_UNCERTAIN : fate == FATE_LOST ? OUTCOME_LOST : OUTCOME_RETURNED;
         end.outcome.stage = fate == FATE_UNCERTAIN ? STAGE_FINAL : STAGE_BODY;
         end.outcome.size_bytes = slot->size_bytes;
-        end.outcome.finished_us = dispatch_realtime_us();
+        end.outcome.finished_us = clock_us(CLOCK_REALTIME);
         snprintf(end.outcome.text, sizeof(end.outcome.text), "the dataplane ended during this transaction");
     }
     release_extent(dispatch, flight);
@@ -130,7 +130,7 @@ static void end_slot(struct dispatch *dispatch, uint32_t index, enum slot_fate f
         dispatch->counters.returned++;
         struct delivery *delivery = flight->delivery;
         outcomes_release(dispatch, index);
-        shape_give_back(dispatch->config.shape, delivery, dispatch_now_us());
+        shape_give_back(dispatch->config.shape, delivery, clock_us(CLOCK_MONOTONIC));
         return;
     }
     flight->delivery = NULL;
@@ -170,7 +170,7 @@ static void take_event(struct dispatch *dispatch, uint32_t worker, uint64_t entr
     event.text[event.text_length] = '\0';
     if (dispatch->config.path_event != NULL)
         dispatch->config.path_event(dispatch->config.context, &event, path->lane->site->name);
-    shape_path_event(dispatch->config.shape, path->lane, &event, dispatch_now_us());
+    shape_path_event(dispatch->config.shape, path->lane, &event, clock_us(CLOCK_MONOTONIC));
 }
 
 static void take(struct dispatch *dispatch, uint32_t worker, uint64_t entry) {

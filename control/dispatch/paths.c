@@ -313,7 +313,7 @@ struct lane_path *paths_credit(struct dispatch *dispatch, uint32_t index, uint32
         return NULL;
     shape_sessions(dispatch->config.shape, path->lane, worker, atomic_load_explicit(&cell->sessions_open, memory_order_acquire),
                    atomic_load_explicit(&cell->sessions_ready, memory_order_relaxed),
-                   atomic_load_explicit(&cell->sessions_opened_total, memory_order_relaxed), dispatch_now_us());
+                   atomic_load_explicit(&cell->sessions_opened_total, memory_order_relaxed), clock_us(CLOCK_MONOTONIC));
     return path->state == LANE_PATH_LIVE ? path : NULL;
 }
 

@@ -2,6 +2,7 @@
 #ifndef CONTROL_DISPATCH_STATE_H
 #define CONTROL_DISPATCH_STATE_H
 
+#include "control/clock.h"
 #include "control/dispatch/arena.h"
 #include "control/dispatch/dispatch.h"
 
@@ -81,8 +82,6 @@ struct dispatch {
     uint64_t wild_logged; /* so many of counters.wild_values are in the log */
 };
 
-uint64_t dispatch_now_us(void);
-uint64_t dispatch_realtime_us(void);
 /* Logs the wild values that were counted since the last call. */
 void dispatch_log_wild(struct dispatch *dispatch);
 

@@ -16,7 +16,7 @@ static void on_active(void *context, redisReply *reply) {
     if (!fetch_answered(fetch) || !reply || reply->type != REDIS_REPLY_ARRAY || fetch->grouping) {
         return;
     }
-    uint64_t now = fetch_clock_ms(CLOCK_MONOTONIC);
+    uint64_t now = clock_ms(CLOCK_MONOTONIC);
     for (size_t i = 0; i < reply->elements; i++) {
         if (reply->element[i]->type == REDIS_REPLY_STRING) {
             streams_add_campaign(&fetch->streams, fetch->prefix, reply->element[i]->str, now);
@@ -45,7 +45,7 @@ static void on_promoted(void *context, redisReply *reply) {
         reply->element[1]->type == REDIS_REPLY_INTEGER) {
         fetch->counters.promoted += (uint64_t)reply->element[0]->integer;
         if (reply->element[1]->integer >= 0) {
-            wait_ms = (int64_t)reply->element[1]->integer - (int64_t)fetch_clock_ms(CLOCK_REALTIME);
+            wait_ms = (int64_t)reply->element[1]->integer - (int64_t)clock_ms(CLOCK_REALTIME);
         }
         /* What is due and did not move waits until its stream is shorter. */
         int64_t least = reply->element[0]->integer > 0 ? TICK_MIN_MS : PAUSE_MS;
@@ -68,7 +68,7 @@ void fetch_tick(evutil_socket_t fd, short what, void *context) {
     char due[REDIS_KEY_MAX + 8], active[REDIS_KEY_MAX + 8], now[24], limit[16], last[16];
     snprintf(due, sizeof due, "%sdue", fetch->prefix);
     snprintf(active, sizeof active, "%sactive", fetch->prefix);
-    snprintf(now, sizeof now, "%" PRIu64, fetch_clock_ms(CLOCK_REALTIME));
+    snprintf(now, sizeof now, "%" PRIu64, clock_ms(CLOCK_REALTIME));
     snprintf(limit, sizeof limit, "%d", PROMOTE_RECORDS);
     snprintf(last, sizeof last, "%d", CAMPAIGNS_MAX - 1);
     if (!fetch->ticking) {

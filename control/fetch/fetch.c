@@ -24,12 +24,6 @@ enum {
 static void fetch_next(struct fetch *fetch);
 static void fetch_enter(struct fetch *fetch, enum fetch_state state);
 
-uint64_t fetch_clock_ms(clockid_t clock) {
-    struct timespec now;
-    clock_gettime(clock, &now);
-    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-}
-
 void fetch_timer_set(struct event *timer, uint32_t ms) {
     struct timeval after = {.tv_sec = ms / 1000, .tv_usec = (suseconds_t)(ms % 1000) * 1000};
     event_add(timer, &after);
@@ -118,7 +112,7 @@ static uint32_t read_take(struct fetch *fetch, const redisReply *reply, uint32_t
             fetch_take(fetch, stream, list->element[j], false);
         }
         if (list->elements > 0) {
-            stream->read_ms = fetch_clock_ms(CLOCK_MONOTONIC);
+            stream->read_ms = clock_ms(CLOCK_MONOTONIC);
         }
         *full |= list->elements >= asked;
         entries += (uint32_t)list->elements;
@@ -160,7 +154,7 @@ static void on_read_again(void *context, redisReply *reply) {
     }
     for (size_t i = 0; stream && i < reply->element[1]->elements; i++) {
         fetch_take(fetch, stream, reply->element[1]->element[i], true);
-        stream->read_ms = fetch_clock_ms(CLOCK_MONOTONIC);
+        stream->read_ms = clock_ms(CLOCK_MONOTONIC);
     }
     fetch->count = fetch->count * 2 > COUNT_MAX ? COUNT_MAX : fetch->count * 2;
     bool more = stream && entry_id_parse(reply->element[0]->str, reply->element[0]->len, &stream->cursor);
@@ -462,7 +456,7 @@ struct fetch *fetch_create(const struct fetch_config *config) {
     fetch->recipients_average = 1;
     fetch->bytes_average = 4096;
     redis_shard_prefix(config->config, config->shard, fetch->prefix);
-    streams_init(&fetch->streams, fetch->prefix, fetch_clock_ms(CLOCK_MONOTONIC));
+    streams_init(&fetch->streams, fetch->prefix, clock_ms(CLOCK_MONOTONIC));
     fetch->live = live_create();
     fetch->again = evtimer_new(config->base, on_again, fetch);
     fetch->tick = evtimer_new(config->base, fetch_tick, fetch);

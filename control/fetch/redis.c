@@ -2,6 +2,7 @@
  */
 #include "redis.h"
 
+#include "control/clock.h"
 #include "control/observe/log.h"
 #include "library.h"
 
@@ -61,12 +62,6 @@ struct command {
 
 static void redis_connect(struct redis *redis);
 static void redis_step_enter(struct redis *redis, enum redis_step step);
-
-static uint64_t clock_ms(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-}
 
 static void timer_set(struct event *timer, uint32_t ms) {
     struct timeval after = {.tv_sec = ms / 1000, .tv_usec = (suseconds_t)(ms % 1000) * 1000};
@@ -184,7 +179,7 @@ static void on_reply(redisAsyncContext *context, void *data, void *private) {
     if (redis) {
         redis->pending -= redis->pending > 0;
         redis->pending_bytes -= redis->pending_bytes < command->bytes ? redis->pending_bytes : command->bytes;
-        redis->since_ms = clock_ms();
+        redis->since_ms = clock_ms(CLOCK_MONOTONIC);
         const char *error = redis_error(reply);
         if (error && redis->step == STEP_DONE && error_is_fatal(error)) {
             redis_drop(redis, "the server refuses", error);
@@ -216,7 +211,7 @@ static int command_send(struct redis *redis, void (*done)(void *context, redisRe
         return -ENOTCONN;
     }
     if (redis->pending == 0) {
-        redis->since_ms = clock_ms();
+        redis->since_ms = clock_ms(CLOCK_MONOTONIC);
     }
     redis->pending++;
     redis->pending_bytes += bytes;
@@ -429,7 +424,7 @@ static void redis_step_enter(struct redis *redis, enum redis_step step) {
 }
 
 static void redis_connect(struct redis *redis) {
-    redis->since_ms = clock_ms();
+    redis->since_ms = clock_ms(CLOCK_MONOTONIC);
     redis->step = STEP_CONNECT;
     redis->state = REDIS_LOADING;
     redisAsyncContext *context = redis->is_unix ? redisAsyncConnectUnix(redis->host) : redisAsyncConnect(redis->host, redis->port);
@@ -467,7 +462,7 @@ static void on_retry(evutil_socket_t fd, short what, void *context) {
 
 static void on_watch(evutil_socket_t fd, short what, void *context) {
     struct redis *redis = context;
-    uint64_t age = clock_ms() - redis->since_ms;
+    uint64_t age = clock_ms(CLOCK_MONOTONIC) - redis->since_ms;
     if (redis->context && redis->step != STEP_DONE && age > HANDSHAKE_TIMEOUT_MS) {
         redis_drop(redis, "the server does not answer", NULL);
     } else if (redis->context && redis->pending > 0 && age > ANSWER_TIMEOUT_MS) {

@@ -2,6 +2,7 @@
 #ifndef CONTROL_FETCH_STATE_H
 #define CONTROL_FETCH_STATE_H
 
+#include "control/clock.h"
 #include "fetch.h"
 #include "streams.h"
 
@@ -50,7 +51,6 @@ struct fetch {
 };
 
 /* fetch.c */
-uint64_t fetch_clock_ms(clockid_t clock);
 void fetch_timer_set(struct event *timer, uint32_t ms);
 const char *fetch_consumer(const struct fetch *fetch);
 /* Sends a command whose callback begins with fetch_answered. False when there is no connection. */

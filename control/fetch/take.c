@@ -71,7 +71,7 @@ static char *dead_event(const struct fetch *fetch, const struct stream *stream, 
         return strdup("");
     }
     json_t *event = json_pack("{s:s, s:s, s:s, s:s, s:s, s:f}", "type", "dead", "job", entry, "queue", stream->queue, "reason", reason,
-                              "node", fetch_consumer(fetch), "at", (double)fetch_clock_ms(CLOCK_REALTIME) / 1000);
+                              "node", fetch_consumer(fetch), "at", (double)clock_ms(CLOCK_REALTIME) / 1000);
     char *text = event ? json_dumps(event, JSON_COMPACT | JSON_REAL_PRECISION(13)) : NULL;
     json_decref(event);
     return text ? text : strdup("");
@@ -142,7 +142,7 @@ void fetch_take(struct fetch *fetch, struct stream *stream, const redisReply *re
     if (job->pending_count == 0) {
         job_release(job);
     } else if (!stream->is_retry && job->pending_count == job->entry_recipients &&
-               job->send_at_ms > fetch_clock_ms(CLOCK_REALTIME) + SCHEDULE_SLACK_MS) {
+               job->send_at_ms > clock_ms(CLOCK_REALTIME) + SCHEDULE_SLACK_MS) {
         entry_schedule(fetch, stream, job);
         job_release(job);
     } else {

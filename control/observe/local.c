@@ -1,6 +1,7 @@
 /* local.c: control's local socket, both sides. The server lives on an event loop and is bounded in clients, line and answer; the client
  * waits. */
 #include "local.h"
+#include "control/clock.h"
 
 #include <errno.h>
 #include <event2/buffer.h>
@@ -211,17 +212,11 @@ void local_server_destroy(struct local_server *server) {
     free(server);
 }
 
-static int64_t clock_ms(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
 /* True when the descriptor is ready before the time is over. */
 static bool descriptor_wait(int fd, short events, int64_t deadline_ms) {
     struct pollfd entry = {.fd = fd, .events = events};
     for (;;) {
-        int64_t left = deadline_ms - clock_ms();
+        int64_t left = deadline_ms - (int64_t)clock_ms(CLOCK_MONOTONIC);
         int ready = left > 0 ? poll(&entry, 1, (int)left) : 0;
         if (ready < 0 && errno == EINTR) {
             continue;
@@ -288,7 +283,7 @@ static char *answer_read(int fd, int64_t deadline_ms) {
 
 char *local_request(const char *socket_path, const char *request, int timeout_ms, char *error, size_t error_bytes) {
     struct sockaddr_un address;
-    int64_t deadline_ms = clock_ms() + timeout_ms;
+    int64_t deadline_ms = (int64_t)clock_ms(CLOCK_MONOTONIC) + timeout_ms;
     char *answer = NULL;
     if (strlen(request) > LOCAL_REQUEST_MAX || strchr(request, '\n')) {
         snprintf(error, error_bytes, "A request is one line of at most %d bytes.", LOCAL_REQUEST_MAX);

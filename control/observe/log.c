@@ -2,6 +2,7 @@
  * costs a few lines; what was held back is told with its count. A process has one log: this file's state is the exception to the rule
  * that state hangs off a thread's struct. */
 #include "log.h"
+#include "control/clock.h"
 #include "json_text.h"
 
 #include <ctype.h>
@@ -37,12 +38,6 @@ static struct {
     enum log_level level;
     struct log_kind kinds[LOG_KINDS];
 } state = {.lock = PTHREAD_MUTEX_INITIALIZER, .program = "bypost", .level = LOG_LEVEL_INFO};
-
-static uint64_t now_ms(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-}
 
 /* FNV-1a over everything but digits. */
 static uint64_t kind_hash(const char *room, const char *message) {
@@ -105,7 +100,7 @@ static void kind_end(struct log_kind *kind) {
 
 /* Ends the kinds whose time is over, then says whether this message may be written. */
 static bool kind_admit(enum log_level level, const char *room, const char *message) {
-    uint64_t hash = kind_hash(room, message), now = now_ms();
+    uint64_t hash = kind_hash(room, message), now = clock_ms(CLOCK_MONOTONIC);
     struct log_kind *mine = NULL, *oldest = &state.kinds[0];
     for (struct log_kind *kind = state.kinds; kind < state.kinds + LOG_KINDS; kind++) {
         if (kind->hash && now - kind->began_ms >= LOG_WINDOW_MS) {

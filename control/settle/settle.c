@@ -7,6 +7,7 @@
 #include "delivery_log.h"
 #include "harvest.h"
 
+#include "control/clock.h"
 #include "control/observe/log.h"
 
 #include <inttypes.h>
@@ -45,12 +46,6 @@ struct settle {
 };
 
 static void settle_pump(struct settle *settle);
-
-static uint64_t clock_ms(clockid_t clock) {
-    struct timespec now;
-    clock_gettime(clock, &now);
-    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-}
 
 static uint32_t random_next(struct settle *settle) {
     settle->random = settle->random * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);

@@ -1,5 +1,6 @@
 /* press.c: the pool of threads that renders and signs. One bounded queue in, one list for each shard out, an eventfd for each shard. */
 #include "sign.h"
+#include "control/clock.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -53,12 +54,6 @@ struct press {
     struct press_shard *shards;
 };
 
-static uint64_t now_us(clockid_t clock) {
-    struct timespec now;
-    clock_gettime(clock, &now);
-    return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
-}
-
 static void list_init(struct press_list *list) {
     list->head = NULL;
     list->tail = &list->head;
@@ -72,7 +67,7 @@ static void run_task(struct press_thread *thread, struct press_task *task) {
                                   task->error, sizeof(task->error));
     if (task->status != 0 || thread->signer == NULL)
         return;
-    int signatures = dkim_sign(thread->signer, &task->message, now_us(CLOCK_REALTIME) / 1000000);
+    int signatures = dkim_sign(thread->signer, &task->message, clock_us(CLOCK_REALTIME) / 1000000);
     if (signatures > 0) {
         task->signatures = signatures;
     } else if (signatures < 0) {
@@ -130,10 +125,10 @@ static void *press_run(void *argument) {
     uint32_t count;
     while ((count = take(thread->press, items)) > 0) {
         uint32_t posted = 0;
-        uint64_t since_us = now_us(CLOCK_MONOTONIC);
+        uint64_t since_us = clock_us(CLOCK_MONOTONIC);
         for (uint32_t i = 0; i < count; i++) {
             run_task(thread, items[i].task);
-            uint64_t at_us = now_us(CLOCK_MONOTONIC);
+            uint64_t at_us = clock_us(CLOCK_MONOTONIC);
             if (at_us - since_us >= PRESS_POST_AFTER_US || i + 1 == count) {
                 post(thread->press, items + posted, i + 1 - posted);
                 posted = i + 1;
