@@ -1,4 +1,4 @@
-/* ip.h: IP addresses as text and as ranges, and which of them no public domain's mail may go to. */
+/* ip.h: IP addresses as DNS and jobs name them, and which of them no public domain's mail may go to. */
 #ifndef CONTROL_ROUTE_IP_H
 #define CONTROL_ROUTE_IP_H
 
@@ -6,9 +6,6 @@
 
 /* "192.0.2.1", "2001:db8::1", "192.0.2.0/24"; without "/n" the prefix is the whole address. IPv4-mapped IPv6 becomes IPv4. 0 or -EINVAL. */
 int ip_parse(const char *text, struct config_address *address);
-/* Compares family and bytes, not port or prefix. */
-bool ip_equal(const struct config_address *left, const struct config_address *right);
-bool ip_in(const struct config_address *address, const struct config_address *range);
 /* Unspecified, loopback, link-local, multicast, reserved and broadcast (RFC 6890): never right for a public domain. */
 bool ip_prohibited(const struct config_address *address);
 

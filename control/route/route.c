@@ -1,6 +1,7 @@
 /* route.c: the cache of domains, who waits for which, and the configuration that the answers depend on. */
 #include "state.h"
 
+#include "control/config/address.h"
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -38,11 +39,12 @@ bool route_is_own_address(const struct route *route, const struct config_address
     const struct config *config = route->config;
     for (uint32_t i = 0; i < config->pool_count; i++)
         for (uint32_t j = 0; j < config->pools[i].source_count; j++)
-            if (ip_equal(&config->pools[i].sources[j].address, address) || ip_equal(&config->pools[i].sources[j].public_address, address))
+            if (address_equal(&config->pools[i].sources[j].address, address) ||
+                address_equal(&config->pools[i].sources[j].public_address, address))
                 return true;
     for (uint32_t i = 0; i < config->dataplane.port_count; i++)
         for (uint32_t j = 0; j < config->dataplane.ports[i].address_count; j++)
-            if (ip_equal(&config->dataplane.ports[i].addresses[j], address))
+            if (address_equal(&config->dataplane.ports[i].addresses[j], address))
                 return true;
     return false;
 }

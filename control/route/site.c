@@ -1,6 +1,7 @@
 /* site.c: sites, their limits and provider, and the endpoints that their hosts' addresses make. */
 #include "state.h"
 
+#include "control/config/address.h"
 #include <arpa/inet.h>
 #include <assert.h>
 #include <stdio.h>
@@ -195,7 +196,7 @@ static bool is_prohibited(const struct route *route, const struct config_address
     if (ip_prohibited(address))
         return true;
     for (uint32_t i = 0; i < route->prohibited_count; i++)
-        if (ip_in(address, &route->prohibited[i]))
+        if (address_on_link(&route->prohibited[i], address))
             return true;
     return false;
 }
@@ -276,7 +277,7 @@ static void endpoints_build(struct site_state *site, const struct gather *gather
 
 static bool endpoint_same(const struct site_endpoint *left, const struct site_endpoint *right) {
     return left->preference == right->preference && left->address.port == right->address.port &&
-           ip_equal(&left->address, &right->address) && strcmp(left->name, right->name) == 0;
+           address_equal(&left->address, &right->address) && strcmp(left->name, right->name) == 0;
 }
 
 /* The same endpoints in another order are no change: every change costs a path. */
