@@ -220,11 +220,12 @@ def milliseconds(event, name):
 
 def take_stock(bed, recipients, dumps, options):
     """What arrived, by what the servers stored."""
-    copies, messages = {}, []
+    copies, messages, identities = {}, [], set()
     for dump in dumps:
         for stored, message in read_dump(dump):
             for recipient in stored:
                 copies[recipient] = copies.get(recipient, 0) + 1
+            identities.add(header(message, "Message-ID"))
             if options.sign == "rsa":
                 messages.append(message)
     events = bed.events()
@@ -241,6 +242,7 @@ def take_stock(bed, recipients, dumps, options):
         "lost": len(expected - arrived - bounced.keys()),
         "duplicated": sum(count - 1 for recipient, count in copies.items() if recipient in expected),
     }
+    report["distinct_message_ids"] = len(identities)
     report["uncertain"] = sum(1 for event in events if event.get("uncertain"))
     if latencies:
         last = max(milliseconds(event, "finished") for event in delivered_events)
@@ -262,6 +264,7 @@ def take_stock(bed, recipients, dumps, options):
 
 def print_report(report, cpu, seconds):
     say("")
+    say(f"  the servers stored {report['distinct_message_ids']} distinct messages")
     for name in ("submitted", "delivered", "deferred", "bounced", "lost", "duplicated"):
         say(f"  {name:<12} {report[name]}")
     say(f"  rate         {report['messages_per_second']} messages/s, first submit to last delivery")
@@ -320,7 +323,7 @@ def run(bed, options):
     report = take_stock(bed, recipients, dumps, options)
     print_report(report, {part: after[part] - before.get(part, 0) for part in after}, seconds)
     good = complete and report["lost"] == 0 and report["unexplained_refusals"] == 0 and report["unexpected_recipients"] == 0
-    good = good and report.get("signatures_failed", 0) == 0 and report["duplicated"] <= report["uncertain"]
+    good = good and report["distinct_message_ids"] == report["delivered"] and report.get("signatures_failed", 0) == 0 and report["duplicated"] <= report["uncertain"]
     if not complete:
         say(f"\nnothing moved for {QUIET_SECONDS} s; the end of bypost's log:\n{bed.log('bypost')}")
     if options.keep:
