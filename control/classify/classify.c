@@ -177,10 +177,6 @@ void classifier_free(struct classifier *classifier) {
     free(classifier);
 }
 
-uint32_t classifier_rule_count(const struct classifier *classifier) {
-    return classifier->rules->count;
-}
-
 const char *classifier_default_path(void) {
     const char *path = getenv("BYPOST_RULES");
     if (path != NULL && path[0] != '\0')

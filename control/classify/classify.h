@@ -10,7 +10,6 @@ struct classifier; /* immutable; PCRE2 rules compiled from a data file */
 /* Loads the rules and runs each one's test line. NULL with a sentence in error (file, line, remedy). */
 struct classifier *classifier_load(const char *rules_path, char *error, size_t error_bytes);
 void classifier_free(struct classifier *classifier);
-uint32_t classifier_rule_count(const struct classifier *classifier);
 /* Where the rules are when the configuration does not say: $BYPOST_RULES, else the source tree's when it is there, else the installed file.
  */
 const char *classifier_default_path(void);

@@ -572,7 +572,3 @@ void redis_destroy(struct redis *redis) {
 enum redis_state redis_state(const struct redis *redis) {
     return redis->state;
 }
-
-unsigned redis_pending(const struct redis *redis) {
-    return redis->pending;
-}

@@ -46,7 +46,5 @@ void redis_reconnect(struct redis *redis, const char *reason);
 const char *redis_error(const redisReply *reply);
 /* "PREFIX:{SHARD}:", in front of every key of a shard (QUEUE.md). */
 void redis_shard_prefix(const struct config *config, uint32_t shard, char out[REDIS_KEY_MAX]);
-/* Commands sent and not answered. */
-unsigned redis_pending(const struct redis *redis);
 
 #endif

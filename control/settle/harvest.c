@@ -181,10 +181,6 @@ int harvest_add(struct harvest *harvest, const struct settle_item *item) {
     return 0;
 }
 
-uint32_t harvest_count(const struct harvest *harvest) {
-    return harvest->count;
-}
-
 void harvest_reconfigure(struct harvest *harvest, const struct config *config) {
     harvest->config.config = config;
 }

@@ -15,7 +15,6 @@ void harvest_destroy(struct harvest *harvest);
 int harvest_add(struct harvest *harvest, const struct settle_item *item);
 /* Redis is up again, or there is something to look up. */
 void harvest_pump(struct harvest *harvest);
-uint32_t harvest_count(const struct harvest *harvest);
 void harvest_reconfigure(struct harvest *harvest, const struct config *config);
 
 #endif

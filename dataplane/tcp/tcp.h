@@ -136,9 +136,8 @@ uint32_t tcp_unsent(const struct tcp_conn *conn);
 void tcp_close(struct tcp_conn *conn, uint64_t now_us);
 /* Ends it at once with RST; `closed` follows from tcp_poll with TCP_ABORTED. */
 void tcp_abort(struct tcp_conn *conn, uint64_t now_us);
+/* Takes again what `received` left (see there). */
 void tcp_receive_resume(struct tcp_conn *conn, uint64_t now_us);
-void *tcp_user(const struct tcp_conn *conn);
-void tcp_set_user(struct tcp_conn *conn, void *user);
 void tcp_endpoints(const struct tcp_conn *conn, struct tcp_address *local, uint16_t *local_port, struct tcp_address *remote,
                    uint16_t *remote_port);
 /* Smoothed round-trip time, or 0 when none was measured. */

@@ -244,14 +244,6 @@ void tcp_abort(struct tcp_conn *conn, uint64_t now_us) {
     tcp_conn_end(conn, TCP_ABORTED);
 }
 
-void *tcp_user(const struct tcp_conn *conn) {
-    return conn->user;
-}
-
-void tcp_set_user(struct tcp_conn *conn, void *user) {
-    conn->user = user;
-}
-
 void tcp_endpoints(const struct tcp_conn *conn, struct tcp_address *local, uint16_t *local_port, struct tcp_address *remote,
                    uint16_t *remote_port) {
     memcpy(local->bytes, conn->local, sizeof(local->bytes));

@@ -340,11 +340,6 @@ const char *smtp_stage_text(unsigned stage) {
     return stage < STAGE_KINDS ? texts[stage] : "unknown";
 }
 
-const char *slot_outcome_text(unsigned outcome) {
-    static const char *const texts[OUTCOME_KINDS] = {"replied", "returned", "lost", "uncertain", "local"};
-    return outcome < OUTCOME_KINDS ? texts[outcome] : "unknown";
-}
-
 const char *path_event_text(unsigned kind) {
     static const char *const texts[PATH_EVENT_KINDS] = {"connect failed",  "greeting refused", "closed early",
                                                         "shutdown reply",  "TLS failed",       "AUTH failed",

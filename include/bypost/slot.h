@@ -59,7 +59,6 @@ enum smtp_stage {
 };
 /* "connect", "banner", ...; "unknown" for a wild value. */
 const char *smtp_stage_text(unsigned stage);
-const char *slot_outcome_text(unsigned outcome);
 
 enum { SLOT_BODY_8BIT = 1, SLOT_SMTPUTF8 = 2, SLOT_HAS_LEADING_DOTS = 4, SLOT_HIGH = 8 };
 
