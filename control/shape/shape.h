@@ -58,11 +58,11 @@ void shape_reconfigure(struct shape *shape, const struct config *config);
 
 /* How many more deliveries may be fetched (recipients): the total bound. */
 uint32_t shape_room(const struct shape *shape);
-/* Queues a routed delivery (owned by shape until taken). `pool` is the job's or the default. 0; -ENOENT: no such pool; -ENOBUFS: the site's
- * window is full (what the current limits send in 30 s, 100 to 10,000), or the site rests for longer than a minute: the caller parks it;
- * -ENOMEM. */
+/* Queues a routed delivery (owned by shape until taken), for the job's pool or the default one. 0: queued, or handed to `deferred` because
+ * its lane rests for longer than a minute; -ENOENT: no such pool; -ENOBUFS: the lane's window is full (what the current limits send in
+ * 30 s, 100 to 10,000), or there are SHAPE_TOTAL_MAX deliveries or SHAPE_LANES_MAX lanes: the caller parks it; -ENOMEM. */
 int shape_enqueue(struct shape *shape, struct delivery *delivery, uint64_t now_us);
-/* How many more deliveries the window of (site, pool) takes; pool NULL: the default. Parked ones come back when it is more than half. */
+/* How many more deliveries the window of (site, pool) takes; pool NULL: the default. */
 uint32_t shape_window_room(const struct shape *shape, const struct site *site, const char *pool, uint64_t now_us);
 /* A delivery that was taken and came back unattempted goes to the front of its lane, behind those that came back before it. Its tokens are
  * given back, and it is outstanding no longer: do not call shape_ended for it as well. */
