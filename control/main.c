@@ -24,7 +24,7 @@
 enum { ERROR_BYTES = 512, PRESS_CAPACITY = 8192, IDENTITY_BYTES = 32, EXIT_BUSY = 75, EXIT_CONFIGURATION = 78, EXIT_USAGE = 64 };
 
 struct control {
-    struct config *config, *old_config; /* old: borrowed by what was made from it, freed at the end */
+    struct config *config, *old_config; /* old: the first, once another was loaded; freed at the end */
     struct classifier *classifier, *old_classifier;
     struct journal journal;
     struct identity *identity;
@@ -231,8 +231,7 @@ static void print_errors(const struct config_errors *errors) {
                   errors->items[i].line, errors->items[i].message);
 }
 
-/* SIGHUP: limits, providers, relays and class rules. What was made from the configuration before keeps borrowing it, so one older
- * generation is kept and a second reload frees nothing that is in use: it is refused while the generation before is the first one's. */
+/* SIGHUP: limits, providers, relays and class rules. */
 static void on_reload(evutil_socket_t number, short what, void *argument) {
     struct control *control = argument;
     struct config_errors errors = {0};
@@ -248,8 +247,7 @@ static void on_reload(evutil_socket_t number, short what, void *argument) {
         return;
     }
     shard_reconfigure(control->shard, config, classifier);
-    /* The first generation is what redis, settle, press and dispatch were made from: it lives on. Later ones are only shape's and route's.
-     */
+    /* Press and dispatch were made from the first configuration and keep it; the shard's other parts have just moved to the new one. */
     if (control->old_config == NULL) {
         control->old_config = control->config;
         control->old_classifier = control->classifier;
