@@ -6,24 +6,22 @@ PACKAGES_RUN=(
     'redis-server|valkey-server'
     librte-meta-net librte-meta-mempool librte-meta-bus # drivers, which DPDK loads by itself
     dpdk                                                # dpdk-devbind.py
-    ca-certificates dns-root-data
-    iproute2 ethtool nftables procps
+    ca-certificates iproute2 ethtool procps
 )
 # Libraries: those that bypost links. For --runtime-only the run-time packages are read from what these depend on.
 # nettle-dev: on Debian 12 libunbound.pc asks for it and its package does not.
 PACKAGES_LIBRARY=(
     libdpdk-dev libhiredis-dev libevent-dev libunbound-dev nettle-dev libfyaml-dev libjansson-dev libyajl-dev
-    'libmsgpack-c-dev|libmsgpack-dev' libidn2-dev libpcre2-dev libjemalloc-dev libseccomp-dev libsystemd-dev
-    libcurl4-openssl-dev libgmime-3.0-dev
+    'libmsgpack-c-dev|libmsgpack-dev' libidn2-dev libpcre2-dev libjemalloc-dev
 )
 PACKAGES_BUILD=(
     gcc libc6-dev make autoconf automake libtool meson ninja-build pkg-config
     dpkg-dev debian-archive-keyring # wolfSSL comes as a source package
 )
 PACKAGES_TEST=(
-    libcmocka-dev clang libclang-rt-dev clang-format clang-tidy valgrind
-    python3 python3-dkim python3-aiosmtpd python3-redis python3-dnspython python3-jsonschema python3-yaml
-    postfix unbound openssl
+    libcmocka-dev clang libclang-rt-dev clang-format clang-tidy
+    python3 python3-dkim python3-aiosmtpd python3-redis python3-jsonschema
+    postfix unbound
 )
 # Packages that bring services, some of them only as dependencies. One that was there before is left as it is.
 PACKAGES_DAEMON=(redis-server valkey-server postfix unbound dpdk rdma-core ibacm)
