@@ -16,6 +16,7 @@ struct delivery {
     struct site *site;     /* holds a reference */
     uint64_t queued_ms;    /* CLOCK_REALTIME: when fetched */
     struct delivery *next; /* in the queue that holds it */
+    void *taken_from;      /* shape's: the lane that counts it as outstanding */
 };
 
 #endif

@@ -83,18 +83,28 @@ static void attach(struct lane_state *lane) {
     }
 }
 
-/* Sets one published rest; returns until when it holds, 0 for none. */
-static uint64_t publish(struct lane_state *lane, uint64_t *published, const struct rest *rest, uint64_t now_us) {
+/* Sets one published rest. */
+static void publish(struct lane_state *lane, uint64_t *published, const struct rest *rest, uint64_t now_us) {
     uint64_t until_us = rest && rest->until_us > now_us ? rest->until_us : 0;
     if (*published != until_us) {
         *published = until_us;
         lane_signal(lane);
     }
-    return until_us;
 }
 
-static uint64_t earlier(uint64_t left_us, uint64_t right_us) {
-    return left_us < right_us ? left_us : right_us;
+/* When some endpoint may be reached from some source of its family: 0 for at once. A pool without a source of any endpoint's family rests
+ * for long: its deliveries are deferred, as none would ever be sent. */
+static uint64_t reachable_at(const struct lane *lane, uint64_t now_us) {
+    uint64_t at_us = UINT64_MAX;
+    for (uint32_t i = 0; i < lane->site->endpoint_count; i++)
+        for (uint32_t j = 0; j < lane->pool->source_count && j < PATH_SOURCES_MAX; j++) {
+            if (lane->pool->sources[j].address.family != lane->site->endpoints[i].address.family)
+                continue;
+            uint64_t endpoint_us = lane->endpoint_rest_until_us[i], source_us = lane->source_rest_until_us[j];
+            uint64_t pair_us = endpoint_us > source_us ? endpoint_us : source_us;
+            at_us = pair_us < at_us ? pair_us : at_us;
+        }
+    return at_us < UINT64_MAX ? at_us : now_us + (uint64_t)ENDPOINT_REST_MAX_S * SECOND_US;
 }
 
 void lane_load_rests(struct lane_state *lane, uint64_t now_us) {
@@ -108,16 +118,13 @@ void lane_load_rests(struct lane_state *lane, uint64_t now_us) {
         lane->generation = site->generation;
         lane_signal(lane);
     }
-    uint64_t endpoints_us = UINT64_MAX, sources_us = UINT64_MAX;
     for (uint32_t i = 0; i < SITE_ENDPOINTS_MAX; i++) {
         struct rest *rest = NULL;
         if (i < site->endpoint_count) {
             struct rest_key key = rest_key_of(&site->endpoints[i].address, 0);
             rest = rests_find(&shape->endpoints, &key);
         }
-        uint64_t until_us = publish(lane, &lane->lane.endpoint_rest_until_us[i], rest, now_us);
-        if (i < site->endpoint_count)
-            endpoints_us = earlier(endpoints_us, until_us);
+        publish(lane, &lane->lane.endpoint_rest_until_us[i], rest, now_us);
     }
     uint64_t scope = lane->provider ? lane->provider->scope : lane->site->scope;
     for (uint32_t i = 0; i < PATH_SOURCES_MAX; i++) {
@@ -126,13 +133,9 @@ void lane_load_rests(struct lane_state *lane, uint64_t now_us) {
             struct rest_key key = rest_key_of(&lane->lane.pool->sources[i].address, scope);
             rest = rests_find(&shape->sources, &key);
         }
-        uint64_t until_us = publish(lane, &lane->lane.source_rest_until_us[i], rest, now_us);
-        if (i < lane->lane.pool->source_count)
-            sources_us = earlier(sources_us, until_us);
+        publish(lane, &lane->lane.source_rest_until_us[i], rest, now_us);
     }
-    endpoints_us = endpoints_us == UINT64_MAX ? 0 : endpoints_us;
-    sources_us = sources_us == UINT64_MAX ? 0 : sources_us;
-    lane->rest_until_us = endpoints_us > sources_us ? endpoints_us : sources_us;
+    lane->rest_until_us = reachable_at(&lane->lane, now_us);
 }
 
 /* The only place that changes sessions_allowed. Workers are filled in turn from first_worker, so that a change of one moves one session. */

@@ -164,15 +164,16 @@ uint32_t shape_window_room(const struct shape *shape, const struct site *site, c
     return window - lane->lane.waiting < room ? window - lane->lane.waiting : room;
 }
 
-/* It was taken from this lane, or from one whose pool a reload took away. */
-static void untake(struct lane_state *lane) {
-    struct lane_state *taken_from = lane;
-    if (lane->lane.outstanding == 0)
-        LIST_FOREACH (taken_from, &lane->site->lanes, on_site)
-            if (taken_from->retired && taken_from->lane.outstanding > 0)
-                break;
-    if (taken_from && taken_from->lane.outstanding > 0)
-        taken_from->lane.outstanding--;
+/* The lane it was taken from is not always the one it goes back to: a reload may have taken the pool away. It lives as long as something
+ * of it is outstanding. */
+static void untake(struct delivery *delivery, uint64_t now_us) {
+    struct lane_state *lane = delivery->taken_from;
+    delivery->taken_from = NULL;
+    if (!lane || lane->lane.outstanding == 0)
+        return;
+    lane->lane.outstanding--;
+    if (lane->retired)
+        lane_balance(lane, now_us);
 }
 
 void shape_give_back(struct shape *shape, struct delivery *delivery, uint64_t now_us) {
@@ -181,12 +182,16 @@ void shape_give_back(struct shape *shape, struct delivery *delivery, uint64_t no
     struct lane_state *lane = lane_find(shape, delivery->site, pool ? pool : shape->default_pool);
     if (!lane)
         lane = lane_create(shape, delivery->site, pool ? pool : shape->default_pool, now_us);
-    if (!lane) {
-        delivery_list_push(&shape->expired, delivery); /* out of memory: settled like any that cannot wait here */
+    untake(delivery, now_us);
+    if (!lane) { /* out of memory, or too many lanes: it waits in Redis, where there is somebody to defer to */
+        if (shape->hooks.deferred) {
+            shape_flush(shape);
+            shape->deferred_until_us = now_us + (uint64_t)DEFER_AFTER_S * SECOND_US;
+        }
+        delivery_list_push(shape->hooks.deferred ? &shape->deferred : &shape->expired, delivery);
         shape_flush(shape);
         return;
     }
-    untake(lane);
     bucket_refund(&lane->slow);
     bucket_refund(&lane->site->messages);
     if (lane->provider)
@@ -244,6 +249,7 @@ struct delivery *shape_take(struct shape *shape, struct lane *public_lane, uint6
             lane->has_turn = false;
         }
         lane->lane.outstanding++;
+        delivery->taken_from = lane;
         lane_observe(lane, now_us);
         if (lane->lane.waiting == 0)
             lane->lane.rate_binds = false;
@@ -358,6 +364,8 @@ static void retire(struct shape *shape, struct lane_state *lane) {
         shape->total++;
         watch_expiry(heir, delivery);
     }
+    lane_balance(heir, shape->now_us); /* it may stand before this one in the list, and have had its turn */
+    lane_signal(heir);
 }
 
 void shape_reconfigure(struct shape *shape, const struct config *config) {

@@ -339,6 +339,41 @@ static void test_reload(void **state) {
     site_unmake(site);
 }
 
+/* What was taken before a reload and comes back after it is no longer outstanding in the lane that it was taken from, whichever lane it
+ * goes on in: that one's own stay counted, or it would go while they are in flight. */
+static void test_given_back_after_its_pool_went(void **state) {
+    struct harness harness;
+    harness_start(&harness, 1);
+    no_rate(&harness);
+    struct site *site = site_make(&harness, "mx.example.net", 1);
+    struct job job = job_of(NULL, "normal");
+    job.pool = harness.pools[1].name;
+    enqueue(&harness, site, &job, 1);
+    struct lane *retired = harness_lane(&harness, site);
+    struct delivery *returns = take(&harness, retired);
+    harness_fill(&harness, site, 1);
+    struct lane *lane = harness_lane(&harness, site);
+    assert_ptr_not_equal(lane, retired);
+    struct delivery *flies = take(&harness, lane);
+    struct config config = harness.config;
+    config.pool_count = 1;
+    site->limits = &config.defaults;
+    shape_reconfigure(harness.shape, &config);
+    shape_give_back(harness.shape, returns, harness.now_us);
+    assert_int_equal(retired->outstanding, 0);
+    assert_int_equal(lane->outstanding, 1);
+    assert_int_equal(lane->waiting, 1);
+    assert_true(harness_send(&harness, lane));
+    harness_advance(&harness, 60 * SECOND);
+    assert_ptr_equal(harness.last_gone, retired);
+    assert_int_equal(harness.gone, 1); /* the other has one in flight */
+    harness_end(&harness, lane, flies, CLASS_NONE, 0);
+    harness_advance(&harness, 60 * SECOND);
+    assert_int_equal(harness.gone, 2);
+    harness_stop(&harness);
+    site_unmake(site);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_tenants_and_queues_take_turns),
@@ -354,6 +389,7 @@ int main(void) {
         cmocka_unit_test(test_withdraw_a_campaign),
         cmocka_unit_test(test_idle_lane_goes),
         cmocka_unit_test(test_reload),
+        cmocka_unit_test(test_given_back_after_its_pool_went),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

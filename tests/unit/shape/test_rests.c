@@ -304,6 +304,41 @@ static void test_wild_indexes_are_ignored(void **state) {
     site_unmake(site);
 }
 
+/* A source reaches endpoints of its own family alone: a lane whose endpoints of that family rest defers, though others are well. */
+static void test_only_endpoints_of_a_sources_family_count(void **state) {
+    struct harness harness;
+    harness_start(&harness, 1);
+    struct site *site = site_make(&harness, "mx.example.net", 2);
+    site->endpoints[1].address.family = 6;
+    harness_fill(&harness, site, 5);
+    struct lane *lane = harness_lane(&harness, site);
+    assert_true(lane_allowed(lane) > 0);
+    for (uint32_t i = 0; i < 3; i++) { /* 30, 60, 120 s */
+        harness_event(&harness, lane, PATH_EVENT_CONNECT_FAILED, 0, 0);
+        harness_advance(&harness, (i == 0 ? 31 : i == 1 ? 61 : 1) * (uint64_t)SECOND);
+        if (harness.deferred > 0)
+            break;
+    }
+    assert_int_equal(harness.deferred, 5);
+    harness_stop(&harness);
+    site_unmake(site);
+}
+
+/* No source of any endpoint's family: nothing would ever be sent, so it is deferred until its time is up. */
+static void test_a_pool_that_cannot_reach_a_site_defers(void **state) {
+    struct harness harness;
+    harness_start(&harness, 1);
+    struct site *site = site_make(&harness, "mx.example.net", 1);
+    site->endpoints[0].address.family = 6;
+    for (uint32_t i = 0; i < 5; i++)
+        assert_int_equal(shape_enqueue(harness.shape, delivery_make(&harness, site, NULL), harness.now_us), 0);
+    harness_advance(&harness, SECOND);
+    assert_int_equal(harness.deferred, 5);
+    assert_true(harness.deferred_until_us > harness.now_us + 60 * (uint64_t)SECOND);
+    harness_stop(&harness);
+    site_unmake(site);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_endpoint_rests_grow),
@@ -318,6 +353,8 @@ int main(void) {
         cmocka_unit_test(test_rate_limited_slows_and_recovers),
         cmocka_unit_test(test_rate_limited_without_a_limit),
         cmocka_unit_test(test_greylisting_rests_nobody),
+        cmocka_unit_test(test_only_endpoints_of_a_sources_family_count),
+        cmocka_unit_test(test_a_pool_that_cannot_reach_a_site_defers),
         cmocka_unit_test(test_wild_indexes_are_ignored),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
