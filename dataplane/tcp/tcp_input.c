@@ -108,18 +108,22 @@ static void input_reset(struct tcp_conn *conn, const struct tcp_incoming *in, ui
     }
 }
 
-/* RFC 7323 section 5.3, R1 to R3. False: an old duplicate. */
-static bool check_timestamp(struct tcp_conn *conn, const struct tcp_incoming *in) {
-    if ((conn->flags & CONN_TIMESTAMPS) == 0 || !in->options.has_timestamps) {
-        return true; /* some middleboxes strip them half-way: those segments go unprotected rather than lost */
-    }
-    if (SEQ_LT(in->options.ts_value, conn->ts_recent)) {
-        return (in->flags & TCP_RST) != 0;
-    }
-    if (SEQ_LEQ(in->sequence, conn->last_ack_sent)) {
+static bool has_timestamp(const struct tcp_conn *conn, const struct tcp_incoming *in) {
+    return (conn->flags & CONN_TIMESTAMPS) != 0 && in->options.has_timestamps;
+}
+
+/* RFC 7323 section 5.3, R1. False: an old duplicate. Some middleboxes strip timestamps half-way: those segments go unprotected rather than
+ * lost. */
+static bool check_timestamp(const struct tcp_conn *conn, const struct tcp_incoming *in) {
+    return !has_timestamp(conn, in) || SEQ_GEQ(in->options.ts_value, conn->ts_recent) || (in->flags & TCP_RST) != 0;
+}
+
+/* R3, which comes after the check of the window (R2) and of the acknowledgement: a stranger who knows no more than the ports could
+ * otherwise set ts_recent so far ahead that everything the peer says is old. */
+static void take_timestamp(struct tcp_conn *conn, const struct tcp_incoming *in) {
+    if (has_timestamp(conn, in) && SEQ_GEQ(in->options.ts_value, conn->ts_recent) && SEQ_LEQ(in->sequence, conn->last_ack_sent)) {
         conn->ts_recent = in->options.ts_value;
     }
-    return true;
 }
 
 /* New data acknowledged; returns the bytes that left the queue. Everything is settled before the layer above hears of it. */
@@ -150,6 +154,7 @@ static bool input_ack(struct tcp_conn *conn, const struct tcp_incoming *in, uint
         tcp_output_challenge(conn, now_us);
         return false;
     }
+    take_timestamp(conn, in);
     uint32_t window = in->window << conn->snd_shift;
     bool probing = conn->flight_head != TCP_NONE && (flight_at(stack, conn->flight_head)->flags & FLIGHT_PROBE) != 0;
     if (SEQ_GT(ack, una)) {

@@ -70,6 +70,27 @@ static void text_needs_a_sensible_ack(void **state) {
     wire_free(&wire);
 }
 
+/* RFC 7323 5.3: R3 comes after R2. Whoever knows the ports and nothing else must not move ts_recent: half of all sequence numbers lie
+ * before the window, and a time far ahead would make everything that the peer says an old duplicate. */
+static void timestamps_count_only_from_within_the_window(void **state) {
+    struct wire wire;
+    wire_open(&wire, NULL);
+    wire_connect(&wire);
+    wire.ts_value = 1000;
+    wire_establish(&wire, &(struct wire_peer){.mss = 1460, .shift = -1, .timestamps = true});
+    wire.ts_value = 1000 + 0x7ffffff0u;
+    wire_put(&wire, TCP_ACK, wire.sequence - 100000, wire.iss + 1, NULL, 0);         /* before the window */
+    wire_put(&wire, TCP_ACK, wire.sequence - 100000, wire.iss + 1, "evil", 4);       /* with text */
+    wire_put(&wire, TCP_RST, wire.sequence - 100000, wire.iss + 1, NULL, 0);         /* a reset of the past */
+    wire_put(&wire, TCP_ACK, wire.sequence, wire.iss + 1 + 1000000, NULL, 0);        /* in the window, an ACK of the future */
+    wire_put(&wire, TCP_SYN | TCP_ACK, wire.sequence - 1, wire.iss + 1, NULL, 0);    /* a SYN */
+    wire_put(&wire, TCP_ACK | TCP_FIN, wire.sequence - 100000, wire.iss + 1, "", 0); /* a FIN of the past */
+    wire.ts_value = 1001;
+    wire_say(&wire, "250 ok\r\n", 8);
+    assert_int_equal(wire.text_length, 8);
+    wire_free(&wire);
+}
+
 /* RFC 5961 section 7: challenge ACKs are limited. */
 static void challenges_are_limited(void **state) {
     struct wire wire;
@@ -268,6 +289,7 @@ int main(void) {
         cmocka_unit_test(reset_needs_the_exact_sequence_number),
         cmocka_unit_test(syn_in_a_connection_is_challenged),
         cmocka_unit_test(text_needs_a_sensible_ack),
+        cmocka_unit_test(timestamps_count_only_from_within_the_window),
         cmocka_unit_test(challenges_are_limited),
         cmocka_unit_test(segments_for_nobody_are_reset),
         cmocka_unit_test(malformed_segments),
