@@ -171,17 +171,21 @@ void dispatch_cookie(const struct dispatch *dispatch, const struct delivery *del
         snprintf(cookie->tenant, sizeof(cookie->tenant), "%s", job->tenant);
 }
 
+/* In the words of a reply (RFC 3463): what is this machine's trouble passes, and says nothing of the message. */
+static void reply_of_status(int status, struct outcome *outcome) {
+    static const uint16_t passing[3] = {4, 3, 0}, too_large[3] = {5, 3, 4}, wrong[3] = {5, 6, 0};
+    bool passes = status == -ENOMEM || status == -EIO;
+    outcome->code = passes ? 451 : status == -E2BIG ? 552 : 554;
+    memcpy(outcome->enhanced, passes ? passing : status == -E2BIG ? too_large : wrong, sizeof(outcome->enhanced));
+}
+
 /* A message that cannot be rendered or signed is its recipient's end, without a slot. */
 static void end_unrendered(struct dispatch *dispatch, struct press_order *order) {
     struct dispatch_end end = {.delivery = order->delivery, .lane = order->lane, .slot = SLOT_NONE};
     dispatch_cookie(dispatch, order->delivery, &end.cookie);
-    bool too_large = order->task.status == -E2BIG;
     end.outcome.kind = OUTCOME_LOCAL;
     end.outcome.stage = STAGE_CONNECT;
-    end.outcome.code = too_large ? 552 : 554;
-    end.outcome.enhanced[0] = 5;
-    end.outcome.enhanced[1] = too_large ? 3 : 6;
-    end.outcome.enhanced[2] = too_large ? 4 : 0;
+    reply_of_status(order->task.status, &end.outcome);
     snprintf(end.outcome.text, sizeof(end.outcome.text), "%s", order->task.error);
     end.outcome.finished_us = clock_us(CLOCK_REALTIME);
     dispatch->counters.render_errors++;

@@ -213,6 +213,8 @@ static void drain_rings(struct dispatch *dispatch, uint32_t reads) {
 
 void outcomes_read(struct dispatch *dispatch) {
     drain_rings(dispatch, READS_A_CALL);
+    if (dispatch->backlog_first != NULL) /* what ended has left its bytes, what was returned its slot too */
+        orders_backlog(dispatch);
     dispatch_log_wild(dispatch);
     _Atomic uint32_t *waiting = journal_shard_waiting(dispatch->journal, dispatch->shard);
     doorbell_arm(waiting);

@@ -416,6 +416,42 @@ static void slots_run_out_and_the_backlog_follows(void **state) {
     assert_int_equal(dispatch_slots_used(world->dispatch), 0);
 }
 
+/* Orders that come back unattempted leave their slots and bytes to the backlog, though nothing is committed then and no credit is left. */
+static void the_backlog_follows_what_is_returned(void **state) {
+    struct world *world = *state;
+    world_start(world);
+    world->message_bytes = 1000;
+    world_wait(world, 0, 40);
+    uint32_t path = world_path(world, 0);
+    world_show(world, 0, path, 40, 40);
+    assert_int_equal(world_slots_in(world, SLOT_QUEUED), WORLD_SLOTS);
+    world_show(world, 0, path, 40 - WORLD_SLOTS, 40 - WORLD_SLOTS); /* the sessions are lost */
+    assert_int_equal(answer_all(world, 0, OUTCOME_RETURNED, 0), WORLD_SLOTS);
+    assert_int_equal(world_slots_in(world, SLOT_QUEUED), 40 - WORLD_SLOTS);
+    world_check(world, 40 - WORLD_SLOTS);
+}
+
+/* This machine's trouble never ends a message: SMTP.md section 6, system_error. */
+static void trouble_of_this_machine_is_temporary(void **state) {
+    static const int statuses[] = {-ENOMEM, -EIO};
+    struct world *world = *state;
+    world_start(world);
+    world_wait(world, 0, 2);
+    uint32_t path = world_path(world, 0);
+    for (uint32_t i = 0; i < 2; i++) {
+        world->status = statuses[i];
+        world_show(world, 0, path, i + 1, i + 1);
+        world_settle(world);
+    }
+    for (uint32_t i = 0; i < 2; i++) {
+        assert_int_equal(world->fates[i].ended, 1);
+        assert_int_equal(world->fates[i].end.outcome.kind, OUTCOME_LOCAL);
+        assert_int_equal(world->fates[i].end.outcome.code, 451);
+        assert_int_equal(world->fates[i].end.outcome.enhanced[0], 4);
+    }
+    world->status = 0;
+}
+
 static void the_arena_runs_out_and_the_backlog_follows(void **state) {
     struct world *world = *state;
     world_start(world);
@@ -553,6 +589,8 @@ int main(void) {
         TEST(paths_run_out_and_come_free),
         TEST(an_idle_lane_gives_its_path_up),
         TEST(slots_run_out_and_the_backlog_follows),
+        TEST(the_backlog_follows_what_is_returned),
+        TEST(trouble_of_this_machine_is_temporary),
         TEST(the_arena_runs_out_and_the_backlog_follows),
         TEST(a_lane_turned_away_gets_its_turn),
         TEST(a_press_that_refuses_is_asked_again_later),
