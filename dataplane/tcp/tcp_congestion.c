@@ -54,7 +54,8 @@ static void grow(struct tcp_conn *conn, uint32_t acked, uint32_t flight_before) 
     if (conn->cwnd < conn->ssthresh) {
         /* A window that the sender did not use proves nothing about the path. */
         if (conn->cwnd < 2 * flight_before) {
-            conn->cwnd += tcp_min(acked, conn->backoff > 0 ? conn->mss : 2U * conn->mss);
+            bool after_timeout = SEQ_LT(conn->snd_una, conn->recover); /* then L is 1 (RFC 3465 2.3) */
+            conn->cwnd += tcp_min(acked, after_timeout ? conn->mss : 2U * conn->mss);
         }
     } else if (flight_before + conn->mss >= conn->cwnd) {
         conn->cwnd_credit += acked;

@@ -199,6 +199,7 @@ static inline bool conn_sends(const struct tcp_conn *conn) {
 }
 
 enum { TCP_HEADERS_V4 = 40, TCP_HEADERS_V6 = 60 }; /* IP and TCP, without options */
+enum { TCP_TIMESTAMP_SHIFT = 10 };                 /* our clock's tick is 1.024 ms: within RFC 7323 5.4 */
 
 /* A parsed segment. */
 struct tcp_incoming {
@@ -248,6 +249,8 @@ bool tcp_output_waits(const struct tcp_conn *conn);
 /* Sends what fits a window that silly window avoidance held back, or one octet beyond a closed one. */
 void tcp_output_probe(struct tcp_conn *conn, uint64_t now_us);
 void tcp_output_syn(struct tcp_conn *conn, uint64_t now_us);
+/* What TSval says now. */
+uint32_t tcp_output_timestamp(const struct tcp_conn *conn, uint64_t now_us);
 void tcp_output_ack(struct tcp_conn *conn, uint64_t now_us);
 /* An ACK in doubt of what came (RFC 5961), limited in rate. */
 void tcp_output_challenge(struct tcp_conn *conn, uint64_t now_us);

@@ -2,7 +2,7 @@
 #include "tcp_bytes.h"
 #include "tcp_conn.h"
 
-enum { HEADER_MIN = 20 };
+enum { HEADER_MIN = 20, ECHO_MAX_US = 60 * 1000 * 1000 /* an older echo is no round trip */ };
 
 static void answer_reset(struct tcp_stack *stack, const struct tcp_packet *packet, const struct tcp_incoming *in, uint16_t local_port,
                          uint16_t remote_port) {
@@ -126,14 +126,27 @@ static void take_timestamp(struct tcp_conn *conn, const struct tcp_incoming *in)
     }
 }
 
+/* The round trip that the echo tells, or 0. It says which copy of a segment arrived (RFC 7323 section 4), so that Karn's rule need not hold
+ * back the sample which takes the timeout's backoff down (RFC 6298 sections 3 and 5: new data acknowledged is not enough for that). */
+static uint32_t echoed_sample(const struct tcp_conn *conn, const struct tcp_incoming *in, uint64_t now_us) {
+    if (!has_timestamp(conn, in) || in->options.ts_echo == 0) {
+        return 0;
+    }
+    uint32_t ticks = tcp_output_timestamp(conn, now_us) - in->options.ts_echo;
+    return ticks > ECHO_MAX_US >> TCP_TIMESTAMP_SHIFT ? 0 : tcp_max(ticks, 1) << TCP_TIMESTAMP_SHIFT;
+}
+
 /* New data acknowledged; returns the bytes that left the queue. Everything is settled before the layer above hears of it. */
-static uint32_t ack_new(struct tcp_conn *conn, uint32_t ack, uint64_t now_us) {
-    uint32_t acked = ack - conn->snd_una, flight_before = conn->snd_nxt - conn->snd_una, sample;
+static uint32_t ack_new(struct tcp_conn *conn, const struct tcp_incoming *in, uint64_t now_us) {
+    uint32_t ack = in->acknowledgement, acked = ack - conn->snd_una, flight_before = conn->snd_nxt - conn->snd_una, sample;
     uint32_t bytes = SEQ_GT(ack, conn->snd_end) ? acked - 1 : acked; /* the FIN is no byte */
     conn->snd_una = ack;
     conn->progress_us = now_us;
     conn->flags &= (uint16_t)~CONN_SOFT_ERROR;
     tcp_queue_drop_flights(conn, ack, now_us, &sample);
+    if (sample == 0) {
+        sample = echoed_sample(conn, in, now_us);
+    }
     if (sample > 0) {
         tcp_congestion_sample(conn, sample);
     }
@@ -158,7 +171,7 @@ static bool input_ack(struct tcp_conn *conn, const struct tcp_incoming *in, uint
     uint32_t window = in->window << conn->snd_shift;
     bool probing = conn->flight_head != TCP_NONE && (flight_at(stack, conn->flight_head)->flags & FLIGHT_PROBE) != 0;
     if (SEQ_GT(ack, una)) {
-        bytes = ack_new(conn, ack, now_us);
+        bytes = ack_new(conn, in, now_us);
     } else if (ack == una && in->length == 0 && (in->flags & TCP_FIN) == 0 && window == conn->snd_wnd && conn->flight_head != TCP_NONE &&
                !probing) { /* a duplicate ACK as RFC 5681 section 2 defines it */
         tcp_congestion_duplicate(conn, now_us);

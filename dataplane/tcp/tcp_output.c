@@ -8,8 +8,8 @@ enum {
     CHALLENGE_SPACING_US = 100000, /* RFC 5961 section 7: challenge ACKs are limited */
 };
 
-static uint32_t timestamp(const struct tcp_conn *conn, uint64_t now_us) {
-    return (uint32_t)(now_us >> 10) + conn->ts_offset; /* a tick of 1.024 ms: within RFC 7323 5.4 */
+uint32_t tcp_output_timestamp(const struct tcp_conn *conn, uint64_t now_us) {
+    return (uint32_t)(now_us >> TCP_TIMESTAMP_SHIFT) + conn->ts_offset;
 }
 
 static void retry_soon(struct tcp_conn *conn, uint64_t now_us) {
@@ -52,7 +52,7 @@ static int emit(struct tcp_conn *conn, struct tcp_segment *segment, uint64_t now
     segment->window = (uint16_t)tcp_min(offer_window(conn) >> conn->rcv_shift, UINT16_MAX);
     if ((conn->flags & CONN_TIMESTAMPS) != 0) {
         segment->options = options;
-        segment->options_length = tcp_options_write(options, timestamp(conn, now_us), conn->ts_recent);
+        segment->options_length = tcp_options_write(options, tcp_output_timestamp(conn, now_us), conn->ts_recent);
     }
     int rc = stack->config.transmit(stack->config.network, segment);
     if (rc == -EAGAIN) {
@@ -117,7 +117,7 @@ void tcp_output_syn(struct tcp_conn *conn, uint64_t now_us) {
                                   .shift = stack->rcv_shift,
                                   .has_shift = !answers || (conn->flags & CONN_SCALING) != 0,
                                   .has_timestamps = !answers || (conn->flags & CONN_TIMESTAMPS) != 0,
-                                  .ts_value = timestamp(conn, now_us),
+                                  .ts_value = tcp_output_timestamp(conn, now_us),
                                   .ts_echo = answers ? conn->ts_recent : 0};
     struct tcp_segment segment = {.sequence = conn->iss,
                                   .acknowledgement = conn->rcv_nxt,

@@ -98,7 +98,7 @@ bool tcp_time_wait_input(struct tcp_stack *stack, const struct tcp_packet *packe
     }
     uint8_t options[TCP_OPTIONS_BYTES_MAX], length = 0;
     if (wait->timestamps) {
-        length = tcp_options_write(options, (uint32_t)(now_us >> 10) + wait->ts_offset, wait->ts_recent);
+        length = tcp_options_write(options, (uint32_t)(now_us >> TCP_TIMESTAMP_SHIFT) + wait->ts_offset, wait->ts_recent);
     }
     if ((in->flags & TCP_FIN) != 0 && in->sequence + in->length + 1 == wait->rcv_nxt) { /* the FIN again: the wait begins anew */
         age_unlink(stack, index);

@@ -65,6 +65,59 @@ static void repeated_segment_gives_no_sample(void **state) {
     wire_free(&wire);
 }
 
+/* How long the next segment waits for its first repetition, in steps of 1 ms. */
+static uint64_t time_of_repetition(struct wire *wire) {
+    uint64_t begin_us = wire->now_us;
+    wire_send(wire, wire_pattern(), MSS);
+    wire_clear(wire);
+    while (wire->segment_count == 0 && wire->now_us - begin_us < 60 * 1000 * 1000) {
+        wire_wait(wire, 1000);
+    }
+    return wire->now_us - begin_us;
+}
+
+/* RFC 6298 section 5, last paragraph: what collapses the backed-off timeout is a new measurement, not an acknowledgement of new data. */
+static void backoff_lasts_until_a_clean_sample(void **state) {
+    struct wire wire;
+    open_with(&wire, NULL);
+    wire_send(&wire, wire_pattern(), MSS);
+    wire_wait(&wire, 900000); /* repeated after 250 and 750 ms */
+    wire_ack(&wire, wire.iss + 1 + MSS);
+    assert_in_range(time_of_repetition(&wire), 1000000, 1005000);
+    wire_ack(&wire, wire.iss + 1 + 2 * MSS);
+    wire_send(&wire, wire_pattern(), MSS);
+    wire_wait(&wire, 50000);
+    wire_ack(&wire, wire.iss + 1 + 3 * MSS);
+    assert_in_range(time_of_repetition(&wire), 245000, 255000);
+    wire_free(&wire);
+}
+
+static uint32_t ts_value_of(const struct wire_segment *segment) {
+    assert_int_equal(segment->options_length, 12);
+    return (uint32_t)segment->options[4] << 24 | (uint32_t)segment->options[5] << 16 | (uint32_t)segment->options[6] << 8 |
+           segment->options[7];
+}
+
+/* RFC 7323 section 4: the echo tells which copy arrived, so an ACK of a repeated segment is a measurement; one that cannot be is none. */
+static void echo_makes_a_sample_of_a_repeated_segment(void **state) {
+    struct wire wire;
+    wire_open(&wire, NULL);
+    wire_connect(&wire);
+    wire.ts_value = 77;
+    wire.now_us += 50000;
+    wire_establish(&wire, &(struct wire_peer){.mss = MSS, .shift = -1, .timestamps = true});
+    wire_send(&wire, wire_pattern(), MSS - 12);
+    wire_wait(&wire, 800000);                            /* repeated after 250 and 750 ms: the second copy left 50 ms ago */
+    wire.ts_echo = ts_value_of(wire_last(&wire)) + 5000; /* of the future */
+    wire_ack(&wire, wire.iss + 1 + 100);
+    assert_int_equal(tcp_rtt_us(wire.conn), 50000);
+    wire.ts_echo = ts_value_of(wire_last(&wire));
+    wire_ack(&wire, wire.iss + 1 + MSS - 12);
+    assert_in_range(tcp_rtt_us(wire.conn), 49000, 51000);
+    assert_in_range(time_of_repetition(&wire), 240000, 260000);
+    wire_free(&wire);
+}
+
 /* RFC 5681 3.2: not at the second, at the third duplicate; RFC 3042: the first two each let a new segment out. */
 static void third_duplicate_repeats_the_segment(void **state) {
     struct wire wire;
@@ -257,6 +310,8 @@ int main(void) {
         cmocka_unit_test(timeout_doubles),
         cmocka_unit_test(silence_times_out),
         cmocka_unit_test(repeated_segment_gives_no_sample),
+        cmocka_unit_test(backoff_lasts_until_a_clean_sample),
+        cmocka_unit_test(echo_makes_a_sample_of_a_repeated_segment),
         cmocka_unit_test(third_duplicate_repeats_the_segment),
         cmocka_unit_test(not_every_equal_ack_is_a_duplicate),
         cmocka_unit_test(partial_ack_repeats_the_next_hole),

@@ -179,6 +179,7 @@ void wire_put_options(struct wire *wire, uint8_t flags, uint32_t sequence, uint3
 void wire_put(struct wire *wire, uint8_t flags, uint32_t sequence, uint32_t acknowledgement, const void *payload, uint32_t length) {
     uint8_t options[12] = {1, 1, 8, 10};
     put32(options + 4, wire->ts_value);
+    put32(options + 8, wire->ts_echo);
     wire_put_options(wire, flags, sequence, acknowledgement, options, wire->timestamps ? sizeof(options) : 0, payload, length);
 }
 

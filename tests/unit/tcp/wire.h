@@ -36,7 +36,7 @@ struct wire {
     uint32_t last_ack;        /* that a bent segment carried */
     uint32_t iss;             /* ours */
     bool timestamps;          /* the peer sends them */
-    uint32_t ts_value;
+    uint32_t ts_value, ts_echo;
     uint8_t *text;                    /* what `received` took */
     uint32_t text_length, take_limit; /* take_limit: bytes that `received` takes from now on */
     uint32_t connected, peer_closed, closed, acknowledged_bytes, acknowledged_calls;
