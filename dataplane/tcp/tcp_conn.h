@@ -201,6 +201,10 @@ static inline bool conn_sends(const struct tcp_conn *conn) {
 enum { TCP_HEADERS_V4 = 40, TCP_HEADERS_V6 = 60 }; /* IP and TCP, without options */
 enum { TCP_TIMESTAMP_SHIFT = 10 };                 /* our clock's tick is 1.024 ms: within RFC 7323 5.4 */
 
+/* The last quarter of the pools of ranges and flights is for connections that have none: peers that take small segments and acknowledge
+ * nothing cannot stop the others. */
+enum { TCP_RESERVE_SHIFT = 2 };
+
 /* A parsed segment. */
 struct tcp_incoming {
     uint32_t sequence, acknowledgement, window;

@@ -181,6 +181,10 @@ static int send_new(struct tcp_conn *conn, uint32_t length, uint32_t room, uint8
     struct tcp_stack *stack = conn->stack;
     struct tcp_piece pieces[TCP_SEGMENT_PIECES_MAX];
     struct tcp_segment segment = {.sequence = conn->snd_nxt, .first_transmission = true, .pieces = pieces};
+    if (conn->flight_head != TCP_NONE && tcp_pool_left(&stack->flights) <= stack->flights.capacity >> TCP_RESERVE_SHIFT) {
+        stack->counters.pool_exhausted++;
+        return -ENOBUFS; /* what is in flight brings an ACK or a timeout, and with it the next try */
+    }
     uint32_t index = tcp_pool_take(&stack->flights);
     if (index == TCP_NONE) {
         stack->counters.pool_exhausted++;

@@ -16,7 +16,8 @@ int tcp_send(struct tcp_conn *conn, const struct tcp_piece *pieces, uint32_t cou
         bytes += pieces[i].length;
         ranges += pieces[i].length > 0;
     }
-    if (ranges > tcp_pool_left(&stack->ranges) || bytes > QUEUE_BYTES_MAX) {
+    uint32_t reserve = conn->range_head == TCP_NONE ? 0 : stack->ranges.capacity >> TCP_RESERVE_SHIFT;
+    if (ranges + reserve > tcp_pool_left(&stack->ranges) || bytes > QUEUE_BYTES_MAX) {
         stack->counters.pool_exhausted++;
         return -ENOBUFS;
     }

@@ -295,13 +295,39 @@ static void full_device_delays_syn_and_ack(void **state) {
 /* The pool of records in flight bounds what is out; the rest follows as they come back. */
 static void empty_flight_pool_only_delays(void **state) {
     struct wire wire;
-    open_with(&wire, &(struct tcp_config){.max_segments_in_flight = 4});
+    open_with(&wire, &(struct tcp_config){.max_segments_in_flight = 5});
     wire_send(&wire, wire_pattern(), 10 * MSS);
-    assert_int_equal(wire.segment_count, 4);
+    assert_int_equal(wire.segment_count, 4); /* a quarter is kept for others */
     wire_ack(&wire, wire.iss + 1 + 4 * MSS);
     assert_int_equal(wire.segment_count, 8);
     wire_ack(&wire, wire.iss + 1 + 8 * MSS);
     assert_int_equal(wire.segment_count, 10);
+    wire_free(&wire);
+}
+
+/* Peers that announce tiny segments and acknowledge nothing take three quarters of the pools; another connection still speaks. */
+static void greedy_peers_leave_a_reserve(void **state) {
+    enum { GREEDY = 4 };
+    struct wire wire;
+    wire_open(&wire, &(struct tcp_config){.max_segments_in_flight = 16, .max_ranges = 16});
+    for (uint32_t i = 0; i < GREEDY; i++) {
+        wire.connected = 0;
+        wire_connect(&wire);
+        wire_establish(&wire, &(struct wire_peer){.mss = 88, .shift = -1});
+        for (uint32_t k = 0; k < 20; k++) {
+            wire_send(&wire, wire_pattern(), 88);
+        }
+    }
+    struct tcp_usage usage;
+    tcp_stack_usage(wire.stack, &usage);
+    assert_in_range(usage.segments_in_flight, 12, 12 + GREEDY);
+    assert_in_range(usage.ranges, 12, 12 + GREEDY);
+    wire.connected = 0;
+    wire_connect(&wire);
+    wire_establish(&wire, &(struct wire_peer){.mss = MSS, .shift = -1});
+    assert_int_equal(wire_send(&wire, "MAIL\r\n", 6), 0);
+    assert_int_equal(wire.segment_count, 1);
+    assert_int_equal(wire_last(&wire)->length, 6);
     wire_free(&wire);
 }
 
@@ -322,6 +348,7 @@ int main(void) {
         cmocka_unit_test(full_device_is_no_loss),
         cmocka_unit_test(full_device_delays_syn_and_ack),
         cmocka_unit_test(empty_flight_pool_only_delays),
+        cmocka_unit_test(greedy_peers_leave_a_reserve),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
