@@ -43,6 +43,7 @@ struct redis {
     struct event *retry, *watch;
     uint32_t backoff_ms;
     uint64_t since_ms; /* of the handshake, then of the last answer or of the first unanswered command */
+    uint64_t heard_ms; /* of the last answer, on whichever connection */
     unsigned pending;
     size_t pending_bytes;
     char run_id[64];
@@ -180,6 +181,7 @@ static void on_reply(redisAsyncContext *context, void *data, void *private) {
         redis->pending -= redis->pending > 0;
         redis->pending_bytes -= redis->pending_bytes < command->bytes ? redis->pending_bytes : command->bytes;
         redis->since_ms = clock_ms(CLOCK_MONOTONIC);
+        redis->heard_ms = reply ? redis->since_ms : redis->heard_ms;
         const char *error = redis_error(reply);
         if (error && redis->step == STEP_DONE && error_is_fatal(error)) {
             redis_drop(redis, "the server refuses", error);
@@ -571,4 +573,8 @@ void redis_destroy(struct redis *redis) {
 
 enum redis_state redis_state(const struct redis *redis) {
     return redis->state;
+}
+
+uint64_t redis_heard_ms(const struct redis *redis) {
+    return redis->heard_ms;
 }

@@ -42,6 +42,8 @@ int redis_send(struct redis *redis, void (*done)(void *context, redisReply *repl
                const size_t *lengths);
 /* Ends this connection and makes another: for a caller who was told something that only a new handshake mends. */
 void redis_reconnect(struct redis *redis, const char *reason);
+/* When the server answered last: CLOCK_MONOTONIC; 0: never. */
+uint64_t redis_heard_ms(const struct redis *redis);
 /* Does this reply hold an error? Its text, or NULL. */
 const char *redis_error(const redisReply *reply);
 /* "PREFIX:{SHARD}:", in front of every key of a shard (QUEUE.md). */

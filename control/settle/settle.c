@@ -92,11 +92,16 @@ static void commit_enter(struct settle *settle, struct commit *commit, enum comm
     }
 }
 
+/* Older than the last word of a server that still serves. While it is away nothing grows old: it may load for minutes, and come back
+ * without what it confirmed in its last second. */
+static bool commit_is_old(const struct settle *settle, const struct commit *commit) {
+    return redis_state(settle->config.redis) == REDIS_UP && redis_heard_ms(settle->config.redis) > commit->done_ms + KEEP_MS;
+}
+
 /* Forgets confirmed commits that are old, or too many. */
 static void done_trim(struct settle *settle) {
-    uint64_t now = clock_ms(CLOCK_MONOTONIC);
     struct commit *commit;
-    while ((commit = TAILQ_FIRST(&settle->done)) && (now - commit->done_ms > KEEP_MS || settle->done_bytes > KEEP_BYTES_MAX)) {
+    while ((commit = TAILQ_FIRST(&settle->done)) && (commit_is_old(settle, commit) || settle->done_bytes > KEEP_BYTES_MAX)) {
         TAILQ_REMOVE(&settle->done, commit, link);
         settle->done_bytes -= commit->bytes;
         commit_free(commit);
@@ -339,7 +344,6 @@ static void on_upkeep(evutil_socket_t fd, short what, void *context) {
 
 static void on_up(void *context, bool run_id_changed) {
     struct settle *settle = context;
-    done_trim(settle);
     if (run_id_changed && !TAILQ_EMPTY(&settle->done)) {
         uint32_t commits = 0;
         struct commit *last = TAILQ_LAST(&settle->done, commit_list), *commit;
