@@ -21,7 +21,8 @@ struct target {
 struct lookup {
     struct route *route;
     struct domain_entry *entry;
-    const struct config_relay *relay;
+    const struct config_relay *relay; /* of the configuration of `epoch` */
+    uint64_t epoch;
     uint32_t pending, ttl_s;
     uint32_t target_count;
     struct target targets[];
@@ -184,6 +185,12 @@ static bool relay_set(struct lookup *lookup, struct mx_set *set, struct route_re
 static void lookup_done(struct lookup *lookup) {
     struct route *route = lookup->route;
     struct domain_entry *entry = lookup->entry;
+    if (lookup->epoch != route->epoch) { /* asked under another configuration, whose relays are gone: again under this one */
+        entry->lookup = NULL;
+        lookup_free(lookup);
+        lookup_start(route, entry);
+        return;
+    }
     struct mx_set *set = calloc(1, sizeof *set);
     struct route_result failure;
     uint32_t ttl_s = lookup->ttl_s;
@@ -269,6 +276,7 @@ void lookup_start(struct route *route, struct domain_entry *entry) {
     lookup->route = route;
     lookup->entry = entry;
     lookup->relay = relay;
+    lookup->epoch = route->epoch;
     lookup->ttl_s = ROUTE_TTL_MAX_S;
     lookup->pending = 1; /* this function's own */
     entry->lookup = lookup;

@@ -142,7 +142,7 @@ static void entry_await_site(struct route *route, struct domain_entry *entry) {
         return;
     site_hold(&site->site);
     site_resolve(site);
-    if (!site->gather && site->fresh_until_us == 0 && entry->awaits == site) {
+    if (!site->gather && entry->awaits == site) {
         TAILQ_REMOVE(&site->waiting, entry, on_site);
         entry->awaits = NULL;
         struct route_result result;
