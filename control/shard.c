@@ -212,7 +212,7 @@ static void park_far(struct shard *shard, struct delivery *delivery) {
 }
 
 static void enqueue(struct shard *shard, struct delivery *delivery) {
-    static const uint16_t no_pool[3] = {5, 3, 5};
+    static const uint16_t no_pool[3] = {4, 3, 5};
     int code = shape_enqueue(shard->shape, delivery, now_us());
     if (code == 0)
         return;
@@ -225,7 +225,7 @@ static void enqueue(struct shard *shard, struct delivery *delivery) {
     }
     char text[160];
     snprintf(text, sizeof(text), "pool '%s' is not in bypost.yaml", pool_name(shard, delivery->job));
-    settle_early(shard, delivery, CLASS_UNCATEGORIZED, 550, no_pool, 0, text);
+    settle_early(shard, delivery, CLASS_SYSTEM_ERROR, 451, no_pool, 0, text); /* the operator's to mend, by a reload */
 }
 
 /* The lanes whose window was full may have room; the oldest are tried first, and those without go to the end. */

@@ -30,7 +30,7 @@ void fetch_timer_set(struct event *timer, uint32_t ms) {
 }
 
 const char *fetch_consumer(const struct fetch *fetch) {
-    return fetch->config.config->node ? fetch->config.config->node : "node";
+    return fetch->consumer;
 }
 
 bool fetch_send(struct fetch *fetch, struct redis *redis, void (*done)(void *context, redisReply *reply), int argc, const char *const *argv,
@@ -456,6 +456,7 @@ struct fetch *fetch_create(const struct fetch_config *config) {
     fetch->recipients_average = 1;
     fetch->bytes_average = 4096;
     redis_shard_prefix(config->config, config->shard, fetch->prefix);
+    snprintf(fetch->consumer, sizeof fetch->consumer, "%s", config->config->node ? config->config->node : "node");
     streams_init(&fetch->streams, fetch->prefix, clock_ms(CLOCK_MONOTONIC));
     fetch->live = live_create();
     fetch->again = evtimer_new(config->base, on_again, fetch);

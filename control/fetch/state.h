@@ -13,6 +13,7 @@ enum {
     TICK_MIN_MS = 20, /* promotion never runs more often */
     PAUSE_MS = 100,   /* after an answer that makes no sense */
     ERROR_BYTES = 512,
+    CONSUMER_BYTES = 256,
 };
 
 /* What fetch is doing. */
@@ -30,6 +31,7 @@ struct fetch {
     struct fetch_config config;
     struct redis *wait; /* the second connection */
     char prefix[REDIS_KEY_MAX];
+    char consumer[CONSUMER_BYTES]; /* what is pending in Redis is this name's: it stays, whatever a reload says */
     struct live *live;
     struct streams streams;
     enum fetch_state state;

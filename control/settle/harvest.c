@@ -16,7 +16,7 @@ struct lookup {
     TAILQ_ENTRY(lookup) link;
     struct harvest *harvest;
     struct settle_item item;
-    char site[NAME_BYTES], provider[NAME_BYTES], pool[NAME_BYTES];
+    char site[NAME_BYTES], provider[NAME_BYTES], pool[NAME_BYTES], rule[NAME_BYTES]; /* the classifier may be another one by then */
 };
 TAILQ_HEAD(lookup_list, lookup);
 
@@ -172,6 +172,8 @@ int harvest_add(struct harvest *harvest, const struct settle_item *item) {
     snprintf(lookup->site, sizeof lookup->site, "%s", item->site ? item->site : "");
     snprintf(lookup->provider, sizeof lookup->provider, "%s", item->provider ? item->provider : "");
     snprintf(lookup->pool, sizeof lookup->pool, "%s", item->pool ? item->pool : "");
+    snprintf(lookup->rule, sizeof lookup->rule, "%s", item->classification.rule ? item->classification.rule : "");
+    lookup->item.classification.rule = item->classification.rule ? lookup->rule : NULL;
     lookup->item.site = lookup->site;
     lookup->item.provider = lookup->provider;
     lookup->item.pool = lookup->pool;
