@@ -73,6 +73,12 @@ static uint64_t state_timeout_us(const struct smtp_session *session, enum sessio
     return GONE_US;
 }
 
+static uint64_t state_deadline_us(const struct smtp_session *session, enum session_state state, uint64_t now_us) {
+    uint64_t at_us = now_us + state_timeout_us(session, state);
+    bool body = state == SESSION_BODY || (state == SESSION_FINAL && stream_unacknowledged(&session->stream));
+    return body && session->body_until_us < at_us ? session->body_until_us : at_us;
+}
+
 static bool is_greeting(enum session_state state) {
     return state < SESSION_READY;
 }
@@ -115,7 +121,7 @@ void session_enter(struct smtp_session *session, enum session_state state, uint6
     struct lane *lane = session->lane;
     enum session_state before = (enum session_state)session->state;
     session->state = (uint8_t)state;
-    deadline_set(&lane->engine->deadlines, &session->deadline, now_us + state_timeout_us(session, state));
+    deadline_set(&lane->engine->deadlines, &session->deadline, state_deadline_us(session, state, now_us));
     if (is_busy(before) && is_busy(state))
         return;
     if (before == SESSION_READY)
@@ -505,7 +511,7 @@ static void on_acknowledged(struct stream *stream, uint64_t now_us) {
         session_say(session, now_us);
     if (session->state == SESSION_BODY || session->state == SESSION_FINAL)
         deadline_set(&session->lane->engine->deadlines, &session->deadline,
-                     now_us + state_timeout_us(session, (enum session_state)session->state));
+                     state_deadline_us(session, (enum session_state)session->state, now_us));
 }
 
 static void on_closed(struct stream *stream, enum tcp_error error, uint64_t now_us) {

@@ -55,7 +55,8 @@ struct smtp_session {
     struct order *to_say;    /* whose RCPT is said next */
     struct body_cursor cursor;
     struct capabilities capabilities;
-    uint64_t connected_us; /* monotonic; 0 before */
+    uint64_t connected_us;  /* monotonic; 0 before */
+    uint64_t body_until_us; /* when all of the body must be acknowledged, however steadily it trickles; DEADLINE_NEVER: no body is going */
 };
 enum { SMTP_SESSION_BYTES_MAX = 512 };
 static_assert(sizeof(struct smtp_session) <= SMTP_SESSION_BYTES_MAX, "with a connection of 512 bytes an idle session stays within 1 KiB");

@@ -88,6 +88,7 @@ void session_bind(struct smtp_session *session, struct order *order, uint64_t no
     session->recipient = NULL;
     session->to_say = unanswered(order);
     session->cursor = (struct body_cursor){0};
+    session->body_until_us = DEADLINE_NEVER;
     session->flags &= SESSION_UNFLUSHED | SESSION_BLOCKED;
     session->transactions++;
     order_advance(order, SLOT_ENVELOPE_SENT);
@@ -335,6 +336,8 @@ static void take_data(struct smtp_session *session, const struct reply *reply, u
         answer_rest(session, &verdict, now_us);
         end(session, now_us);
     } else if (any_accepted(session->order)) {
+        session->body_until_us = now_us + session->lane->path.timeouts.block * UINT64_C(1000) +
+                                 session->order->size_bytes * (UINT64_C(1000000) / TRANSACTION_RATE_MIN_BYTES);
         session_enter(session, SESSION_BODY, now_us);
         session_say(session, now_us);
     } else {
@@ -384,10 +387,13 @@ static bool is_expected(const struct smtp_session *session, unsigned class) {
     return class == 3 && session->state == SESSION_DATA;
 }
 
+/* Could the server know all of what it judges? Its verdict on the dot comes with the acknowledgement of the dot. */
+static bool is_early(const struct smtp_session *session) {
+    return session->state == SESSION_BODY || (session->state == SESSION_FINAL && stream_unacknowledged(&session->stream));
+}
+
 void transaction_take(struct smtp_session *session, const struct reply *reply, uint64_t now_us) {
-    bool unfinished =
-        session->state == SESSION_BODY || (session->state == SESSION_FINAL && session->order && stream_unsent(&session->stream));
-    if (unfinished) {
+    if (is_early(session)) {
         take_early(session, reply, now_us);
         return;
     }

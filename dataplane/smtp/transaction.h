@@ -9,6 +9,9 @@ enum {
     TRANSACTION_UNSENT_MAX_BYTES = 64 * 1024,
     /* ... and less than this waits for acknowledgement, because each range costs the stack a record. */
     TRANSACTION_QUEUED_MAX_BYTES = 256 * 1024,
+    /* Beyond the block timeout a body may take as long as it does at this rate: each acknowledged byte is progress, and a server that
+     * takes one at a time would otherwise hold a message and its session for months. */
+    TRANSACTION_RATE_MIN_BYTES = 500, /* a second */
 };
 
 /* Says what the session's state wants said. 0, or -errno of stream_send: nothing was said, say it again. */

@@ -142,7 +142,7 @@ void fake_peer_fin(struct tcp_conn *conn, uint64_t now_us) {
 
 uint32_t fake_reap(struct tcp_stack *stack, uint64_t now_us) {
     uint32_t reaped = 0;
-    for (uint32_t i = 0; i < FAKE_CONNS_MAX; i++) {
+    for (uint32_t i = 0; i < FAKE_CONNS_MAX && !stack->reaps_later; i++) {
         struct tcp_conn *conn = &stack->conns[i];
         if (conn->state == FAKE_FREE || !conn->closing)
             continue;

@@ -32,6 +32,7 @@ struct tcp_stack {
     uint32_t send_refusals;      /* so many tcp_send say -ENOBUFS */
     uint32_t window;             /* bytes that may be unacknowledged and have left; 0: no bound */
     uint32_t acknowledge_ranges; /* fake_acknowledge takes at most so many ranges; 0: all */
+    bool reaps_later;            /* `closed` waits, as for a poll with other things to do */
     uint32_t connects, sends;
     /* Sees the pieces as they are handed over. */
     void (*on_send)(void *context, struct tcp_conn *conn, const struct tcp_piece *pieces, uint32_t count);

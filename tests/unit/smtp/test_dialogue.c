@@ -6,6 +6,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -405,6 +406,78 @@ static void after_the_verdict_no_more_of_the_body_leaves(void **state) {
     }
 }
 
+/* A verdict on bytes that the server has not acknowledged is none: a 2xx is no delivery, and after a refusal the rest of the body could be
+ * read as commands of the next transaction. */
+static void a_verdict_before_the_dot_was_acknowledged_is_early(void **state) {
+    static const struct {
+        const char *final, *expected;
+        uint32_t protocol_errors;
+    } cases[] = {{"250 2.0.0 taken\r\n", "UNCERTAIN FINAL", 1}, {"451 4.3.0 later\r\n", "REPLIED BODY 451 4.3.0", 0}};
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct world *world = world_new();
+        world_path(world, 1, 1, 1);
+        world->script.final = cases[i].final;
+        world->script.final_unacknowledged = world->script.never_acknowledges_body = true;
+        world_publish(world);
+        uint32_t slot = world_send(world, "b@example.test");
+        world_until_answered(world, slot);
+        assert_string_equal(world_outcome(world, slot), cases[i].expected);
+        assert_int_equal(world_events(world, PATH_EVENT_PROTOCOL_ERROR), cases[i].protocol_errors);
+        assert_int_equal(COUNTED(world, messages_delivered), 0);
+        world->script = script_good;
+        uint32_t next = world_send(world, "c@example.test");
+        world_until_answered(world, next);
+        assert_string_equal(world_outcome(world, next), "REPLIED FINAL 250 2.0.0");
+        assert_int_equal(world->tcp.connects, 2);
+        world_free(world);
+    }
+}
+
+/* Nor is it one where the dot only ends a transaction without recipients: what the server says to it later would be taken for the next
+ * order's answer. */
+static void an_early_verdict_on_a_lone_dot_touches_no_other_order(void **state) {
+    struct world *world = world_new();
+    world_path(world, 1, 1, 0);
+    world->script.rcpt = "550 5.1.1 unknown\r\n";
+    world->script.data = "354 go\r\n250 2.0.0 early\r\n";
+    world->script.final = "554 5.5.1 nobody\r\n";
+    world_publish(world);
+    uint32_t first = world_send(world, "b@example.test"), second = world_send(world, "c@example.test");
+    world_until_answered(world, first);
+    world_until_answered(world, second);
+    assert_string_equal(world_outcome(world, first), "REPLIED RCPT 550 5.1.1");
+    assert_string_equal(world_outcome(world, second), "REPLIED RCPT 550 5.1.1"); /* its own, of another connection */
+    assert_int_equal(world->tcp.connects, 2);
+    world_free(world);
+}
+
+/* Each byte that a server takes counts as progress, but not for ever: below 500 bytes a second on the whole it is given up. */
+static void a_server_that_trickles_is_given_up(void **state) {
+    for (int whole = 0; whole <= 1; whole++) {
+        struct world *world = world_new();
+        world_path(world, 1, 1, 0);
+        world->tcp.acknowledge_ranges = 1;
+        world->script.final = STALL;
+        world_publish(world);
+        uint32_t bytes = whole ? 60000 : sizeof(large_body) - 1; /* all of it queued at once, or not */
+        char *text = strndup(large_body, bytes);
+        uint32_t slot = world_slot(world, "b@example.test", text, 1000);
+        free(text);
+        world_order(world, slot);
+        uint64_t begin_us = world->now_us, most_us = (180 + bytes / 500 + 30) * SECOND;
+        while (slot_word_state(slot_load(world_at(world, slot))) != SLOT_ANSWERED && world->now_us - begin_us < 2 * most_us) {
+            world_step(world);
+            world->now_us +=
+                slot_word_state(slot_load(world_at(world, slot))) == SLOT_BODY_SENT || world->mails || world->body_bytes_received
+                    ? 10 * SECOND
+                    : 1000;
+        }
+        assert_string_equal(world_outcome(world, slot), whole ? "UNCERTAIN FINAL" : "LOST BODY");
+        assert_in_range(world->now_us - begin_us, 180 * SECOND, most_us);
+        world_free(world);
+    }
+}
+
 static void timeouts_are_those_of_the_path(void **state) {
     static const struct {
         enum phase phase;
@@ -589,18 +662,19 @@ static void the_first_slot_waits_for_the_last_reference(void **state) {
     struct world *world = world_new();
     world_path(world, 1, 1, 0);
     world->script.never_acknowledges_body = true;
+    world->script.body = "552 5.3.4 too big\r\n";
+    world->tcp.reaps_later = true;
     world_publish(world);
     uint32_t first = world_slot(world, "b@example.test", "x\r\n", 0), second = world_slot(world, "c@example.test", "x\r\n", 0);
     world_chain(world, first, second);
     world_order(world, first);
     world_settle(world);
-    assert_int_equal(world->mails, 1);
-    assert_string_equal(world_outcome(world, second), "REPLIED FINAL 250 2.0.0"); /* it does not hold the arena */
+    assert_string_equal(world_outcome(world, second), "REPLIED BODY 552 5.3.4"); /* it does not hold the arena */
     assert_string_equal(world_outcome(world, first), "body sent");
     assert_int_equal(world_cell(world)->worker.orders_held, 1);
-    world->script.never_acknowledges_body = false;
+    world->tcp.reaps_later = false;
     world_settle(world);
-    assert_string_equal(world_outcome(world, first), "REPLIED FINAL 250 2.0.0");
+    assert_string_equal(world_outcome(world, first), "REPLIED BODY 552 5.3.4");
     assert_int_equal(world->outcomes, 2);
     assert_int_equal(world_cell(world)->worker.orders_held, 0);
     world_free(world);
@@ -624,6 +698,9 @@ int main(void) {
         cmocka_unit_test(a_server_that_stops_reading_is_given_up_and_the_message_is_lost_not_uncertain),
         cmocka_unit_test(a_body_never_acknowledged_is_uncertain_after_the_block_timeout),
         cmocka_unit_test(after_the_verdict_no_more_of_the_body_leaves),
+        cmocka_unit_test(a_verdict_before_the_dot_was_acknowledged_is_early),
+        cmocka_unit_test(an_early_verdict_on_a_lone_dot_touches_no_other_order),
+        cmocka_unit_test(a_server_that_trickles_is_given_up),
         cmocka_unit_test(timeouts_are_those_of_the_path),
         cmocka_unit_test(each_recipient_has_its_own_verdict),
         cmocka_unit_test(data_accepted_without_recipients_sends_only_the_dot),

@@ -21,7 +21,8 @@ struct script {
     bool byte_by_byte;    /* each reply arrives one byte at a time */
     bool keeps_open;      /* no FIN after 221 */
     bool never_acknowledges_body;
-    uint32_t body_bytes; /* `body` is said after so many bytes of the body */
+    bool final_unacknowledged; /* the verdict comes before the last bytes were acknowledged */
+    uint32_t body_bytes;       /* `body` is said after so many bytes of the body */
 };
 /* A server that takes everything, with PIPELINING and SIZE. */
 extern const struct script script_good;
