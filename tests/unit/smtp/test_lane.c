@@ -495,6 +495,23 @@ static void draining_returns_what_is_not_on_the_wire_and_finishes_what_is(void *
 
 /* ---- what a broken control may write ---- */
 
+/* An unasked 421 that the network cut in two: what came of it is seen before an order is bound, which waits for another session. */
+static void half_of_an_unasked_reply_keeps_orders_away(void **state) {
+    struct world *world = world_new();
+    world_path(world, 1, 1, 1);
+    world_publish(world);
+    world_settle(world);
+    struct tcp_conn *conn = &world->tcp.conns[0];
+    world->tcp.events.received(conn->user, conn, (const uint8_t *)"421 4.3", 7, world->now_us);
+    uint32_t slot = world_send(world, "b@example.test");
+    world_step(world);
+    world->tcp.events.received(conn->user, conn, (const uint8_t *)".2 down\r\n", 9, world->now_us);
+    world_until_answered(world, slot);
+    assert_string_equal(world_outcome(world, slot), "REPLIED FINAL 250 2.0.0");
+    assert_int_equal(world->tcp.connects, 2);
+    world_free(world);
+}
+
 static void wild_orders_are_answered_and_never_followed(void **state) {
     static const char *const names[] = {"path",        "worker", "sender", "recipient", "no recipient", "pieces",
                                         "piece count", "offset", "length", "next",      "far away"};
@@ -758,6 +775,7 @@ int main(void) {
         cmocka_unit_test(a_path_retired_in_a_transaction_lets_it_finish),
         cmocka_unit_test(a_path_never_seen_alive_is_acknowledged_at_once),
         cmocka_unit_test(draining_returns_what_is_not_on_the_wire_and_finishes_what_is),
+        cmocka_unit_test(half_of_an_unasked_reply_keeps_orders_away),
         cmocka_unit_test(wild_orders_are_answered_and_never_followed),
         cmocka_unit_test(addresses_that_would_break_the_dialogue_stay_unsent),
         cmocka_unit_test(an_address_that_turns_wild_after_the_check_never_reaches_the_wire),
