@@ -4,12 +4,14 @@ import json
 import multiprocessing
 import os
 import signal
+import socket
 import stat
 import sys
+import threading
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from testbed import SENDER_DOMAIN, Testbed, TestbedError, header, read_dump  # noqa: E402
+from testbed import SENDER_DOMAIN, Testbed, TestbedError, binary, header, read_dump  # noqa: E402
 
 SITES = 4
 QUIET_SECONDS = 60  # no progress for so long ends the run
@@ -112,20 +114,17 @@ def make_commands(recipients, options):
 
 def submit(bed, commands):
     """All of them, pipelined over one connection as `redis-cli --pipe` does."""
-    import socket
-    import threading
-
     client = socket.socket(socket.AF_UNIX)
     client.connect(bed.redis_socket)
     replies = [0]
 
     def count():
-        left = b""
+        left = b"\r\n"
         while replies[0] < len(commands):
             data = client.recv(1 << 20)
             if not data:
                 return
-            if b"-" in data and b"\r\n-" in left + data:
+            if b"\r\n-" in left + data:  # an error: the jobs without an answer tell how many were refused
                 return
             replies[0] += data.count(b"$")
             left = data[-2:]
@@ -285,7 +284,7 @@ def write_stop(bed):
         file.write(f"kill -TERM {bed.run_process.pid} 2>/dev/null\n")
         file.write(f"for i in $(seq 100); do kill -0 {bed.run_process.pid} 2>/dev/null || break; sleep 0.1; done\n")
         for _, process in bed.processes:
-            file.write(f"kill -TERM -- -{process.pid} 2>/dev/null\n")
+            file.write(f"kill -s TERM -- -{process.pid} 2>/dev/null\n")
         file.write(f"sleep 0.5\nip netns del {bed.namespace}\nrm -rf {bed.directory} {bed.sinks}\n")
     os.chmod(path, stat.S_IRWXU)
     return path
@@ -298,7 +297,7 @@ def explain_keep(bed):
     say(f"  redis-cli -s {bed.redis_socket} XADD '{STREAM}' '*' job '{job}'\n")
     say(f"It appears in  {bed.path('inbox.test', 'new')}/")
     say(f"Its event:     redis-cli -s {bed.redis_socket} XREVRANGE 'bypost:{{0}}:events' + - COUNT 1")
-    say(f"Counters:      {os.path.join('build', 'control', 'cli', 'bypost')} stats --config {bed.path('bypost.yaml')}")
+    say(f"Counters:      {binary('bypost')} stats --config {bed.path('bypost.yaml')}")
     say(f"Logs:          {bed.path('bypost.log')} and {bed.path('delivery.log')}")
     say(f"Stop it:       {stop}")
 
@@ -323,7 +322,8 @@ def run(bed, options):
     report = take_stock(bed, recipients, dumps, options)
     print_report(report, {part: after[part] - before.get(part, 0) for part in after}, seconds)
     good = complete and report["lost"] == 0 and report["unexplained_refusals"] == 0 and report["unexpected_recipients"] == 0
-    good = good and report["distinct_message_ids"] == report["delivered"] and report.get("signatures_failed", 0) == 0 and report["duplicated"] <= report["uncertain"]
+    good = good and report["distinct_message_ids"] == report["delivered"] and report["duplicated"] <= report["uncertain"]
+    good = good and report.get("signatures_failed", 0) == 0
     if not complete:
         say(f"\nnothing moved for {QUIET_SECONDS} s; the end of bypost's log:\n{bed.log('bypost')}")
     if options.keep:

@@ -36,6 +36,7 @@ def binary(name):
 
 
 def wait_for(condition, seconds, what, step=0.02):
+    """The first true value of condition(), asked every `step` seconds; a TestbedError that names `what` after `seconds`."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         value = condition()
@@ -46,6 +47,11 @@ def wait_for(condition, seconds, what, step=0.02):
 
 
 class Testbed:
+    """Order of use: servers and names, start_redis, start_dns, write_config, start_bypost; close, or leave the `with` block.
+
+    With keep=True close() leaves the two directories, for a look at the logs.
+    """
+
     def __init__(self, keep=False, name="bypost"):
         if os.geteuid() != 0:
             raise TestbedError("this makes a network namespace, which needs root: run it with sudo.")
@@ -75,6 +81,7 @@ class Testbed:
         return os.path.join(self.directory, *parts)
 
     def command(self, *arguments, check=True, **options):
+        """Runs a command to its end and returns its output; failing is a TestbedError unless check=False."""
         result = subprocess.run(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options)
         if check and result.returncode != 0:
             raise TestbedError(f"`{' '.join(arguments)}` failed: {result.stdout.strip()}")
@@ -94,6 +101,7 @@ class Testbed:
         return process
 
     def log(self, name, lines=15):
+        """The end of NAME.log."""
         try:
             with open(self.path(name + ".log"), errors="replace") as file:
                 return "".join(file.readlines()[-lines:])
@@ -118,6 +126,7 @@ class Testbed:
             self.command(*self.inside(*arguments), check=arguments[0] != "sysctl")
 
     def add_server_address(self, last):
+        """One more address on the servers' side, by its last byte."""
         address = f"{SERVER_NETWORK}.{last}"
         self.command(*self.inside("ip", "addr", "add", f"{address}/24", "dev", "srv"))
         return address
@@ -154,6 +163,7 @@ class Testbed:
             self.zones.append(f'local-data: "{host}. 60 IN A {address}"')
 
     def start_dns(self):
+        """unbound with what mx() and `zones` named; all else in test. and example.org. does not exist."""
         path = self.path("unbound.conf")
         seen = set()
         with open(path, "w") as file:
@@ -206,6 +216,7 @@ class Testbed:
     # -- bypost --
 
     def make_dkim_key(self, domain=SENDER_DOMAIN, selector="s1"):
+        """A key that write_config then names; its DNS record is in dkim_record."""
         key = self.path("dkim.pem")
         output = self.command(binary("bypost"), "dkim", "keygen", "--domain", domain, "--selector", selector, "--out", key)
         self.dkim_domain = domain
@@ -213,7 +224,10 @@ class Testbed:
         return key
 
     def write_config(self, extra=None, shaping=None, slots=4096, lcores=None, retry=None):
-        """bypost.yaml (JSON is YAML) for this world."""
+        """bypost.yaml (JSON is YAML) and shaping.yaml for this world.
+
+        `extra` goes over the top-level keys, merged where both are mappings; `shaping` replaces the generous default limits.
+        """
         cores = os.sched_getaffinity(0)
         config = {
             "sandbox": True,
@@ -258,6 +272,7 @@ class Testbed:
         return self.path("bypost.yaml")
 
     def start_bypost(self, *options):
+        """`bypost run`, until both processes answer."""
         self.run_process = self.start("bypost", [binary("bypost"), "run", "--config", self.path("bypost.yaml"), *options])
         wait_for(lambda: self.stats() is not None or self.run_process.poll() is not None, 30, "bypost's start")
         if self.run_process.poll() is not None:
@@ -266,6 +281,7 @@ class Testbed:
         return self.run_process
 
     def stop_bypost(self, seconds=40):
+        """SIGTERM, the drain, and the exit status; None when it was not running."""
         if self.run_process is None or self.run_process.poll() is not None:
             return None
         self.run_process.terminate()
@@ -319,6 +335,7 @@ class Testbed:
     # -- the end --
 
     def close(self):
+        """Ends everything: bypost by its drain, servers by a signal, what is left in the namespace by force."""
         if self.run_process is not None and self.run_process.poll() is None:
             try:
                 self.stop_bypost(20)

@@ -5,11 +5,14 @@ import traceback
 
 
 class Tap:
+    """Counts the checks of one test program."""
+
     def __init__(self):
         self.count = 0
         self.failed = 0
 
     def check(self, condition, name, detail=""):
+        """One result; `detail` is shown when it failed. Returns whether it passed."""
         self.count += 1
         if not condition:
             self.failed += 1
@@ -23,11 +26,12 @@ class Tap:
         return self.check(got == wanted, name, f"got {got!r}, wanted {wanted!r}")
 
     def note(self, text):
+        """Lines that are no results."""
         for line in str(text).splitlines():
             print(f"# {line}", flush=True)
 
     def run(self, body):
-        """Runs a test's body; an exception is a failed check, not a crash without a plan."""
+        """Runs a test's body(tap); an exception is a failed check, not a crash without a plan. Returns the exit status."""
         try:
             body(self)
         except Exception:
