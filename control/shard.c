@@ -217,7 +217,7 @@ static void enqueue(struct shard *shard, struct delivery *delivery) {
     if (code == 0)
         return;
     if (code != -ENOENT) {
-        if (shard->parked < PARKED_MAX)
+        if (shard->parked < PARKED_MAX && fetch_bytes(shard->fetch) < FETCH_BYTES_MAX / 2)
             park(shard, delivery);
         else
             park_far(shard, delivery);

@@ -12,6 +12,7 @@ enum {
     PUMP_BUDGET = 64,             /* deliveries a path takes before the next one's turn */
     READY_CAPACITY_MAX = 1 << 20, /* a wild value from a broken dataplane */
     PRESS_ORDERS_MAX = 4096,      /* under way in the press and behind it */
+    PRESS_BYTES_MAX = 256 << 20,  /* of messages, as large as late ones */
     MESSAGE_KEPT_BYTES = 1 << 16, /* a free order keeps its message's memory up to this */
     PRESS_RETRY_US = 10000,       /* the press is full of other shards' tasks, or memory is short */
 };
@@ -92,6 +93,13 @@ static bool press_delivery(struct dispatch *dispatch, struct lane_path *path, ui
     return true;
 }
 
+/* As many orders, or bytes, as may be under way before their slots. */
+static bool press_is_full(const struct dispatch *dispatch) {
+    uint64_t orders = dispatch->in_press + dispatch->backlogged;
+    return orders >= PRESS_ORDERS_MAX ||
+           (orders > 0 && dispatch->backlog_bytes + dispatch->in_press * dispatch->message_bytes >= PRESS_BYTES_MAX);
+}
+
 static void arm_wake(struct lane_path *path, uint64_t now_us, uint64_t wake_us) {
     if (wake_us == UINT64_MAX)
         return;
@@ -123,7 +131,7 @@ void orders_pump(struct dispatch *dispatch, struct lane_path *path) {
         }
         /* Credit = what the ready sessions can hold, less what they have or will get. */
         while (path->outstanding[worker] < capacity) {
-            if (dispatch->in_press + dispatch->backlogged >= PRESS_ORDERS_MAX) {
+            if (press_is_full(dispatch)) {
                 dispatch->press_full = true; /* when some have left, every lane gets its turn again */
                 return;
             }
@@ -316,11 +324,12 @@ static void append_backlog(struct dispatch *dispatch, struct press_order *order)
         dispatch->backlog_first = order;
     dispatch->backlog_last = order;
     dispatch->backlogged++;
+    dispatch->backlog_bytes += order->task.message.length;
 }
 
 /* The press was full and is so no longer: the lanes that were turned away get their turn. */
 static void press_relieved(struct dispatch *dispatch) {
-    if (!dispatch->press_full || dispatch->in_press + dispatch->backlogged >= PRESS_ORDERS_MAX)
+    if (!dispatch->press_full || press_is_full(dispatch))
         return;
     dispatch->press_full = false;
     for (uint32_t i = 0; i < dispatch->path_count; i++)
@@ -338,6 +347,7 @@ void orders_backlog(struct dispatch *dispatch) {
         if (dispatch->backlog_first == NULL)
             dispatch->backlog_last = NULL;
         dispatch->backlogged--;
+        dispatch->backlog_bytes -= order->task.message.length;
         if (alive && !fits) { /* it would wait for good, and all others behind it */
             order->task.status = -E2BIG;
             snprintf(order->task.error, sizeof(order->task.error), "%zu bytes are more than dataplane.arena holds",
@@ -368,6 +378,8 @@ void orders_collect(struct dispatch *dispatch) {
             dispatch->counters.unsigned_messages++;
         else
             dispatch->counters.signatures += (uint64_t)order->task.signatures;
+        uint64_t length = order->task.message.length, late = dispatch->message_bytes;
+        dispatch->message_bytes = length > late ? length : late - (late - length) / 16;
         append_backlog(dispatch, order);
     }
     orders_backlog(dispatch);
@@ -377,6 +389,7 @@ void orders_give_back_all(struct dispatch *dispatch) {
     struct press_order *order = dispatch->backlog_first;
     dispatch->backlog_first = dispatch->backlog_last = NULL;
     dispatch->backlogged = 0;
+    dispatch->backlog_bytes = 0;
     while (order != NULL) {
         struct press_order *next = order->next;
         give_back(dispatch, order);

@@ -82,7 +82,7 @@ static void read_failed(struct fetch *fetch, const char *error) {
 /* How many entries the next read may bring; 0: no room. */
 static uint32_t read_count(struct fetch *fetch) {
     uint32_t room = fetch->config.room(fetch->config.context);
-    if (room == 0) {
+    if (room == 0 || fetch_bytes(fetch) >= FETCH_BYTES_MAX) {
         return 0;
     }
     double count = fetch->count;
@@ -370,6 +370,10 @@ static void fetch_next(struct fetch *fetch) {
         if (!fetch_active(fetch)) {
             return; /* stopped by a callee */
         }
+        if (count == 0 && fetch_bytes(fetch) >= FETCH_BYTES_MAX) {
+            fetch_pause(fetch, PAUSE_MS); /* nobody tells when jobs have gone */
+            return;
+        }
         if (count == 0) {
             fetch_enter(fetch, FETCH_FULL);
             return;
@@ -527,4 +531,8 @@ void fetch_destroy(struct fetch *fetch) {
 
 const struct fetch_counters *fetch_counters(const struct fetch *fetch) {
     return &fetch->counters;
+}
+
+uint64_t fetch_bytes(const struct fetch *fetch) {
+    return live_bytes(fetch->live);
 }

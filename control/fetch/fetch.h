@@ -6,6 +6,9 @@
 #include "control/job.h"
 #include <stdint.h>
 
+/* Reading stops while the jobs that live in this process are larger than this together. */
+enum { FETCH_BYTES_MAX = 1 << 30 };
+
 struct fetch_config {
     struct event_base *base;
     struct redis *redis;
@@ -33,6 +36,8 @@ void fetch_resume(struct fetch *fetch);
 void fetch_stop(struct fetch *fetch);
 /* Another configuration; the address of Redis, its prefix and this node's name stay. */
 void fetch_reconfigure(struct fetch *fetch, const struct config *config);
+/* How large the jobs are that live in this process, as entries in Redis. */
+uint64_t fetch_bytes(const struct fetch *fetch);
 struct fetch_counters {
     uint64_t entries, recipients, dead, scheduled, promoted;
 };

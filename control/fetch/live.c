@@ -10,6 +10,7 @@ enum { LIVE_BUCKETS_FIRST = 1024 };
 struct live {
     struct job_box **buckets;
     size_t bucket_count, count; /* bucket_count: a power of two */
+    uint64_t bytes;
 };
 
 struct live *live_create(void) {
@@ -46,6 +47,7 @@ void live_remove(struct job_box *box) {
             box->next->link = box->link;
         }
         box->live->count--;
+        box->live->bytes -= box->bytes;
         box->live = NULL;
     }
 }
@@ -91,7 +93,7 @@ static void live_grow(struct live *live) {
     free(old);
 }
 
-int live_add(struct live *live, struct job *job) {
+int live_add(struct live *live, struct job *job, size_t bytes) {
     struct job_box *box = (struct job_box *)job;
     if (box->live) {
         return -EEXIST;
@@ -102,9 +104,15 @@ int live_add(struct live *live, struct job *job) {
     box->live = live;
     box_link(&live->buckets[bucket_of(live, job->entry)], box);
     live->count++;
+    box->bytes = bytes;
+    live->bytes += bytes;
     return 0;
 }
 
 size_t live_count(const struct live *live) {
     return live->count;
+}
+
+uint64_t live_bytes(const struct live *live) {
+    return live->bytes;
 }

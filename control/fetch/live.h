@@ -10,6 +10,7 @@ struct live;
 /* How a job is really allocated: job_release finds its way back to the table. */
 struct job_box {
     struct job job; /* first */
+    size_t bytes;   /* of its entry in Redis: what the job costs here, more or less */
     struct live *live;
     struct job_box *next, **link;
 };
@@ -22,8 +23,10 @@ struct live *live_create(void);
 void live_destroy(struct live *live);
 bool live_has(const struct live *live, const char *stream, struct entry_id entry);
 /* 0, or -EEXIST when it is in a table. The job leaves by itself with its last reference. */
-int live_add(struct live *live, struct job *job);
+int live_add(struct live *live, struct job *job, size_t bytes);
 void live_remove(struct job_box *box);
 size_t live_count(const struct live *live);
+/* The sum of what was given with them. */
+uint64_t live_bytes(const struct live *live);
 
 #endif

@@ -146,7 +146,7 @@ void fetch_take(struct fetch *fetch, struct stream *stream, const redisReply *re
         entry_schedule(fetch, stream, job);
         job_release(job);
     } else {
-        live_add(fetch->live, job);
+        live_add(fetch->live, job, view.job_length);
         if (fetch->backlog_count == 0 && fetch->config.room(fetch->config.context) > 0) {
             job_deliver(fetch, job);
         } else {

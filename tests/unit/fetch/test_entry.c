@@ -121,9 +121,10 @@ static void test_live_jobs_leave_with_their_last_reference(void **state) {
         jobs[i] = job_create();
         strcpy(jobs[i]->stream, i % 2 ? "normal" : "retry:normal");
         jobs[i]->entry = (struct entry_id){1700000000000 + i / 4, i % 4};
-        assert_int_equal(live_add(live, jobs[i]), 0);
+        assert_int_equal(live_add(live, jobs[i], i), 0);
     }
     assert_int_equal(live_count(live), 5000);
+    assert_int_equal(live_bytes(live), 5000 * 4999 / 2);
     assert_true(live_has(live, "normal", jobs[7]->entry));
     assert_false(live_has(live, "retry:normal", jobs[7]->entry));
     job_hold(jobs[7]);
