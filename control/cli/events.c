@@ -20,7 +20,7 @@ static const char help[] =
     "      --redis ADDRESS     HOST:PORT or unix:/PATH, instead of the configuration's\n"
     "  -c, --config FILE       the configuration (/etc/bypost/bypost.yaml)\n"
     "      --help, --version\n\n"
-    "Exit status: 0 ended as asked, 64 usage, 69 Redis does not answer, 78 the configuration has errors.\n";
+    "Exit status: 0 ended as asked, 1 Redis refused, 64 usage, 69 Redis does not answer, 78 the configuration has errors.\n";
 
 enum { READ_COUNT = 200, BLOCK_MS = 1000, ENTRY_ID_BYTES = 48, TYPES_MAX = 16 };
 static const char name[] = "events";
@@ -90,8 +90,11 @@ static bool type_wanted(const struct follow *follow, const char *type) {
 static void event_take(struct follow *follow, const char *entry, const char *text, size_t length) {
     json_t *event = json_loadb(text, length, 0, NULL);
     if (!follow->types || type_wanted(follow, text_of(event, "type"))) {
-        if (follow->json || !event) {
+        if (follow->json) {
             printf("%.*s\n", (int)length, text);
+        } else if (!event) {
+            text_print(text);
+            putchar('\n');
         } else {
             event_print(entry, event);
         }

@@ -39,8 +39,8 @@ static const char help[] =
     "      --redis ADDRESS             HOST:PORT or unix:/PATH, instead of the configuration's\n"
     "  -c, --config FILE               the configuration (/etc/bypost/bypost.yaml)\n"
     "      --help, --version\n\n"
-    "Exit status: 0 all were submitted, 64 usage, 65 a job is wrong (others of --lines were submitted), 66 a file cannot be\n"
-    "read, 69 Redis does not answer, 75 Redis is full: try again later, 78 the configuration has errors.\n";
+    "Exit status: 0 all were submitted, 1 Redis refused, 64 usage, 65 a job is wrong (others of --lines were submitted),\n"
+    "66 a file cannot be read, 69 Redis does not answer, 75 Redis is full: try again later, 78 the configuration has errors.\n";
 
 enum {
     INPUT_MAX_BYTES = 256 << 20,
@@ -69,7 +69,7 @@ static bool queue_standard(const char *queue) {
 }
 
 static bool queue_valid(const char *queue) {
-    return *queue && strlen(queue) <= QUEUE_NAME_MAX &&
+    return *queue && strlen(queue) <= QUEUE_NAME_MAX && strcmp(queue, "retry") != 0 && /* its stream would be that of retries */
            !queue[strspn(queue, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")];
 }
 
@@ -81,21 +81,31 @@ static void entry_print(const struct submit *submit, uint32_t shard, const char 
     }
 }
 
+/* A campaign's queue is read only once it is known, so each round trip tells it: whoever is interrupted leaves nothing that nobody reads.
+ * NX keeps the place it may have. Returns how many replies follow. */
+static uint32_t submit_announce(struct submit *submit) {
+    uint32_t shards = queue_standard(submit->queue) ? 0 : submit->config->redis.shards;
+    for (uint32_t shard = 0; shard < shards; shard++) {
+        redisAppendCommand(submit->redis, "ZADD %s NX 0 %s", submit->actives[shard], submit->queue);
+    }
+    return shards;
+}
+
 /* Reads the replies of what was sent. */
 static int submit_flush(struct submit *submit) {
     int code = CLI_OK;
-    uint32_t waiting = submit->waiting;
+    uint32_t waiting = submit->waiting, announced = submit_announce(submit);
     submit->waiting = 0;
     submit->waiting_bytes = 0;
-    for (uint32_t i = 0; i < waiting; i++) {
+    for (uint32_t i = 0; i < waiting + announced; i++) {
         redisReply *reply = NULL;
         if (redisGetReply(submit->redis, (void **)&reply) != REDIS_OK) {
             return cli_redis_fault(name, submit->redis, NULL);
         }
-        if (reply->type == REDIS_REPLY_STRING) {
+        if (i < waiting && reply->type == REDIS_REPLY_STRING) {
             entry_print(submit, submit->waiting_shards[i], reply->str);
             submit->submitted++;
-        } else if (code == CLI_OK) {
+        } else if (code == CLI_OK && reply->type == REDIS_REPLY_ERROR) {
             code = cli_redis_fault(name, submit->redis, reply);
         }
         freeReplyObject(reply);
@@ -173,22 +183,6 @@ static int submit_file(struct submit *submit, const char *path) {
     return code;
 }
 
-/* A campaign's queue is read only once it is known: NX keeps the place it may have. */
-static int submit_announce(struct submit *submit) {
-    int code = CLI_OK;
-    for (uint32_t shard = 0; !queue_standard(submit->queue) && submit->submitted && code == CLI_OK && shard < submit->config->redis.shards;
-         shard++) {
-        redisReply *reply = redisCommand(submit->redis, "ZADD %s NX 0 %s", submit->actives[shard], submit->queue);
-        if (!reply || reply->type == REDIS_REPLY_ERROR) {
-            code = cli_redis_fault(name, submit->redis, reply);
-        }
-        if (reply) {
-            freeReplyObject(reply);
-        }
-    }
-    return code;
-}
-
 struct input {
     const char *path; /* a file of jobs, or NULL */
     bool lines;
@@ -221,8 +215,6 @@ static int submit_all(struct submit *submit, const struct input *input) {
     }
     int code = submit_input(submit, input), flushed = submit->redis && submit->waiting ? submit_flush(submit) : CLI_OK;
     code = code == CLI_OK ? flushed : code;
-    int announced = submit->redis ? submit_announce(submit) : CLI_OK;
-    code = code == CLI_OK ? announced : code;
     if (code == CLI_OK && submit->wrong) {
         code = CLI_DATA;
     }
@@ -350,8 +342,8 @@ static int arguments_read(int argc, char **argv, struct arguments *arguments, st
                             "there is nothing to submit: give --from, --to and --text, or a FILE; --help shows the options.");
     }
     if (!queue_valid(arguments->queue)) {
-        return cli_complain(CLI_USAGE, name, "--queue '%s': write 1 to %d letters, digits, `.`, `_` or `-`.", arguments->queue,
-                            QUEUE_NAME_MAX);
+        return cli_complain(CLI_USAGE, name, "--queue '%s': write 1 to %d letters, digits, `.`, `_` or `-`, and not `retry`.",
+                            arguments->queue, QUEUE_NAME_MAX);
     }
     return CLI_OK;
 }
