@@ -118,9 +118,17 @@ static int drop_privileges(struct control *control) {
     if (user == NULL || geteuid() != 0)
         return 0;
     const struct passwd *entry = getpwnam(user);
+    const pid_t parent = getppid();
+    int death_signal = 0;
+    prctl(PR_GET_PDEATHSIG, &death_signal);
     if (entry == NULL || setgroups(0, NULL) != 0 || setgid(entry->pw_gid) != 0 || setuid(entry->pw_uid) != 0) {
         snprintf(control->error, ERROR_BYTES, "cannot become user '%s': create it, or change `user:` in bypost.yaml.", user);
         return -EPERM;
+    }
+    /* The kernel forgets it with the user: this process would outlive `bypost run`. */
+    if (death_signal != 0 && (prctl(PR_SET_PDEATHSIG, death_signal) != 0 || getppid() != parent)) {
+        snprintf(control->error, ERROR_BYTES, "the process that started this one is gone.");
+        return -ECHILD;
     }
     return 0;
 }
@@ -333,5 +341,7 @@ int main(int argc, char **argv) {
     else
         log_write(LOG_LEVEL_ERROR, "control", "%s", control.error);
     tear_down(&control);
+    if (code == -ENOMEM || code == -EAGAIN) /* a full machine: another start may do better */
+        return EXIT_FAILURE;
     return code == 0 ? result : code == -EBUSY ? EXIT_BUSY : EXIT_CONFIGURATION;
 }
