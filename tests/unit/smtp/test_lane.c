@@ -499,6 +499,7 @@ static void draining_returns_what_is_not_on_the_wire_and_finishes_what_is(void *
 static void half_of_an_unasked_reply_keeps_orders_away(void **state) {
     struct world *world = world_new();
     world_path(world, 1, 1, 1);
+    world->script.quit = STALL;
     world_publish(world);
     world_settle(world);
     struct tcp_conn *conn = &world->tcp.conns[0];
