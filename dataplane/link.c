@@ -34,7 +34,7 @@ static int listen_at(const char *path, uid_t user, gid_t group) {
     mode_t mask = umask(0177);
     int code = bind(listener, (struct sockaddr *)&address, sizeof(address));
     umask(mask);
-    if (code != 0 || (geteuid() == 0 && chown(path, user, group) != 0)) {
+    if (code != 0 || (geteuid() == 0 && lchown(path, user, group) != 0)) { /* never what a link put in its place names */
         code = -errno;
         close(listener);
         return code;
