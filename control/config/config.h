@@ -100,7 +100,6 @@ struct config {
     bool sandbox;
     char *run_directory; /* sockets, journal */
     char *user;          /* to drop to, or NULL */
-    char *postmaster;    /* reserved for notices; may be NULL */
 
     struct {
         char *address; /* "unix:/path" or "host:port" or "[v6]:port" */

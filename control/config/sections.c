@@ -121,7 +121,6 @@ static const struct field config_fields[] = {
     {.key = "run_directory", .kind = FIELD_PATH, .offset = AT(run_directory), .fallback = "/run/bypost"},
     {.key = "state_directory", .kind = FIELD_PATH, .offset = AT(state_directory), .fallback = "/var/lib/bypost"},
     {.key = "user", .kind = FIELD_TEXT, .offset = AT(user)},
-    {.key = "postmaster", .kind = FIELD_TEXT, .offset = AT(postmaster)},
     {.key = "shaping", .kind = FIELD_PATH, .offset = AT(shaping_path)},
     {.key = "redis", .kind = FIELD_CUSTOM, .read = redis_section},
     {.key = "dataplane", .kind = FIELD_CUSTOM, .read = dataplane_section},
