@@ -131,7 +131,7 @@ static void answer_rest(struct smtp_session *session, const struct verdict *verd
 }
 
 void transaction_lost(struct smtp_session *session, const char *why, uint64_t now_us) {
-    bool sent = session->flags & SESSION_BODY_SENT && (!session->stream.conn || !stream_unsent(&session->stream));
+    bool sent = session->flags & SESSION_BODY_SENT && !stream_unsent(&session->stream);
     struct verdict verdict = {.outcome = sent ? OUTCOME_UNCERTAIN : OUTCOME_LOST,
                               .stage = (uint8_t)session_stage(session),
                               .enhanced = {4, 4, 2},

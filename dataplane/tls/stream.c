@@ -26,7 +26,6 @@ static void on_acknowledged(void *user, struct tcp_conn *conn, uint32_t bytes, u
 
 static void on_closed(void *user, struct tcp_conn *conn, enum tcp_error error, uint64_t now_us) {
     struct stream *stream = user;
-    stream->conn = NULL;
     stream->events->closed(stream, error, now_us);
 }
 

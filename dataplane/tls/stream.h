@@ -10,7 +10,8 @@
 struct stream;
 
 /* What the owner of a stream hears. Any of these may call stream_send, stream_close and stream_abort of that stream. `closed` comes exactly
- * once for each opened stream and never from inside a call of this header; afterwards the stream is forgotten. */
+ * once for each opened stream and never from inside a call of this header; stream_unsent still tells then what never left, and afterwards
+ * the stream is forgotten. */
 struct stream_events {
     void (*connected)(struct stream *stream, uint64_t now_us);
     void (*received)(struct stream *stream, const uint8_t *bytes, uint32_t length, uint64_t now_us); /* all of it is consumed */

@@ -406,6 +406,23 @@ static void after_the_verdict_no_more_of_the_body_leaves(void **state) {
     }
 }
 
+/* A reset that comes while the end of the body still waits for the window: the server cannot have taken the message. */
+static void a_reset_before_the_end_left_is_lost_not_uncertain(void **state) {
+    struct world *world = world_new();
+    world_path(world, 1, 1, 0);
+    world->tcp.window = 5000;
+    world->script.body = SAY_RST;
+    world->script.body_bytes = 1000;
+    world_publish(world);
+    char *text = strndup(large_body, 20000); /* all of it is queued */
+    uint32_t slot = world_slot(world, "b@example.test", text, 1000);
+    free(text);
+    world_order(world, slot);
+    world_until_answered(world, slot);
+    assert_string_equal(world_outcome(world, slot), "LOST FINAL");
+    world_free(world);
+}
+
 /* A verdict on bytes that the server has not acknowledged is none: a 2xx is no delivery, and after a refusal the rest of the body could be
  * read as commands of the next transaction. */
 static void a_verdict_before_the_dot_was_acknowledged_is_early(void **state) {
@@ -698,6 +715,7 @@ int main(void) {
         cmocka_unit_test(a_server_that_stops_reading_is_given_up_and_the_message_is_lost_not_uncertain),
         cmocka_unit_test(a_body_never_acknowledged_is_uncertain_after_the_block_timeout),
         cmocka_unit_test(after_the_verdict_no_more_of_the_body_leaves),
+        cmocka_unit_test(a_reset_before_the_end_left_is_lost_not_uncertain),
         cmocka_unit_test(a_verdict_before_the_dot_was_acknowledged_is_early),
         cmocka_unit_test(an_early_verdict_on_a_lone_dot_touches_no_other_order),
         cmocka_unit_test(a_server_that_trickles_is_given_up),
