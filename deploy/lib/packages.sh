@@ -21,7 +21,7 @@ PACKAGES_BUILD=(
 PACKAGES_TEST=(
     libcmocka-dev clang libclang-rt-dev clang-format clang-tidy
     python3 python3-dkim python3-aiosmtpd python3-redis python3-jsonschema
-    postfix unbound
+    postfix unbound nftables
 )
 # Packages that bring services, some of them only as dependencies. One that was there before is left as it is.
 PACKAGES_DAEMON=(redis-server valkey-server postfix unbound dpdk rdma-core ibacm)
