@@ -145,7 +145,7 @@ bool decode_line(struct decoder *decoder, const char *place, const json_t *value
         }
     }
     *out = strndup(text, length);
-    return *out != NULL || decode_fail(decoder, place, "Out of memory.");
+    return *out != NULL || decode_fail(decoder, place, DECODE_STARVED);
 }
 
 /* A name that becomes part of keys, logs and file names. */
@@ -171,7 +171,7 @@ static bool decode_object_text(struct decoder *decoder, const char *place, const
     free(*out);
     *out = json_dumps(value, JSON_COMPACT);
     if (!*out) {
-        return decode_fail(decoder, place, "Out of memory.");
+        return decode_fail(decoder, place, DECODE_STARVED);
     }
     size_t length = strlen(*out);
     return length <= maximum || decode_fail(decoder, place, "It has %zu bytes as JSON; at most %zu are allowed.", length, maximum);
@@ -254,7 +254,7 @@ static bool field_tags(struct decoder *decoder, const char *place, const json_t 
     }
     job->tags = calloc(count ? count : 1, sizeof *job->tags);
     if (!job->tags) {
-        return decode_fail(decoder, place, "Out of memory.");
+        return decode_fail(decoder, place, DECODE_STARVED);
     }
     job->tag_count = (uint32_t)count;
     if (!json_is_array(value)) {
@@ -383,7 +383,7 @@ static bool recipient_metadata(struct decoder *decoder, const char *place, const
     bool ok =
         both && json_object_update(both, (json_t *)value) == 0 && decode_object_text(decoder, place, both, METADATA_MAX, &out->metadata);
     json_decref(both);
-    return ok || decode_fail(decoder, place, "Out of memory.");
+    return ok || decode_fail(decoder, place, DECODE_STARVED);
 }
 
 static bool decode_recipient(struct decoder *decoder, const char *place, const json_t *value, struct job_recipient *out) {
@@ -450,7 +450,7 @@ static bool decode_recipients(struct decoder *decoder) {
     }
     job->recipients = calloc(total, sizeof *job->recipients);
     if (!job->recipients) {
-        return decode_fail(decoder, "", "Out of memory.");
+        return decode_fail(decoder, "", DECODE_STARVED);
     }
     job->recipient_total = (uint32_t)total;
     size_t at = 0;
@@ -471,7 +471,7 @@ static bool decode_recipients(struct decoder *decoder) {
         for (uint32_t i = 0; i < visible[v].count; i++, at++) {
             job->recipients[at].kind = visible[v].kind;
             if (!mailbox_copy(&visible[v].list[i], &job->recipients[at].mailbox)) {
-                return decode_fail(decoder, "", "Out of memory.");
+                return decode_fail(decoder, "", DECODE_STARVED);
             }
         }
     }
@@ -483,7 +483,7 @@ static bool pending_fill(struct decoder *decoder) {
     struct job *job = decoder->job;
     job->pending = calloc(job->recipient_total, sizeof *job->pending);
     if (!job->pending) {
-        return decode_fail(decoder, "", "Out of memory.");
+        return decode_fail(decoder, "", DECODE_STARVED);
     }
     for (uint32_t i = 0; i < job->recipient_total; i++) {
         bool repeated = false;
@@ -546,7 +546,7 @@ struct job *job_decode(const uint8_t *bytes, size_t length, const struct config 
     }
     json_t *tree = decode_tree(&decoder, bytes, length);
     if (!tree) {
-        decode_fail(&decoder, "", "Out of memory.");
+        decode_fail(&decoder, "", DECODE_STARVED);
         return NULL;
     }
     decoder.job = job_create();
@@ -559,9 +559,14 @@ struct job *job_decode(const uint8_t *bytes, size_t length, const struct config 
     }
     free(decoder.bcc);
     if (!ok) {
-        decode_fail(&decoder, "", "Out of memory.");
+        decode_fail(&decoder, "", DECODE_STARVED);
         job_release(decoder.job);
         return NULL;
     }
     return decoder.job;
+}
+
+bool job_decode_starved(const char *error) {
+    size_t length = strlen(error), said = strlen(DECODE_STARVED);
+    return length >= said && strcmp(error + length - said, DECODE_STARVED) == 0;
 }

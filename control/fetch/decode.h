@@ -53,6 +53,8 @@ struct decoder {
 };
 
 /* Writes "PLACE: sentence" and returns false. A place of "" leaves the prefix away. */
+/* The whole sentence where it is not the job's fault. */
+#define DECODE_STARVED "Out of memory."
 bool decode_fail(struct decoder *decoder, const char *place, const char *format, ...) __attribute__((format(printf, 3, 4)));
 /* A value for an error's text: shortened, without control characters or broken UTF-8. */
 const char *decode_quote(const char *bytes, size_t length, char out[QUOTE_BYTES]);

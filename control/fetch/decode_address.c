@@ -155,7 +155,7 @@ static bool email_take(struct decoder *decoder, const char *place, const char *t
     }
     out->email = strndup(text, length);
     if (!out->email) {
-        return decode_fail(decoder, place, "Out of memory.");
+        return decode_fail(decoder, place, DECODE_STARVED);
     }
     for (char *c = out->email + domain_at; *c; c++) {
         *c = (char)(*c >= 'A' && *c <= 'Z' ? *c + 32 : *c);
@@ -194,7 +194,7 @@ static bool name_take(struct decoder *decoder, const char *place, const char *te
     }
     out->name = malloc(length + 1);
     if (!out->name) {
-        return decode_fail(decoder, place, "Out of memory.");
+        return decode_fail(decoder, place, DECODE_STARVED);
     }
     size_t used = 0;
     for (size_t i = quoted ? 1 : 0; i < (quoted ? length - 1 : length); i++) {
@@ -294,7 +294,7 @@ bool decode_mailboxes(struct decoder *decoder, const char *place, const json_t *
     }
     *out = calloc(number ? number : 1, sizeof **out);
     if (!*out) {
-        return decode_fail(decoder, place, "Out of memory.");
+        return decode_fail(decoder, place, DECODE_STARVED);
     }
     *count = (uint32_t)number;
     if (!json_is_array(value)) {

@@ -12,7 +12,7 @@ bool decode_body(struct decoder *decoder, const char *place, const json_t *value
     }
     *out = strndup(json_string_value(value), json_string_length(value));
     if (!*out) {
-        return decode_fail(decoder, place, "Out of memory.");
+        return decode_fail(decoder, place, DECODE_STARVED);
     }
     decoder->message_bytes += json_string_length(value);
     return true;
@@ -31,7 +31,7 @@ bool decode_raw(struct decoder *decoder, const char *place, const json_t *value)
     }
     decoder->job->raw = malloc(length);
     if (!decoder->job->raw) {
-        return decode_fail(decoder, place, "Out of memory.");
+        return decode_fail(decoder, place, DECODE_STARVED);
     }
     memcpy(decoder->job->raw, json_string_value(value), length);
     decoder->job->raw_length = length;
@@ -96,7 +96,7 @@ static bool header_add(struct decoder *decoder, const char *place, const char *n
     }
     struct job_header *grown = realloc(*list, (*count + 1) * sizeof **list);
     if (!grown) {
-        return decode_fail(decoder, place, "Out of memory.");
+        return decode_fail(decoder, place, DECODE_STARVED);
     }
     *list = grown;
     struct job_header *header = &grown[*count];
@@ -106,7 +106,7 @@ static bool header_add(struct decoder *decoder, const char *place, const char *n
         return false;
     }
     header->name = strdup(name);
-    return header->name != NULL || decode_fail(decoder, place, "Out of memory.");
+    return header->name != NULL || decode_fail(decoder, place, DECODE_STARVED);
 }
 
 bool decode_headers(struct decoder *decoder, const char *place, const json_t *value, struct job_header **out, uint32_t *count,
@@ -223,7 +223,7 @@ static bool attachment_content(struct decoder *decoder, const char *place, const
     size_t length = json_string_length(value);
     out->bytes = malloc(length ? length : 1);
     if (!out->bytes) {
-        return decode_fail(decoder, below, "Out of memory.");
+        return decode_fail(decoder, below, DECODE_STARVED);
     }
     if (bytes) {
         memcpy(out->bytes, json_string_value(value), length);
@@ -340,7 +340,7 @@ bool decode_attachments(struct decoder *decoder, const char *place, const json_t
     }
     job->attachments = calloc(count ? count : 1, sizeof *job->attachments);
     if (!job->attachments) {
-        return decode_fail(decoder, place, "Out of memory.");
+        return decode_fail(decoder, place, DECODE_STARVED);
     }
     job->attachment_count = (uint32_t)count;
     for (size_t i = 0; i < count; i++) {

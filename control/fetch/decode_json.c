@@ -27,7 +27,7 @@ static int reader_fail(struct json_reader *reader, json_t *value) {
 /* Puts a value where it belongs; takes it over. */
 static int reader_put(struct json_reader *reader, json_t *value) {
     if (!value) {
-        decode_fail(reader->decoder, "", "Out of memory.");
+        decode_fail(reader->decoder, "", DECODE_STARVED);
         return 0;
     }
     if (++reader->values > JOB_VALUES_MAX) {
@@ -168,7 +168,7 @@ json_t *decode_json(struct decoder *decoder, const uint8_t *bytes, size_t length
     struct json_reader reader = {.decoder = decoder};
     yajl_handle parser = yajl_alloc(&callbacks, NULL, &reader);
     if (!parser) {
-        decode_fail(decoder, "", "Out of memory.");
+        decode_fail(decoder, "", DECODE_STARVED);
         return NULL;
     }
     yajl_status status = yajl_parse(parser, bytes, length);

@@ -62,6 +62,10 @@ void fetch_tick(evutil_socket_t fd, short what, void *context) {
     if (!fetch_active(fetch)) {
         return;
     }
+    if (fetch->reread_ms && clock_ms(CLOCK_MONOTONIC) >= fetch->reread_ms) {
+        fetch->reread_ms = 0;
+        streams_reread(&fetch->streams);
+    }
     if (fetch->state == FETCH_FULL) {
         fetch_resume(fetch);
     }

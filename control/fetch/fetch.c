@@ -51,6 +51,12 @@ bool fetch_answered(struct fetch *fetch) {
     return !fetch->destroyed;
 }
 
+void fetch_reread(struct fetch *fetch) {
+    if (fetch->reread_ms == 0) {
+        fetch->reread_ms = clock_ms(CLOCK_MONOTONIC) + REREAD_MS;
+    }
+}
+
 bool fetch_active(const struct fetch *fetch) {
     return fetch->state != FETCH_STOPPED && fetch->state != FETCH_DOWN;
 }
@@ -233,13 +239,7 @@ static void on_waited(void *context, redisReply *reply) {
     }
     if (!reply) {
         /* It may have brought something on its way: what is pending is looked through again; what lives here is known. */
-        for (uint32_t i = 0; i < fetch->streams.count; i++) {
-            struct stream *stream = &fetch->streams.items[i];
-            if (stream->state == STREAM_READY) {
-                stream->state = STREAM_PENDING;
-                stream->cursor = (struct entry_id){0, 0};
-            }
-        }
+        streams_reread(&fetch->streams);
         if (fetch->state == FETCH_WAITING) {
             fetch_pause(fetch, PAUSE_MS);
         }

@@ -14,6 +14,7 @@ enum {
     PAUSE_MS = 100,   /* after an answer that makes no sense */
     ERROR_BYTES = 512,
     CONSUMER_BYTES = 256,
+    REREAD_MS = 30000, /* an entry that could be neither taken nor moved is looked at again after this */
 };
 
 /* What fetch is doing. */
@@ -41,7 +42,8 @@ struct fetch {
     bool grouping;                   /* bypost_groups is under way */
     bool wait_busy;                  /* a blocking read is out */
     uint32_t wait_count;
-    bool ticking; /* promotion is under way */
+    bool ticking;       /* promotion is under way */
+    uint64_t reread_ms; /* CLOCK_MONOTONIC: what is pending is looked through again; 0: not needed */
     struct event *again, *tick;
     struct job **backlog; /* decoded when the room was used up */
     uint32_t backlog_first, backlog_count, backlog_size;
@@ -60,6 +62,8 @@ bool fetch_send(struct fetch *fetch, struct redis *redis, void (*done)(void *con
                 const size_t *lengths);
 /* False when fetch is gone already: its memory goes with the last answer. */
 bool fetch_answered(struct fetch *fetch);
+/* Some entry stays pending that nobody here knows: all that is pending is read again after a while. */
+void fetch_reread(struct fetch *fetch);
 /* Neither stopped nor without Redis. */
 bool fetch_active(const struct fetch *fetch);
 

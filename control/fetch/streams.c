@@ -78,6 +78,16 @@ void streams_forget_unseen(struct streams *streams) {
     streams->count = kept;
 }
 
+void streams_reread(struct streams *streams) {
+    for (uint32_t i = 0; i < streams->count; i++) {
+        struct stream *stream = &streams->items[i];
+        if (stream->state == STREAM_READY) {
+            stream->state = STREAM_PENDING;
+            stream->cursor = (struct entry_id){0, 0};
+        }
+    }
+}
+
 struct stream *streams_by_key(struct streams *streams, const char *key) {
     for (uint32_t i = 0; i < streams->count; i++) {
         if (strcmp(streams->items[i].key, key) == 0) {

@@ -47,6 +47,8 @@ void streams_init(struct streams *streams, const char *prefix, uint64_t now_ms);
 bool streams_add_campaign(struct streams *streams, const char *prefix, const char *queue, uint64_t now_ms);
 /* Removes the campaigns that were not seen. */
 void streams_forget_unseen(struct streams *streams);
+/* What is pending of each is to be read again: what lives here is known, and settled ones are left out. */
+void streams_reread(struct streams *streams);
 struct stream *streams_by_key(struct streams *streams, const char *key);
 struct stream *streams_by_name(struct streams *streams, const char *name);
 

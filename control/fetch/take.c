@@ -26,6 +26,7 @@ static void backlog_push(struct fetch *fetch, struct job *job) {
             struct job **grown = realloc(fetch->backlog, size * sizeof *grown);
             if (!grown) {
                 job_release(job); /* its entry stays pending */
+                fetch_reread(fetch);
                 return;
             }
             fetch->backlog = grown;
@@ -61,6 +62,7 @@ void fetch_moved(void *context, redisReply *reply) {
     }
     if (redis_error(reply)) {
         log_write(LOG_LEVEL_ERROR, "fetch", "an entry could not be moved and stays pending: %.200s", redis_error(reply));
+        fetch_reread(fetch);
     }
 }
 
@@ -86,7 +88,9 @@ static void entry_dead(struct fetch *fetch, const struct stream *stream, struct 
     snprintf(key, sizeof key, "%sdead", fetch->prefix);
     const char *argv[] = {"FCALL", "bypost_dead",      "1", key, fetch->prefix, stream->name, stream->queue, entry,
                           reason,  event ? event : "", keep};
-    fetch_send(fetch, fetch->config.redis, fetch_moved, 11, argv, NULL);
+    if (!fetch_send(fetch, fetch->config.redis, fetch_moved, 11, argv, NULL)) {
+        fetch_reread(fetch);
+    }
     free(event);
     fetch->counters.dead++;
     log_write(LOG_LEVEL_WARNING, "fetch", "a job of queue %s goes to the dead letters: entry %s: %s", stream->queue, entry, reason);
@@ -100,7 +104,9 @@ static void entry_schedule(struct fetch *fetch, const struct stream *stream, con
     ranges_write(job->pending, job->pending_count, ranges);
     snprintf(key, sizeof key, "%sdue", fetch->prefix);
     const char *argv[] = {"FCALL", "bypost_schedule", "1", key, fetch->prefix, stream->name, stream->queue, entry, slot, head, ranges};
-    fetch_send(fetch, fetch->config.redis, fetch_moved, 11, argv, NULL);
+    if (!fetch_send(fetch, fetch->config.redis, fetch_moved, 11, argv, NULL)) {
+        fetch_reread(fetch);
+    }
     fetch->counters.scheduled++;
 }
 
@@ -127,6 +133,11 @@ void fetch_take(struct fetch *fetch, struct stream *stream, const redisReply *re
     fetch->counters.entries++;
     char error[ERROR_BYTES];
     struct job *job = entry_decode(&view, fetch->config.config, fetch->config.shard, stream->queue, stream->is_retry, error, sizeof error);
+    if (!job && job_decode_starved(error)) {
+        log_write(LOG_LEVEL_ERROR, "fetch", "out of memory: a job stays pending and is read again");
+        fetch_reread(fetch);
+        return;
+    }
     if (!job) {
         entry_dead(fetch, stream, view.id, error);
         return;

@@ -2,7 +2,7 @@
 -- bypost.lua: what must happen in Redis in one step: settling, retries, dead letters, promotion of what is due. README.md beside it describes the keys.
 -- Only the Redis 7.0 command set. Every function is flagged allow-oom: a full Redis must still drain.
 
-local VERSION = 2
+local VERSION = 3
 local GROUP = 'senders'
 local KEEP_BYTES = 2048              -- a longer job is kept once for all its waiting retries
 local DEAD_JOB_BYTES = 65536         -- of a job that cannot be understood, so much is shown
@@ -135,15 +135,15 @@ local function settle_single(key, stream, queue, id, at)
     local action, job = args[at + 1], nil
     if WAITS[action] then
         job = entry_job(key, id)
+        if job then -- before the entry goes: what a key of the wrong type makes fail here must not be lost
+            retry_add(queue, action, args[at + 3], args[at + 4], args[at], job)
+        end
     end
     call('XACK', key, GROUP, id)
     if call('XDEL', key, id) ~= 1 or (WAITS[action] and not job) then
         return false
     end
     outcome_take(at)
-    if job then
-        retry_add(queue, action, args[at + 3], args[at + 4], args[at], job)
-    end
     return true
 end
 
@@ -260,11 +260,13 @@ local function schedule(keys, args)
     local base, stream, queue, id = args[1], args[2], args[3], args[4]
     local key = base .. 'q:' .. stream
     local job = entry_job(key, id)
-    if not job or not entry_delete(base, key, stream, id) then
+    if not job then
+        entry_delete(base, key, stream, id)
         return 0
     end
-    redis.call('HDEL', base .. 'progress', stream .. '/' .. id)
     bucket_add(base, queue, args[5], args[6], args[7], job)
+    entry_delete(base, key, stream, id)
+    redis.call('HDEL', base .. 'progress', stream .. '/' .. id)
     redis.call('HINCRBY', base .. 'queue:' .. queue, 'scheduled', 1)
     return 1
 end
@@ -273,13 +275,15 @@ end
 local function dead(keys, args)
     local base, stream, queue, id, reason = args[1], args[2], args[3], args[4], args[5]
     local key = base .. 'q:' .. stream
-    local job = entry_job(key, id) or ''
-    if not entry_delete(base, key, stream, id) then
+    if not redis.call('XRANGE', key, id, id)[1] then
+        redis.call('XACK', key, GROUP, id)
         return 0
     end
-    redis.call('HDEL', base .. 'progress', stream .. '/' .. id)
+    local job = entry_job(key, id) or ''
     redis.call('XADD', base .. 'dead', 'MAXLEN', '~', DEAD_ENTRIES, '*', 'queue', queue, 'stream', stream, 'entry', id, 'reason', reason, 'bytes', #job,
                'job', job:sub(1, DEAD_JOB_BYTES))
+    entry_delete(base, key, stream, id)
+    redis.call('HDEL', base .. 'progress', stream .. '/' .. id)
     redis.call('HINCRBY', base .. 'queue:' .. queue, 'dead', 1)
     if args[6] ~= '' then
         redis.call('XADD', base .. 'events', '*', 'event', args[6])

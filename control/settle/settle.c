@@ -269,8 +269,9 @@ static void outcome_add(struct settle *settle, const struct settle_item *item, s
     if (!settle->open) {
         struct commit *commit = commit_create(settle);
         if (!commit) {
-            log_write(LOG_LEVEL_ERROR, "settle", "out of memory: an outcome is settled at the next start");
-            return;
+            /* Going on would lose it: its entry would be read again and sent a second time. The next start has it from its slot. */
+            log_write(LOG_LEVEL_ERROR, "settle", "out of memory: ending, so that the next start settles what the slots hold");
+            abort();
         }
         settle->open = commit;
         struct timeval after = {.tv_usec = GATHER_US};

@@ -163,6 +163,22 @@ static void test_the_library_tells_its_version(void **state) {
     assert_non_null(strstr(library_text(), "'^([^\\n]*)\\n(.)(.*)$'")); /* its backslashes survive the embedding */
 }
 
+/* What is being grouped or read already stays as it is; a campaign's streams are read again like all. */
+static void test_what_is_pending_is_read_again(void **state) {
+    struct streams streams;
+    streams_init(&streams, "bypost:{0}:", 0);
+    streams_by_name(&streams, "normal")->state = STREAM_READY;
+    streams_by_name(&streams, "normal")->cursor = (struct entry_id){9, 9};
+    streams_by_name(&streams, "bulk")->state = STREAM_GROUPING;
+    streams_by_name(&streams, "high")->state = STREAM_PENDING;
+    streams_by_name(&streams, "high")->cursor = (struct entry_id){7, 7};
+    streams_reread(&streams);
+    assert_int_equal(streams_by_name(&streams, "normal")->state, STREAM_PENDING);
+    assert_int_equal(streams_by_name(&streams, "normal")->cursor.ms, 0);
+    assert_int_equal(streams_by_name(&streams, "bulk")->state, STREAM_GROUPING);
+    assert_int_equal(streams_by_name(&streams, "high")->cursor.ms, 7);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_ids),
@@ -172,6 +188,7 @@ int main(void) {
         cmocka_unit_test(test_forged_histories),
         cmocka_unit_test(test_live_jobs_leave_with_their_last_reference),
         cmocka_unit_test(test_streams_stand_in_reading_order),
+        cmocka_unit_test(test_what_is_pending_is_read_again),
         cmocka_unit_test(test_the_library_tells_its_version),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

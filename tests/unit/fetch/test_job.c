@@ -502,9 +502,21 @@ static void test_mutated_jobs(void **state) {
     assert_true(good > MUTATIONS / 100 && good < MUTATIONS * 9 / 10); /* the mutations reach both sides */
 }
 
+/* What this machine lacks makes no dead letter of a job; what a job says of memory does. */
+static void test_starved(void **state) {
+    char error[256] = "";
+    assert_true(job_decode_starved("Out of memory."));
+    assert_true(job_decode_starved("recipients[3].to: Out of memory."));
+    const char *said = "{\"Out of memory.\":1}";
+    assert_null(job_decode((const uint8_t *)said, strlen(said), &config, error, sizeof error));
+    assert_false(job_decode_starved(error));
+    assert_false(job_decode_starved(""));
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_each_fault_is_named),
+        cmocka_unit_test(test_starved),
         cmocka_unit_test(test_messagepack_says_the_same_as_json),
         cmocka_unit_test(test_fields_arrive),
         cmocka_unit_test(test_domains_become_lower_case_and_local_parts_stay),
