@@ -73,6 +73,10 @@ static void prepare_folder(const struct config *config, const char *folder, mode
 /* The key of Message-IDs and VERP tokens: made once, kept for good, so that a repeat is recognisable after any restart. */
 static int ensure_identity_key(const char *path, char *error) {
     unsigned char key[IDENTITY_BYTES];
+    struct stat status;
+    /* One that a power cut left half written was never used: identity_load takes none so short. */
+    if (lstat(path, &status) == 0 && S_ISREG(status.st_mode) && status.st_size < IDENTITY_BYTES)
+        unlink(path);
     int file = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (file < 0)
         return errno == EEXIST ? 0 : (snprintf(error, ERROR_BYTES, "%s cannot be made: %s.", path, strerror(errno)), -errno);

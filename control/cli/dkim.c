@@ -14,7 +14,7 @@ static const char help[] = "Usage: bypost dkim keygen --domain DOMAIN --selector
                            "  -d, --domain DOMAIN      the domain of the From: address\n"
                            "  -s, --selector NAME      names this key beside others of the domain, such as s2026\n"
                            "  -o, --out FILE           where the private key goes (mode 0600)\n"
-                           "  -b, --bits N             1024 to 4096 (2048)\n"
+                           "  -b, --bits N             1024 to 4096 in steps of 512 (2048)\n"
                            "      --help, --version\n\n"
                            "Exit status: 0 made, 64 usage, 73 the file cannot be written.\n";
 
@@ -81,6 +81,9 @@ static int dkim_run(int argc, char **argv) {
         case 'b':
             if (!cli_number("dkim keygen", "bits", optarg, 1024, 4096, &bits)) {
                 return CLI_USAGE;
+            }
+            if (bits % 512 != 0) {
+                return cli_complain(CLI_USAGE, "dkim keygen", "--bits '%s': give a number in steps of 512, such as 2048.", optarg);
             }
             break;
         default:
