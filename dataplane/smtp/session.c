@@ -260,7 +260,7 @@ void session_protocol_error(struct smtp_session *session, const struct reply *re
     if (is_greeting(session->state) || (session->state == SESSION_READY && !session->transactions))
         lane_endpoint_failed(session->lane, session->endpoint, now_us);
     if (session->order)
-        transaction_lost(session, text, now_us);
+        transaction_lost(session, text ? text : "the server said what nothing asked for", now_us);
     session_abort(session, now_us);
 }
 

@@ -28,6 +28,7 @@ int session_send_text(struct smtp_session *session, const char *text, uint64_t n
 void session_quit(struct smtp_session *session, uint64_t now_us);
 void session_abort(struct smtp_session *session, uint64_t now_us);
 void session_await_fin(struct smtp_session *session, uint64_t now_us);
+/* `text` NULL: the reply's own stands in the event. */
 void session_protocol_error(struct smtp_session *session, const struct reply *reply, const char *text, uint64_t now_us);
 enum smtp_stage session_stage(const struct smtp_session *session);
 uint32_t session_deliveries_left(const struct smtp_session *session);

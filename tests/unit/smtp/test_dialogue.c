@@ -139,6 +139,13 @@ static const struct row rows[] = {
     {QUIT_, GARBAGE, "REPLIED FINAL 250 2.0.0"},
 };
 
+/* Two replies in one segment to a server without PIPELINING: the second answers a command that has not left. */
+static const struct row early_rows[] = {
+    {MAIL, "250 ok\r\n250 again\r\n", "LOST RCPT +PROTOCOL_ERROR 250"},
+    {MAIL, "250 ok\r\n550 5.1.1 no\r\n", "LOST RCPT +PROTOCOL_ERROR 550"},
+    {RCPT, "250 ok\r\n354 go\r\n", "LOST DATA +PROTOCOL_ERROR 354"},
+};
+
 static void first_event(const struct world *world, char *text, size_t text_bytes) {
     static const char *const kinds[] = {"CONNECT_FAILED", "GREETING_REFUSED", "CLOSED_EARLY",   "SHUTDOWN_REPLY", "TLS_FAILED",
                                         "AUTH_FAILED",    "PORTS_EXHAUSTED",  "PROTOCOL_ERROR", "READY"};
@@ -203,6 +210,11 @@ static void every_misbehaviour_has_its_outcome(void **state) {
                 play(&rows[i], true, byte_by_byte);
         }
     }
+}
+
+static void a_reply_to_what_has_not_left_is_unasked(void **state) {
+    for (size_t i = 0; i < sizeof(early_rows) / sizeof(early_rows[0]); i++)
+        play(&early_rows[i], false, false);
 }
 
 /* ---- what is said ---- */
@@ -705,6 +717,7 @@ int main(void) {
     memcpy(large_body + sizeof(large_body) - 3, "\r\n", 2);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_misbehaviour_has_its_outcome),
+        cmocka_unit_test(a_reply_to_what_has_not_left_is_unasked),
         cmocka_unit_test(with_pipelining_the_envelope_is_one_flight),
         cmocka_unit_test(without_pipelining_one_command_at_a_time),
         cmocka_unit_test(the_null_sender_is_empty_brackets),

@@ -308,7 +308,6 @@ static void serve(struct world *world, struct tcp_conn *conn) {
             if (world->script.body && !server->body_said && server->body_bytes > world->script.body_bytes) {
                 server->body_said = true;
                 say(world, conn, world->script.body);
-                continue;
             }
         }
         assert_true(server->line_length < sizeof(server->line) - 1);
