@@ -38,6 +38,7 @@ static void on_attention(evutil_socket_t descriptor, short what, void *argument)
         orders_pump(dispatch, path);
         if (path->state == LANE_PATH_LIVE && path->lane != NULL)
             paths_update(dispatch, path);
+        paths_yield(dispatch, path);
     }
     orders_ring(dispatch);
     dispatch_log_wild(dispatch);

@@ -177,18 +177,25 @@ void paths_update(struct dispatch *dispatch, struct lane_path *path) {
     }
 }
 
+static bool is_idle(const struct dispatch *dispatch, const struct lane_path *path) {
+    if (path->state != LANE_PATH_LIVE || (path->lane->waiting > 0 && path->lane->sessions > 0))
+        return false;
+    uint32_t outstanding = 0;
+    for (uint32_t worker = 0; worker < dispatch->workers; worker++)
+        outstanding += path->outstanding[worker];
+    return outstanding == 0;
+}
+
 /* All paths are in use: those that nobody needs at the moment are let go of. Their lanes get another when they have something to send. */
 static void retire_idle(struct dispatch *dispatch) {
-    for (uint32_t i = 0; i < dispatch->path_count; i++) {
-        struct lane_path *path = &dispatch->paths[i];
-        if (path->state != LANE_PATH_LIVE || (path->lane->waiting > 0 && path->lane->sessions > 0))
-            continue;
-        uint32_t outstanding = 0;
-        for (uint32_t worker = 0; worker < dispatch->workers; worker++)
-            outstanding += path->outstanding[worker];
-        if (outstanding == 0)
-            paths_retire(dispatch, path);
-    }
+    for (uint32_t i = 0; i < dispatch->path_count; i++)
+        if (is_idle(dispatch, &dispatch->paths[i]))
+            paths_retire(dispatch, &dispatch->paths[i]);
+}
+
+void paths_yield(struct dispatch *dispatch, struct lane_path *path) {
+    if (dispatch->lanes_starved && is_idle(dispatch, path))
+        paths_retire(dispatch, path);
 }
 
 static struct lane_path *find_free(struct dispatch *dispatch) {

@@ -101,6 +101,8 @@ struct lane_path *paths_credit(struct dispatch *dispatch, uint32_t index, uint32
 /* The dataplane is gone, or an earlier control's paths are found: forgets all (dead) or retires all (alive). */
 void paths_forget(struct dispatch *dispatch);
 void paths_retire_inherited(struct dispatch *dispatch);
+/* Lets go of a path that its lane does not need at the moment while other lanes wait for one. */
+void paths_yield(struct dispatch *dispatch, struct lane_path *path);
 uint32_t paths_index(const struct dispatch *dispatch, const struct lane_path *path);
 /* The path of an order if it is still the same one. */
 struct lane_path *paths_same(struct dispatch *dispatch, uint32_t index, uint32_t generation);

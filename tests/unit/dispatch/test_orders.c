@@ -397,6 +397,23 @@ static void an_idle_lane_gives_its_path_up(void **state) {
         assert_non_null(world->lanes[i].lane.path);
 }
 
+/* No path was idle when the last was asked for: the first that falls idle goes to the lane that waits. */
+static void a_lane_that_falls_idle_gives_its_path_up(void **state) {
+    struct world *world = *state;
+    world_start(world);
+    for (uint32_t i = 0; i < 4; i++) {
+        world_wait(world, i, 1);
+        world_show(world, 0, world_path(world, i), 1, 1);
+    }
+    world_wait(world, 4, 1);
+    assert_null(world->lanes[4].lane.path);
+    assert_int_equal(answer_all(world, 0, OUTCOME_REPLIED, 250), 4);
+    world_pop(world, 0);
+    world_pop(world, 1);
+    world_settle(world);
+    assert_non_null(world->lanes[4].lane.path);
+}
+
 static void slots_run_out_and_the_backlog_follows(void **state) {
     struct world *world = *state;
     world_start(world);
@@ -588,6 +605,7 @@ int main(void) {
         TEST(a_lane_that_goes_frees_its_path),
         TEST(paths_run_out_and_come_free),
         TEST(an_idle_lane_gives_its_path_up),
+        TEST(a_lane_that_falls_idle_gives_its_path_up),
         TEST(slots_run_out_and_the_backlog_follows),
         TEST(the_backlog_follows_what_is_returned),
         TEST(trouble_of_this_machine_is_temporary),
