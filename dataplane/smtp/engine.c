@@ -119,6 +119,7 @@ uint64_t smtp_engine_poll(struct smtp_engine *engine, uint32_t budget, uint64_t 
         lane->active = false;
         steps += lane_serve(lane, now_us);
     }
+    engine->refusals = 0;
     for (uint32_t sessions = engine->work_count; sessions > 0; sessions--) {
         struct smtp_session *session = TAILQ_FIRST(&engine->work);
         TAILQ_REMOVE(&engine->work, session, work);

@@ -11,6 +11,7 @@
 #include "smtp.h"
 
 enum { DEADLINE_OF_SESSION, DEADLINE_OF_LANE };
+enum { ENGINE_REFUSALS_MAX = 16 }; /* a pass, then who waits for a pool waits for the next one: each try prepares up to 64 KB for nothing */
 
 struct smtp_engine {
     struct smtp_config config;
@@ -23,6 +24,7 @@ struct smtp_engine {
     TAILQ_HEAD(, smtp_session) work;
     LIST_HEAD(, lane) loaded;
     uint32_t active_count, work_count;
+    uint32_t refusals; /* by pools, in this pass */
     bool draining;
     bool clock_known; /* the wheel was set to the first `now` */
 };

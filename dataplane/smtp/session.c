@@ -389,6 +389,7 @@ void session_say(struct smtp_session *session, uint64_t now_us) {
         break;
     }
     if (error == -ENOBUFS) {
+        session->lane->engine->refusals++;
         put_to_work(session, SESSION_BLOCKED);
     } else if (error && session->state != SESSION_GONE) {
         note_failure(session, TCP_ABORTED, "the connection takes no more bytes", now_us);
@@ -402,8 +403,12 @@ void session_work(struct smtp_session *session, uint64_t now_us) {
     uint8_t flags = session->flags;
     session->flags &= (uint8_t) ~(SESSION_UNFLUSHED | SESSION_BLOCKED);
     stream_flush(&session->stream, now_us); /* a part may be queued even when the rest had no room */
-    if (flags & SESSION_BLOCKED)
+    if (!(flags & SESSION_BLOCKED))
+        return;
+    if (session->lane->engine->refusals < ENGINE_REFUSALS_MAX)
         session_say(session, now_us);
+    else
+        put_to_work(session, SESSION_BLOCKED);
 }
 
 /* ---- hearing ---- */

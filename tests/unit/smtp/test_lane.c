@@ -495,6 +495,30 @@ static void draining_returns_what_is_not_on_the_wire_and_finishes_what_is(void *
 
 /* ---- what a broken control may write ---- */
 
+/* DESIGN.md section 5: bounded work a pass, also when every session waits for the same pool; and all of them get their turn. */
+static void an_empty_pool_is_asked_a_few_times_a_pass(void **state) {
+    enum { SESSIONS = 32, REFUSALS = 100000 };
+    struct world *world = world_new();
+    world_path(world, 1, SESSIONS, 2 * SESSIONS);
+    world_publish(world);
+    world_run(world, SECOND);
+    world_cell(world)->order.demand = 0;
+    for (uint32_t i = 0; i < SESSIONS; i++)
+        world_send(world, "b@example.test");
+    world->tcp.send_refusals = REFUSALS;
+    smtp_engine_poll(world->engine, 1000, world->now_us);
+    uint32_t before = world->tcp.send_refusals;
+    assert_true(before <= REFUSALS - SESSIONS); /* each has its order and was refused */
+    for (uint32_t pass = 1; pass <= 10; pass++) {
+        smtp_engine_poll(world->engine, 1000, world->now_us);
+        assert_in_range(before - world->tcp.send_refusals, 1, 16 * pass);
+    }
+    world->tcp.send_refusals = 0;
+    world_run(world, SECOND);
+    assert_int_equal(COUNTED(world, messages_delivered), SESSIONS);
+    world_free(world);
+}
+
 /* An unasked 421 that the network cut in two: what came of it is seen before an order is bound, which waits for another session. */
 static void half_of_an_unasked_reply_keeps_orders_away(void **state) {
     struct world *world = world_new();
@@ -776,6 +800,7 @@ int main(void) {
         cmocka_unit_test(a_path_retired_in_a_transaction_lets_it_finish),
         cmocka_unit_test(a_path_never_seen_alive_is_acknowledged_at_once),
         cmocka_unit_test(draining_returns_what_is_not_on_the_wire_and_finishes_what_is),
+        cmocka_unit_test(an_empty_pool_is_asked_a_few_times_a_pass),
         cmocka_unit_test(half_of_an_unasked_reply_keeps_orders_away),
         cmocka_unit_test(wild_orders_are_answered_and_never_followed),
         cmocka_unit_test(addresses_that_would_break_the_dialogue_stay_unsent),
