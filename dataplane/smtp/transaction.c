@@ -416,6 +416,7 @@ void transaction_take(struct smtp_session *session, const struct reply *reply, u
         take_data(session, reply, now_us);
         break;
     case SESSION_FINAL:
+        lane_endpoint_worked(session->lane, session->endpoint); /* it takes mail: a failure after this is a new one */
         take_final(session, reply, now_us);
         break;
     default: /* SESSION_RSET */

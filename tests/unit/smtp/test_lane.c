@@ -148,6 +148,42 @@ static void tries_back_off_while_nothing_answers(void **state) {
     world_free(world);
 }
 
+/* The SYN that has just left is refused; false when none has. */
+static bool refuse_attempt(struct world *world) {
+    uint32_t connects = world->tcp.connects;
+    smtp_engine_poll(world->engine, 100, world->now_us);
+    if (world->tcp.connects == connects)
+        return false;
+    for (uint32_t i = 0; i < FAKE_CONNS_MAX; i++)
+        if (world->tcp.conns[i].state == FAKE_CONNECTING)
+            fake_end(&world->tcp.conns[i], TCP_REFUSED, world->now_us);
+    fake_reap(&world->tcp, world->now_us);
+    return true;
+}
+
+/* After a delivery the first failure is a first failure again: the next try comes after 1 s, not after what earlier failures had grown to.
+ */
+static void a_delivery_ends_the_back_off(void **state) {
+    struct world *world = world_new();
+    world_path(world, 1, 1, 100);
+    world_publish(world);
+    for (uint64_t wait = 1; wait <= 8; wait *= 2) {
+        assert_true(refuse_attempt(world));
+        world->now_us += wait * SECOND - 10000;
+        assert_false(refuse_attempt(world));
+        world->now_us += 20000;
+    }
+    world_until_answered(world, world_send(world, "bob@example.net"));
+    for (uint32_t i = 0; i < FAKE_CONNS_MAX; i++)
+        if (world->tcp.conns[i].state == FAKE_OPEN)
+            fake_end(&world->tcp.conns[i], TCP_RESET, world->now_us);
+    fake_reap(&world->tcp, world->now_us);
+    assert_true(refuse_attempt(world));
+    world->now_us += 1 * SECOND + 10000;
+    assert_true(refuse_attempt(world));
+    world_free(world);
+}
+
 static void a_server_that_greets_and_hangs_up_is_not_called_in_a_loop(void **state) {
     struct world *world = world_new();
     world_path(world, 1, 1, 100);
@@ -781,6 +817,7 @@ int main(void) {
         cmocka_unit_test(a_refused_endpoint_is_reported_and_the_next_one_tried),
         cmocka_unit_test(attempts_that_fail_together_back_off_once),
         cmocka_unit_test(tries_back_off_while_nothing_answers),
+        cmocka_unit_test(a_delivery_ends_the_back_off),
         cmocka_unit_test(a_server_that_greets_and_hangs_up_is_not_called_in_a_loop),
         cmocka_unit_test(exhausted_ports_are_an_event_and_a_pause),
         cmocka_unit_test(a_session_is_reused_up_to_its_limit_and_then_quits),
