@@ -339,7 +339,7 @@ def main():
     bed = None
     kept = False
     try:
-        bed = Testbed(keep=options.keep, name="bypost-quick")
+        bed = Testbed(keep=options.keep, name="bypost-quick", stored_bytes=options.messages * (options.size * 3 // 2 + 2048))
         code = run(bed, options)
         kept = options.keep
         return code

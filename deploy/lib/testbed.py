@@ -52,7 +52,8 @@ class Testbed:
     With keep=True close() leaves the two directories, for a look at the logs.
     """
 
-    def __init__(self, keep=False, name="bypost"):
+    def __init__(self, keep=False, name="bypost", stored_bytes=256 << 20):
+        """stored_bytes: what the servers will store at most."""
         if os.geteuid() != 0:
             raise TestbedError("this makes a network namespace, which needs root: run it with sudo.")
         self.processes = []
@@ -61,18 +62,27 @@ class Testbed:
         self.namespace = f"{name}-{os.getpid()}"
         self.redis_socket = os.path.join(self.directory, "redis.sock")
         self.keep = keep
-        self.sinks = self._memory_directory(name)
+        self.sinks = self._memory_directory(name, stored_bytes)
         self.shaping = None
         self.dkim_domain = None
         self.zones = []
         self.run_process = None
-        self._make_namespace()
+        try:
+            self._make_namespace()
+        except TestbedError:
+            self.close()
+            raise
 
     # -- the machine --
 
-    def _memory_directory(self, name):
-        """Where servers store: smtp-sink makes a file for each message first, which on a disk costs more than all its SMTP."""
-        parent = "/dev/shm" if os.access("/dev/shm", os.W_OK) else self.directory
+    def _memory_directory(self, name, stored_bytes):
+        """Where servers store: smtp-sink makes a file for each message first, which on a disk costs more than all its SMTP. On the disk all the
+        same when memory has no room for twice what will come."""
+        parent = self.directory
+        if os.access("/dev/shm", os.W_OK):
+            memory = os.statvfs("/dev/shm")
+            if memory.f_bavail * memory.f_frsize > 2 * stored_bytes:
+                parent = "/dev/shm"
         directory = tempfile.mkdtemp(prefix=f"{name}-", dir=parent)
         os.chmod(directory, 0o777)
         return directory
