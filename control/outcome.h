@@ -116,6 +116,7 @@ struct classification {
     enum class_scope scope;
     uint32_t retry_after_s; /* 0: by the queue's schedule; greylisted: 360 */
     bool suppress;
+    bool unattempted; /* its site rests: deferred, seen in events, but no attempt (QUEUE.md, parking) */
     const char *rule; /* name of the text rule that decided, or NULL */
 };
 

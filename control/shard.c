@@ -98,8 +98,10 @@ static void settle_early(struct shard *shard, struct delivery *delivery, enum re
     struct classification classification;
     classify(shard->config.classifier, NULL, &outcome, shard->config.config->suppress_on_block_defer, &classification);
     classification.class = class;
-    if (retry_after_s != 0)
+    if (retry_after_s != 0) {
         classification.retry_after_s = retry_after_s;
+        classification.unattempted = true;
+    }
     settle_delivery(shard, &cookie, &outcome, &classification, delivery, SLOT_NONE, 0);
 }
 

@@ -54,7 +54,7 @@ static void decide_retry(const struct settle_item *item, const struct job *job, 
     out->action = ACTION_DEFERRED;
     out->event = EVENT_DEFERRED;
     out->next_attempt_ms = next;
-    out->history.attempt++;
+    out->history.attempt += !item->classification.unattempted;
 }
 
 void decide(const struct settle_item *item, const struct job *job, const struct config *config, uint64_t now_ms, uint32_t random,

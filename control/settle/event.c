@@ -70,7 +70,7 @@ void event_write(struct text *text, const struct settle_item *item, const struct
         text_member(text, "class", reply_class_text(item->classification.class));
     }
     text_member(text, "rule", item->classification.rule);
-    text_member_number(text, "attempt", item->cookie.attempt + 1u);
+    text_member_number(text, "attempt", item->cookie.attempt + !item->classification.unattempted);
     text_member_time(text, "next_attempt", decision->action == ACTION_DEFERRED ? decision->next_attempt_ms : 0);
     if (decision->history.uncertain) {
         text_member_true(text, "uncertain");

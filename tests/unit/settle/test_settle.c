@@ -121,6 +121,19 @@ static void test_returned_goes_back_as_it_was(void **state) {
     assert_true(decision.next_attempt_ms <= NOW);
 }
 
+/* A site that rests defers its mail without an attempt; the time to give up counts on. */
+static void test_a_rest_is_no_attempt(void **state) {
+    struct settle_item item = item_of(VERDICT_DEFERRED, CLASS_CONNECTION_FAILED, 3);
+    item.classification.retry_after_s = 120;
+    item.classification.unattempted = true;
+    struct decision decision = decided(&item, NULL, 0);
+    assert_int_equal(decision.action, ACTION_DEFERRED);
+    assert_int_equal(decision.history.attempt, 3);
+    assert_in_range(decision.next_attempt_ms, NOW + 119000, NOW + 180000);
+    item.cookie.first_queued_ms = NOW - 48 * HOUR;
+    assert_int_equal(decided(&item, NULL, 0).action, ACTION_EXPIRED);
+}
+
 static void test_buckets_are_never_early(void **state) {
     assert_int_equal(bucket_ms(1001, 500), 2000);
     assert_int_equal(bucket_ms(0, 59999), 60000);
@@ -262,6 +275,7 @@ int main(void) {
         cmocka_unit_test(test_time_is_up_at_give_up_or_at_expires_at),
         cmocka_unit_test(test_uncertain_is_resent_and_marked_or_held),
         cmocka_unit_test(test_returned_goes_back_as_it_was),
+        cmocka_unit_test(test_a_rest_is_no_attempt),
         cmocka_unit_test(test_buckets_are_never_early),
         cmocka_unit_test(test_the_record_holds_what_is_known),
         cmocka_unit_test(test_a_record_without_its_job),
