@@ -6,6 +6,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -175,8 +176,11 @@ static void a_delivery_ends_the_back_off(void **state) {
     }
     world_until_answered(world, world_send(world, "bob@example.net"));
     for (uint32_t i = 0; i < FAKE_CONNS_MAX; i++)
-        if (world->tcp.conns[i].state == FAKE_OPEN)
+        if (world->tcp.conns[i].state == FAKE_OPEN) {
+            free(world->tcp.conns[i].server);
+            world->tcp.conns[i].server = NULL;
             fake_end(&world->tcp.conns[i], TCP_RESET, world->now_us);
+        }
     fake_reap(&world->tcp, world->now_us);
     assert_true(refuse_attempt(world));
     world->now_us += 1 * SECOND + 10000;
