@@ -55,18 +55,23 @@ def make_text(size):
     return "\n".join(lines)[: max(size - 1, 0)] + "\n"
 
 
+def spread(places, percent, total):
+    """`percent` of `total` of these places, evenly among them."""
+    count = min(round(total * percent / 100), len(places))
+    return {places[number * len(places) // count] for number in range(count)}
+
+
 def make_recipients(options):
     """The addresses, with the refused and the deferred ones spread evenly among them."""
-    recipients, refuse, defer = [], 0.0, 0.0
-    for number in range(options.messages):
-        refuse += options.refuse / 100
-        defer += options.defer / 100
+    places = list(range(options.messages))
+    refused = spread(places, options.refuse, options.messages)
+    deferred = spread([place for place in places if place not in refused], options.defer, options.messages)
+    recipients = []
+    for number in places:
         domain = number % options.domains
-        if refuse >= 1 - 1e-9:
-            refuse -= 1
+        if number in refused:
             recipients.append(f"refuse-{number:07d}@strict{domain}.test")
-        elif defer >= 1 - 1e-9:
-            defer -= 1
+        elif number in deferred:
             recipients.append(f"defer-{number:07d}@strict{domain}.test")
         else:
             recipients.append(f"user{number:07d}@d{domain}.test")
