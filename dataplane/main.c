@@ -78,7 +78,10 @@ static int open_ports(struct dataplane *dataplane, char *error) {
     const struct options *options = &dataplane->options;
     for (uint32_t i = 0; i < options->port_count; i++, dataplane->port_count++) {
         const struct port_options *port = &options->ports[i];
-        int code = port_open(&dataplane->ports[i], port->device, port->mode, port->mtu, options->geometry.workers, error, ERROR_BYTES);
+        int code = port_open(
+            &dataplane->ports[i],
+            &(struct port_request){.device = port->device, .mode = port->mode, .mtu = port->mtu, .workers = options->geometry.workers},
+            error, ERROR_BYTES);
         if (code != 0)
             return code;
     }

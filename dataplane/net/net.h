@@ -8,7 +8,7 @@
 
 struct net;
 
-enum { NET_INTERFACES_MAX = PORTS_MAX, NET_ADDRESSES_MAX = 64, NET_CONFLICT_INTERVAL_US = 10000000 };
+enum { NET_INTERFACES_MAX = PORTS_MAX, NET_ADDRESSES_MAX = 64, NET_MORE_QUEUES_MAX = 15, NET_CONFLICT_INTERVAL_US = 10000000 };
 
 struct net_address {
     struct tcp_address address;
@@ -17,12 +17,18 @@ struct net_address {
 
 struct net_interface {
     struct port_queue *queue;
+    /* A server on one core for all queues of a device (bypost-sink): the others, each received from; a segment leaves on the queue that
+     * `rss` (may be NULL: on the one that it answers, else the first) gives for its own addresses and ports, as a NIC at the other end
+     * would choose. */
+    uint32_t more_queue_count;
+    struct port_queue *more_queues[NET_MORE_QUEUES_MAX];
+    const struct port_rss *rss;
     uint8_t mac[6];
     uint16_t mtu;
     uint16_t vlan; /* 0: untagged */
     uint32_t address_count;
     struct net_address addresses[NET_ADDRESSES_MAX];
-    struct tcp_address gateway; /* family 0: none */
+    struct tcp_address gateway, gateway6; /* family 0: none */
 };
 
 /* What went by without reaching TCP, and why. Each drop is also one of counters.frames_bad. */
@@ -67,6 +73,11 @@ void net_attach(struct net *net, struct tcp_stack *stack);
 int net_transmit(void *network, const struct tcp_segment *segment);
 /* Receives bursts of every interface and gives them to ARP, ICMP and TCP. Returns frames handled. */
 uint32_t net_receive(struct net *net, uint64_t now_us);
+/* tcp_config.choose_ports and tcp_config.unknown (TCP.md "Steering active opens"): by the device's key and table where it hashes;
+ * false where it does not. `network` is the struct net. */
+bool net_choose_ports(void *network, const struct tcp_address *local, const struct tcp_address *remote, uint16_t remote_port,
+                      uint64_t random, uint32_t attempt, struct tcp_port_choice *choice);
+bool net_unknown(void *network, const struct tcp_packet *packet);
 /* Resends ARP, ages neighbours, flushes ports. Returns when it wants to be called again (absolute us), or UINT64_MAX. */
 uint64_t net_poll(struct net *net, uint64_t now_us);
 /* One frame, as net_receive does for each: for tests and fuzzing without a device. */

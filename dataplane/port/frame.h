@@ -22,6 +22,8 @@ struct frame {
     bool by_reference_allowed; /* false: the payload must be copied (DESIGN.md section 4) */
     uint8_t piece_count;
     uint16_t payload_length;
+    uint16_t
+        segment_bytes; /* less than payload_length: the device splits the payload so (TSO; port.h says whether it can). 0: one segment */
     const struct tcp_piece *pieces;
 };
 

@@ -165,7 +165,10 @@ static int port_open_device(struct port *port, struct port_device *device, enum 
     return rc;
 }
 
-int port_open(struct port *port, const char *name, enum port_mode mode, uint16_t mtu, uint32_t workers, char *error, size_t error_bytes) {
+int port_open(struct port *port, const struct port_request *request, char *error, size_t error_bytes) {
+    const char *name = request->device;
+    uint16_t mtu = request->mtu;
+    uint32_t workers = request->workers;
     memset(port, 0, sizeof *port);
     snprintf(port->device, sizeof port->device, "%s", name);
     port->mtu = mtu;
@@ -184,7 +187,7 @@ int port_open(struct port *port, const char *name, enum port_mode mode, uint16_t
     for (uint32_t queue = 0; queue < PORT_WORKERS_MAX; queue++)
         device->sockets[queue] = -1;
     port->private = device;
-    int rc = port_open_device(port, device, mode, error, error_bytes);
+    int rc = port_open_device(port, device, request->mode, error, error_bytes);
     if (rc != 0)
         port_close(port);
     return rc;

@@ -11,6 +11,28 @@ enum { PORTS_MAX = 8, PORT_NAME_BYTES = 64, PORT_BURST = 32 };
 
 enum port_mode { PORT_MODE_AUTO, PORT_MODE_COPY, PORT_MODE_REFERENCE };
 
+/* How the device spreads received frames over its queues: Toeplitz over addresses and ports, then a redirection table. */
+enum { PORT_RSS_KEY_MAX = 64, PORT_RETA_MAX = 2048 };
+struct port_rss {
+    bool hashes; /* false: replies come to any queue, ports are divided by range and frames handed over */
+    uint8_t key[PORT_RSS_KEY_MAX];
+    uint8_t key_length;
+    uint16_t reta_size;           /* a power of two */
+    uint16_t reta[PORT_RETA_MAX]; /* queue of each entry; queue w is worker w's */
+};
+
+/* AUTO: as the device says. TOEPLITZ: the peer of a virtual device hashes with PORT_RSS_KEY_DEFAULT over a table of 128 entries, queue
+ * entry % queues (bypost-sink does). RANGES: by port range in any case. */
+enum port_steering { PORT_STEERING_AUTO, PORT_STEERING_TOEPLITZ, PORT_STEERING_RANGES };
+
+struct port_request {
+    const char *device;
+    enum port_mode mode;
+    enum port_steering steering;
+    uint16_t mtu;
+    uint32_t workers;
+};
+
 /* One device, opened before the workers start. */
 struct port {
     char device[256];    /* "0000:01:00.0" or a vdev string "net_af_packet0,iface=veth1" as it was given */
@@ -21,13 +43,15 @@ struct port {
     uint16_t queues;       /* pairs: one for each worker, or 1 when the device has fewer (then worker 0 owns it and hands over) */
     bool checksum_offload; /* L4, in the device */
     bool multi_segment;
+    uint32_t segmentation_bytes_max; /* TSO: the largest payload of one frame; 0: the device cannot */
+    struct port_rss rss;
     void *private; /* struct rte_mempool and so on */
 };
 
-/* Opens and starts a device with `workers` queue pairs where it can. EAL is up; the device may be one that EAL was given, or is
+/* Opens and starts a device with request->workers queue pairs where it can. EAL is up; the device may be one that EAL was given, or is
  * attached here: a PCI address or a vdev string. AUTO becomes REFERENCE where the device takes frames of several segments and finishes L4
  * checksums. 0 or -errno with a sentence in error that says what to do. A link that is still down is no error: see port_link_up. */
-int port_open(struct port *port, const char *device, enum port_mode mode, uint16_t mtu, uint32_t workers, char *error, size_t error_bytes);
+int port_open(struct port *port, const struct port_request *request, char *error, size_t error_bytes);
 /* After every queue of it was destroyed. */
 void port_close(struct port *port);
 bool port_link_up(const struct port *port);

@@ -552,7 +552,8 @@ int main(int argc, char **argv) {
     for (uint64_t i = 0; i < ARENA_BYTES; i++)
         probe->arena[i] = pattern(i);
     char error[512] = "";
-    if (port_open(&probe->port, device, mode, mtu, probe->workers, error, sizeof error) != 0)
+    if (port_open(&probe->port, &(struct port_request){.device = device, .mode = mode, .mtu = mtu, .workers = probe->workers}, error,
+                  sizeof error) != 0)
         die("port_open", error);
     for (uint32_t i = 0; i < probe->workers; i++) {
         struct station *station = &probe->stations[i];

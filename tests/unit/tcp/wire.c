@@ -109,7 +109,7 @@ void wire_open(struct wire *wire, const struct tcp_config *changes) {
     memcpy(config.secret, "0123456789abcdef", 16);
     config.transmit = take_segment;
     config.network = wire;
-    config.events = (struct tcp_events){on_connected, on_received, on_peer_closed, on_acknowledged, on_closed};
+    config.events = (struct tcp_events){on_connected, on_received, on_peer_closed, on_acknowledged, on_closed, NULL};
     wire->config = config;
     wire->stack = tcp_stack_create(&config, wire->now_us);
     assert_non_null(wire->stack);
