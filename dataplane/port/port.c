@@ -59,11 +59,7 @@ static int port_configure(struct port *port, struct port_device *device, const s
         conf.txmode.offloads |= RTE_ETH_TX_OFFLOAD_MULTI_SEGS;
     if (port->checksum_offload)
         conf.txmode.offloads |= RTE_ETH_TX_OFFLOAD_TCP_CKSUM | (info->tx_offload_capa & RTE_ETH_TX_OFFLOAD_IPV4_CKSUM);
-    uint64_t hashes = info->flow_type_rss_offloads & (RTE_ETH_RSS_NONFRAG_IPV4_TCP | RTE_ETH_RSS_NONFRAG_IPV6_TCP);
-    if (port->queues > 1 && hashes != 0) {
-        conf.rxmode.mq_mode = RTE_ETH_MQ_RX_RSS;
-        conf.rx_adv_conf.rss_conf.rss_hf = hashes;
-    }
+    port_rss_request(port, info, &conf);
     int rc = rte_eth_dev_configure(port->id, port->queues, port->queues, &conf);
     if (rc != 0)
         return port_fail(port, rc, error, error_bytes, "the device refuses %u queue pairs at MTU %u", port->queues, port->mtu);
@@ -142,7 +138,8 @@ static int port_start(struct port *port, const struct rte_eth_dev_info *info, ch
     return 0;
 }
 
-static int port_open_device(struct port *port, struct port_device *device, enum port_mode mode, char *error, size_t error_bytes) {
+static int port_open_device(struct port *port, struct port_device *device, const struct port_request *request, char *error,
+                            size_t error_bytes) {
     int rc = port_device_attach(port, device, device->workers, error, error_bytes);
     if (rc != 0)
         return rc;
@@ -150,7 +147,7 @@ static int port_open_device(struct port *port, struct port_device *device, enum 
     rc = rte_eth_dev_info_get(port->id, &info);
     if (rc != 0)
         return port_fail(port, rc, error, error_bytes, "the device does not say what it can do");
-    rc = port_choose_mode(port, mode, &info, error, error_bytes);
+    rc = port_choose_mode(port, request->mode, &info, error, error_bytes);
     if (rc != 0)
         return rc;
     device->segments_max = info.tx_desc_lim.nb_mtu_seg_max != 0 ? info.tx_desc_lim.nb_mtu_seg_max : UINT8_MAX;
@@ -160,6 +157,8 @@ static int port_open_device(struct port *port, struct port_device *device, enum 
         rc = port_set_up_queues(port, device, &info, error, error_bytes);
     if (rc == 0)
         rc = port_start(port, &info, error, error_bytes);
+    if (rc == 0)
+        port_rss_learn(port, request->steering, request->workers);
     if (rc == 0 && af_packet_is(port->device))
         af_packet_find_sockets(port, device);
     return rc;
@@ -187,7 +186,7 @@ int port_open(struct port *port, const struct port_request *request, char *error
     for (uint32_t queue = 0; queue < PORT_WORKERS_MAX; queue++)
         device->sockets[queue] = -1;
     port->private = device;
-    int rc = port_open_device(port, device, request->mode, error, error_bytes);
+    int rc = port_open_device(port, device, request, error, error_bytes);
     if (rc != 0)
         port_close(port);
     return rc;

@@ -83,6 +83,11 @@ int af_packet_arguments(const char *device, uint16_t mtu, uint32_t workers, char
 void af_packet_find_sockets(struct port *port, struct port_device *device);
 bool af_packet_has_room(const struct port_device *device, uint16_t queue);
 
+/* rss.c: asks for hashing by TCP's addresses and ports where the device can and there are queues to spread over; and, after its start,
+ * fills port->rss from what the device says. */
+void port_rss_request(const struct port *port, const struct rte_eth_dev_info *info, struct rte_eth_conf *conf);
+void port_rss_learn(struct port *port, enum port_steering steering, uint32_t workers);
+
 /* frame_build.c: the mbufs of a frame, or NULL when the pools are empty. */
 struct rte_mbuf *frame_build(struct port_queue *queue, const struct frame *frame);
 
