@@ -45,9 +45,9 @@ static uint32_t clock_offset(const struct tcp_conn *conn) {
 static int choose_port(struct tcp_stack *stack, const struct tcp_address *local, const struct tcp_address *remote, uint16_t remote_port,
                        uint64_t now_us, uint32_t *pair, uint16_t *port, uint32_t *after) {
     *after = 0;
-    int rc = tcp_ports_take(&stack->ports, local->bytes, remote->bytes, local->family, remote_port, tcp_stack_random(stack), pair, port);
+    int rc = tcp_ports_take(&stack->ports, local, remote, remote_port, tcp_stack_random(stack), pair, port);
     if (rc == -EADDRNOTAVAIL) {
-        *pair = tcp_ports_find(&stack->ports, local->bytes, remote->bytes, local->family, remote_port);
+        *pair = tcp_ports_find(&stack->ports, local, remote, remote_port);
         if (*pair != TCP_NONE && tcp_time_wait_reuse(stack, *pair, now_us, port, after)) {
             return 0;
         }
@@ -56,32 +56,23 @@ static int choose_port(struct tcp_stack *stack, const struct tcp_address *local,
     return rc;
 }
 
-int tcp_connect(struct tcp_stack *stack, const struct tcp_address *local, const struct tcp_address *remote, uint16_t remote_port,
-                uint64_t timeout_us, void *user, struct tcp_conn **out, uint64_t now_us) {
-    uint32_t pair, after;
-    uint16_t port;
-    if (local->family != remote->family || (local->family != 4 && local->family != 6)) {
-        return -EINVAL;
+struct tcp_conn *tcp_conn_create(struct tcp_stack *stack, const struct tcp_address *local, const struct tcp_address *remote,
+                                 uint16_t local_port, uint16_t remote_port, uint32_t hash, uint32_t after, uint64_t timeout_us,
+                                 uint64_t now_us) {
+    uint32_t index = tcp_pool_take(&stack->conns);
+    if (index == TCP_NONE) {
+        return NULL;
     }
-    if (tcp_pool_left(&stack->conns) == 0) {
-        stack->counters.pool_exhausted++;
-        return -ENOBUFS;
-    }
-    int rc = choose_port(stack, local, remote, remote_port, now_us, &pair, &port, &after);
-    if (rc != 0) {
-        stack->counters.pool_exhausted += rc == -ENOBUFS;
-        return rc;
-    }
-    struct tcp_conn *conn = conn_at(stack, tcp_pool_take(&stack->conns));
+    struct tcp_conn *conn = conn_at(stack, index);
     memset(conn, 0, sizeof(*conn));
     conn->stack = stack;
     memcpy(conn->local, local->bytes, sizeof(conn->local));
     memcpy(conn->remote, remote->bytes, sizeof(conn->remote));
-    conn->local_port = port;
+    conn->local_port = local_port;
     conn->remote_port = remote_port;
     conn->family = local->family;
-    conn->pair = pair;
-    conn->user = user;
+    conn->hash = hash;
+    conn->pair = TCP_NONE;
     conn->range_head = conn->range_tail = conn->unsent_range = conn->flight_head = conn->flight_tail = conn->block_head = TCP_NONE;
     init_times(conn, timeout_us, now_us);
     conn->iss = initial_sequence(conn, now_us);
@@ -92,8 +83,36 @@ int tcp_connect(struct tcp_stack *stack, const struct tcp_address *local, const 
     conn->snd_una = conn->iss;
     conn->snd_nxt = conn->snd_end = conn->iss + 1;
     conn->rcv_mss = conn->family == 4 ? MSS_DEFAULT_V4 : MSS_DEFAULT_V6;
-    tcp_conn_enter(conn, TCP_STATE_SYN_SENT);
     tcp_stack_insert(stack, conn);
+    return conn;
+}
+
+int tcp_connect(struct tcp_stack *stack, const struct tcp_address *local, const struct tcp_address *remote, uint16_t remote_port,
+                uint64_t timeout_us, void *user, struct tcp_conn **out, uint64_t now_us) {
+    uint32_t pair, after;
+    uint16_t port;
+    if (local->family != remote->family || (local->family != 4 && local->family != 6)) {
+        return -EINVAL;
+    }
+    if (tcp_pool_left(&stack->conns) == 0 && !tcp_listen_evict(stack)) {
+        stack->counters.pool_exhausted++;
+        return -ENOBUFS;
+    }
+    int rc = choose_port(stack, local, remote, remote_port, now_us, &pair, &port, &after);
+    if (rc != 0) {
+        stack->counters.pool_exhausted += rc == -ENOBUFS;
+        return rc;
+    }
+    uint32_t hash = tcp_stack_hash(stack, local->bytes, remote->bytes, local->family, port, remote_port);
+    if (stack->listeners.count > 0 &&
+        tcp_stack_find(stack, hash, local->bytes, remote->bytes, local->family, port, remote_port) != TCP_NONE) {
+        tcp_ports_give(&stack->ports, pair, port); /* a listener's port lies in the range, and this peer has come to it from there */
+        return -EADDRNOTAVAIL;
+    }
+    struct tcp_conn *conn = tcp_conn_create(stack, local, remote, port, remote_port, hash, after, timeout_us, now_us);
+    conn->pair = pair;
+    conn->user = user;
+    tcp_conn_enter(conn, TCP_STATE_SYN_SENT);
     stack->counters.connects++;
     tcp_output_syn(conn, now_us);
     if (conn->state != TCP_STATE_CLOSED) {
@@ -130,11 +149,13 @@ void tcp_conn_established(struct tcp_conn *conn, uint64_t now_us) {
     conn->retransmit_at = conn->limit_at = conn->retry_at = TCP_NEVER;
     conn->progress_us = now_us;
     stack->counters.established++;
-    if (conn->syn_retries == 0) {
+    if ((conn->flags & CONN_SYN_REPEATED) == 0) {
         tcp_congestion_sample(conn, (uint32_t)(now_us - conn->sent_us));
     }
     tcp_congestion_start(conn);
-    if (stack->config.events.connected != NULL) {
+    if ((conn->flags & CONN_EMBRYO) != 0) {
+        tcp_listen_accept(conn, now_us);
+    } else if (stack->config.events.connected != NULL) {
         stack->config.events.connected(conn->user, conn, now_us);
     }
 }
@@ -147,6 +168,10 @@ void tcp_conn_end(struct tcp_conn *conn, enum tcp_error error) {
     tcp_stack_remove(stack, conn);
     tcp_timer_remove(conn);
     tcp_output_unlist_ack(conn);
+    if (conn->state == TCP_STATE_SYN_RECEIVED && (conn->flags & CONN_EMBRYO) != 0) {
+        tcp_listen_unlink(conn);
+        stack->counters.listen_dropped++;
+    }
     if (conn->pair != TCP_NONE) {
         tcp_ports_give(&stack->ports, conn->pair, conn->local_port);
         conn->pair = TCP_NONE;
@@ -212,7 +237,7 @@ uint32_t tcp_conn_reap(struct tcp_stack *stack, uint32_t budget, uint64_t now_us
             stack->closed_tail = TCP_NONE;
         }
         tcp_conn_release(conn);
-        if (stack->config.events.closed != NULL) {
+        if (stack->config.events.closed != NULL && (conn->flags & CONN_EMBRYO) == 0) {
             stack->config.events.closed(conn->user, conn, (enum tcp_error)conn->error, now_us);
         }
         conn->state = TCP_STATE_FREE;
@@ -255,4 +280,8 @@ void tcp_endpoints(const struct tcp_conn *conn, struct tcp_address *local, uint1
 
 uint32_t tcp_rtt_us(const struct tcp_conn *conn) {
     return conn->srtt_us;
+}
+
+bool tcp_is_open(const struct tcp_conn *conn) {
+    return conn->state == TCP_STATE_ESTABLISHED && (conn->flags & (CONN_FIN_QUEUED | CONN_PEER_FIN)) == 0;
 }

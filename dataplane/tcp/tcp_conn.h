@@ -14,7 +14,7 @@ enum tcp_state {
     TCP_STATE_FREE,   /* not a connection: in the pool */
     TCP_STATE_CLOSED, /* over; `closed` follows from tcp_poll */
     TCP_STATE_SYN_SENT,
-    TCP_STATE_SYN_RECEIVED, /* only by simultaneous open (RFC 9293 3.5) */
+    TCP_STATE_SYN_RECEIVED, /* by a listener, or by simultaneous open (RFC 9293 3.5) */
     TCP_STATE_ESTABLISHED,
     TCP_STATE_FIN_WAIT_1,
     TCP_STATE_FIN_WAIT_2,
@@ -39,6 +39,7 @@ enum tcp_conn_flag {
     CONN_SYN_REPEATED = 0x0800,
     CONN_SCALING = 0x2000,    /* both sides scale windows */
     CONN_SOFT_ERROR = 0x1000, /* ICMP said that the peer cannot be reached for now */
+    CONN_EMBRYO = 0x4000,     /* of a listener, and the layer above has not accepted it: `user` is the listener */
 };
 
 /* A stretch of queued bytes; one reference of the owner. */
@@ -116,20 +117,22 @@ struct tcp_conn {
     uint32_t block_head, block_count, backlog_bytes;
     uint32_t peer_fin, iss;
     uint32_t rcv_mss; /* largest payload that came: what a full segment is to the peer */
-    uint32_t hash_next;
+    uint32_t hash, hash_next;
     uint32_t ack_next, ack_previous;
     uint32_t closed_next;
-    uint32_t pair;
+    uint32_t half_next, half_previous; /* handshakes of listeners, by age */
+    uint32_t pair;                     /* TCP_NONE: the port is a listener's */
     uint8_t error; /* enum tcp_error, for `closed` */
 };
 static_assert(offsetof(struct tcp_conn, snd_end) == 64, "line 0 holds what every segment touches");
 static_assert(offsetof(struct tcp_conn, retransmit_at) == 128, "line 1 holds sending");
 static_assert(sizeof(struct tcp_conn) <= 512, "an idle session fits 1 KiB with SMTP's part");
 
-/* What is left of a connection for 2 MSL (RFC 9293 3.6.1). Addresses are in its pair. */
+/* What is left of a connection for 2 MSL (RFC 9293 3.6.1). Addresses and the other port are in its pair. */
 struct tcp_time_wait {
     uint32_t pair;
-    uint16_t local_port;
+    uint32_t hash;
+    uint16_t port; /* the local one; of a turned pair the remote one */
     uint8_t timestamps;
     uint32_t snd_nxt, rcv_nxt;
     uint32_t ts_recent, ts_offset;
@@ -140,6 +143,22 @@ struct tcp_time_wait {
 };
 static_assert(sizeof(struct tcp_time_wait) <= 64, "TIME_WAIT is a cache line at most");
 
+struct tcp_listener {
+    uint8_t local[16];
+    void *user;
+    uint16_t port, next;
+    uint8_t family;
+    bool any; /* every address of the family */
+};
+
+enum { TCP_LISTENER_HEADS = 256, TCP_NO_LISTENER = UINT16_MAX };
+struct tcp_listeners {
+    struct tcp_listener *items;
+    uint32_t count;
+    uint16_t heads[TCP_LISTENER_HEADS];
+    uint32_t half_open, half_oldest, half_newest; /* handshakes not yet complete */
+};
+
 struct tcp_stack {
     struct tcp_config config;
     struct tcp_counters counters;
@@ -149,6 +168,7 @@ struct tcp_stack {
     struct tcp_hash_key table_key, isn_key, clock_key, random_key;
     uint64_t random_count;
     struct tcp_ports ports;
+    struct tcp_listeners listeners;
     struct tcp_wheel wheel;
     uint32_t ack_head;
     uint32_t closed_head, closed_tail;
@@ -215,13 +235,36 @@ struct tcp_incoming {
 };
 
 /* tcp_stack.c */
-uint32_t tcp_stack_find(const struct tcp_stack *stack, const uint8_t local[16], const uint8_t remote[16], uint8_t family,
+/* One hash of a connection's name serves the tables of connections and of TIME_WAIT records. */
+uint32_t tcp_stack_hash(const struct tcp_stack *stack, const uint8_t local[16], const uint8_t remote[16], uint8_t family,
                         uint16_t local_port, uint16_t remote_port);
+uint32_t tcp_stack_find(const struct tcp_stack *stack, uint32_t hash, const uint8_t local[16], const uint8_t remote[16], uint8_t family,
+                        uint16_t local_port, uint16_t remote_port);
+/* By conn->hash. */
 void tcp_stack_insert(struct tcp_stack *stack, struct tcp_conn *conn);
 void tcp_stack_remove(struct tcp_stack *stack, struct tcp_conn *conn);
 uint64_t tcp_stack_random(struct tcp_stack *stack);
 
+/* tcp_listen.c */
+int tcp_listen_create(struct tcp_listeners *listeners);
+void tcp_listen_destroy(struct tcp_listeners *listeners);
+/* The listener for a segment to this address and port, or NULL. */
+struct tcp_listener *tcp_listen_find(const struct tcp_stack *stack, const uint8_t local[16], uint8_t family, uint16_t port);
+/* A SYN for it (RFC 9293 3.10.7.2). The new initial sequence number exceeds `after` where that is not 0. */
+void tcp_listen_syn(struct tcp_stack *stack, struct tcp_listener *listener, const struct tcp_packet *packet, const struct tcp_incoming *in,
+                    uint32_t hash, uint16_t remote_port, uint32_t after, uint64_t now_us);
+/* The handshake is complete: asks the layer above. False when it refused, and the connection is over. */
+bool tcp_listen_accept(struct tcp_conn *conn, uint64_t now_us);
+/* The handshake is no longer under way. */
+void tcp_listen_unlink(struct tcp_conn *conn);
+/* Gives the oldest handshake up, to make room. False when there is none. */
+bool tcp_listen_evict(struct tcp_stack *stack);
+
 /* tcp_conn.c */
+/* A new connection in the table, its state not yet entered. NULL when the pool is empty. */
+struct tcp_conn *tcp_conn_create(struct tcp_stack *stack, const struct tcp_address *local, const struct tcp_address *remote,
+                                 uint16_t local_port, uint16_t remote_port, uint32_t hash, uint32_t after, uint64_t timeout_us,
+                                 uint64_t now_us);
 /* The one place where the state changes. */
 void tcp_conn_enter(struct tcp_conn *conn, enum tcp_state state);
 /* Ends the connection: off the table and the timers; `closed` follows from tcp_poll. */
@@ -295,9 +338,15 @@ void tcp_congestion_restart(struct tcp_conn *conn, uint64_t now_us);
 /* tcp_time_wait.c */
 /* Turns a connection that is over into a record, which then owns its port. */
 void tcp_time_wait_enter(struct tcp_conn *conn, uint64_t now_us);
-/* A segment for no connection: true when a record answers for it. */
-bool tcp_time_wait_input(struct tcp_stack *stack, const struct tcp_packet *packet, const struct tcp_incoming *in, uint16_t local_port,
-                         uint16_t remote_port, uint64_t now_us);
+enum tcp_time_wait_answer {
+    TIME_WAIT_NONE,     /* no record of this name */
+    TIME_WAIT_ANSWERED, /* nothing is left to do */
+    TIME_WAIT_REOPENED, /* a SYN of a new connection (RFC 6191): the record is gone, the initial sequence number must exceed *after */
+};
+/* A segment for no connection. `listens`: somebody accepts connections on its port. Options were parsed. */
+enum tcp_time_wait_answer tcp_time_wait_input(struct tcp_stack *stack, const struct tcp_packet *packet, const struct tcp_incoming *in,
+                                              uint32_t hash, uint16_t local_port, uint16_t remote_port, bool listens, uint32_t *after,
+                                              uint64_t now_us);
 /* Frees the oldest record of the pair if a new connection may safely use its port (RFC 6191): true with *port and what the
  * new initial sequence number must exceed. The port stays taken. */
 bool tcp_time_wait_reuse(struct tcp_stack *stack, uint32_t pair, uint64_t now_us, uint16_t *port, uint32_t *after);

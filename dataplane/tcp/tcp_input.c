@@ -98,6 +98,10 @@ static void input_reset(struct tcp_conn *conn, const struct tcp_incoming *in, ui
         tcp_output_challenge(conn, now_us);
         return;
     }
+    if ((conn->flags & CONN_EMBRYO) != 0) { /* nobody has heard of it: the listener goes on listening */
+        tcp_conn_end(conn, TCP_RESET);
+        return;
+    }
     bool over = conn->state == TCP_STATE_CLOSING || conn->state == TCP_STATE_LAST_ACK || conn->state == TCP_STATE_TIME_WAIT;
     conn->stack->counters.resets_received++;
     if (conn->state == TCP_STATE_SYN_RECEIVED) {
@@ -214,6 +218,11 @@ static void input_fin_acknowledged(struct tcp_conn *conn, uint64_t now_us) {
 static void input_synchronized(struct tcp_conn *conn, const struct tcp_incoming *in, uint64_t now_us) {
     uint32_t space = in->length + ((in->flags & TCP_FIN) != 0) + ((in->flags & TCP_SYN) != 0);
     bool fin = (in->flags & TCP_FIN) != 0;
+    if ((conn->flags & CONN_EMBRYO) != 0 && (in->flags & (TCP_SYN | TCP_ACK | TCP_RST)) == TCP_SYN && in->sequence + 1 == conn->rcv_nxt) {
+        conn->flags |= CONN_SYN_REPEATED; /* the peer has not heard our SYN-ACK, and the next ACK tells no round trip */
+        tcp_output_syn(conn, now_us);
+        return;
+    }
     if (!check_timestamp(conn, in) || !in_window(conn, in, space)) {
         refuse(conn, in, now_us);
         return;
@@ -256,6 +265,25 @@ static void input_synchronized(struct tcp_conn *conn, const struct tcp_incoming 
     tcp_conn_finish(conn, now_us);
 }
 
+/* RFC 9293 3.10.7.1 and 3.10.7.2 */
+static void input_unknown(struct tcp_stack *stack, const struct tcp_packet *packet, const struct tcp_incoming *in, uint32_t hash,
+                          uint16_t local_port, uint16_t remote_port, uint64_t now_us) {
+    struct tcp_listener *listener = tcp_listen_find(stack, packet->local.bytes, packet->local.family, local_port);
+    uint32_t after = 0;
+    if (tcp_time_wait_input(stack, packet, in, hash, local_port, remote_port, listener != NULL, &after, now_us) == TIME_WAIT_ANSWERED) {
+        return;
+    }
+    if (listener != NULL && (in->flags & (TCP_SYN | TCP_ACK | TCP_RST)) == TCP_SYN) {
+        tcp_listen_syn(stack, listener, packet, in, hash, remote_port, after, now_us);
+        return;
+    }
+    if (listener == NULL && stack->config.unknown != NULL && stack->config.unknown(stack->config.network, packet)) {
+        return;
+    }
+    stack->counters.no_connection++;
+    answer_reset(stack, packet, in, local_port, remote_port);
+}
+
 void tcp_input(struct tcp_stack *stack, const struct tcp_packet *packet, uint64_t now_us) {
     const uint8_t *header = packet->header;
     stack->counters.segments_in++;
@@ -271,16 +299,14 @@ void tcp_input(struct tcp_stack *stack, const struct tcp_packet *packet, uint64_
                               .window = tcp_get16(header + 14),
                               .payload = header + header_bytes,
                               .length = packet->length - header_bytes};
-    uint32_t index = tcp_stack_find(stack, packet->local.bytes, packet->remote.bytes, packet->local.family, local_port, remote_port);
+    tcp_options_parse(&in.options, header + HEADER_MIN, header_bytes - HEADER_MIN);
+    uint32_t hash = tcp_stack_hash(stack, packet->local.bytes, packet->remote.bytes, packet->local.family, local_port, remote_port);
+    uint32_t index = tcp_stack_find(stack, hash, packet->local.bytes, packet->remote.bytes, packet->local.family, local_port, remote_port);
     if (index == TCP_NONE) {
-        if (!tcp_time_wait_input(stack, packet, &in, local_port, remote_port, now_us)) {
-            stack->counters.no_connection++;
-            answer_reset(stack, packet, &in, local_port, remote_port);
-        }
+        input_unknown(stack, packet, &in, hash, local_port, remote_port, now_us);
         return;
     }
     struct tcp_conn *conn = conn_at(stack, index);
-    tcp_options_parse(&in.options, header + HEADER_MIN, header_bytes - HEADER_MIN);
     if (conn->state == TCP_STATE_SYN_SENT) {
         input_syn_sent(conn, packet, &in, now_us);
     } else {
@@ -290,7 +316,8 @@ void tcp_input(struct tcp_stack *stack, const struct tcp_packet *packet, uint64_
 
 void tcp_input_error(struct tcp_stack *stack, const struct tcp_address *local, uint16_t local_port, const struct tcp_address *remote,
                      uint16_t remote_port, uint32_t sequence, bool hard, uint16_t mtu, uint64_t now_us) {
-    uint32_t index = tcp_stack_find(stack, local->bytes, remote->bytes, local->family, local_port, remote_port);
+    uint32_t hash = tcp_stack_hash(stack, local->bytes, remote->bytes, local->family, local_port, remote_port);
+    uint32_t index = tcp_stack_find(stack, hash, local->bytes, remote->bytes, local->family, local_port, remote_port);
     if (index == TCP_NONE) {
         return;
     }

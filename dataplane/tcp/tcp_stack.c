@@ -9,6 +9,7 @@ enum {
     FLIGHTS_PER_CONNECTION = 4, /* defaults: most sessions are idle, some have a window of messages in flight */
     RANGES_PER_CONNECTION = 8,
     CONNECTIONS_PER_BLOCK = 4,
+    CONNECTIONS_PER_HALF_OPEN = 4, /* a flood of SYNs leaves most records to others */
     FLIGHTS_MIN = 1024,
     RANGES_MIN = 2048,
     BLOCKS_MIN = 256,
@@ -72,6 +73,9 @@ static void config_defaults(struct tcp_config *config) {
     if (config->user_timeout_us == 0) {
         config->user_timeout_us = USER_TIMEOUT_US;
     }
+    if (config->max_half_open == 0) {
+        config->max_half_open = tcp_max(config->max_connections / CONNECTIONS_PER_HALF_OPEN, 1);
+    }
 }
 
 /* Different keys for different uses, so that what one shows tells nothing of another. */
@@ -116,14 +120,15 @@ struct tcp_stack *tcp_stack_create(const struct tcp_config *given, uint64_t now_
         tcp_pool_create(&stack->flights, config->max_segments_in_flight, sizeof(struct tcp_flight)) != 0 ||
         tcp_pool_create(&stack->blocks, config->max_receive_blocks, sizeof(struct tcp_block)) != 0 ||
         tcp_pool_create(&stack->waits, config->max_time_wait, sizeof(struct tcp_time_wait)) != 0 ||
-        tcp_ports_create(&stack->ports, config->port_first, config->port_last, users, &ports_key) != 0) {
+        tcp_ports_create(&stack->ports, config, users, &ports_key) != 0 || tcp_listen_create(&stack->listeners) != 0) {
         tcp_stack_destroy(stack);
         errno = ENOMEM;
         return NULL;
     }
     const struct tcp_pool *pools[] = {&stack->conns, &stack->ranges,      &stack->flights,     &stack->blocks,
                                       &stack->waits, &stack->ports.pairs, &stack->ports.blocks};
-    stack->memory_bytes = sizeof(*stack) + ((size_t)stack->conn_mask + stack->wait_mask + 2 + 2 * ((size_t)stack->ports.mask + 1)) * 4;
+    stack->memory_bytes = sizeof(*stack) + TCP_LISTENERS_MAX * sizeof(struct tcp_listener) +
+                          ((size_t)stack->conn_mask + stack->wait_mask + 2 + 2 * ((size_t)stack->ports.mask + 1)) * 4;
     for (size_t i = 0; i < sizeof(pools) / sizeof(pools[0]); i++) {
         stack->memory_bytes += (size_t)pools[i]->capacity * pools[i]->item_bytes;
     }
@@ -149,6 +154,7 @@ void tcp_stack_destroy(struct tcp_stack *stack) {
     tcp_pool_destroy(&stack->blocks);
     tcp_pool_destroy(&stack->waits);
     tcp_ports_destroy(&stack->ports);
+    tcp_listen_destroy(&stack->listeners);
     free(stack->conn_heads);
     free(stack->wait_heads);
     free(stack);
@@ -176,16 +182,16 @@ void tcp_stack_usage(const struct tcp_stack *stack, struct tcp_usage *usage) {
                                 .port_blocks = stack->ports.blocks.in_use};
 }
 
-static uint32_t *conn_bucket(const struct tcp_stack *stack, const uint8_t *local, const uint8_t *remote, uint8_t family,
-                             uint16_t local_port, uint16_t remote_port) {
+uint32_t tcp_stack_hash(const struct tcp_stack *stack, const uint8_t local[16], const uint8_t remote[16], uint8_t family,
+                        uint16_t local_port, uint16_t remote_port) {
     uint64_t words[5];
     unsigned count = tcp_tuple_words(words, local, remote, family, local_port, remote_port);
-    return &stack->conn_heads[tcp_hash_fast(&stack->table_key, words, count) & stack->conn_mask];
+    return (uint32_t)tcp_hash_fast(&stack->table_key, words, count);
 }
 
-uint32_t tcp_stack_find(const struct tcp_stack *stack, const uint8_t local[16], const uint8_t remote[16], uint8_t family,
+uint32_t tcp_stack_find(const struct tcp_stack *stack, uint32_t hash, const uint8_t local[16], const uint8_t remote[16], uint8_t family,
                         uint16_t local_port, uint16_t remote_port) {
-    uint32_t index = *conn_bucket(stack, local, remote, family, local_port, remote_port);
+    uint32_t index = stack->conn_heads[hash & stack->conn_mask];
     while (index != TCP_NONE) {
         const struct tcp_conn *conn = conn_at(stack, index);
         if (conn->local_port == local_port && conn->remote_port == remote_port && conn->family == family &&
@@ -198,13 +204,13 @@ uint32_t tcp_stack_find(const struct tcp_stack *stack, const uint8_t local[16], 
 }
 
 void tcp_stack_insert(struct tcp_stack *stack, struct tcp_conn *conn) {
-    uint32_t *head = conn_bucket(stack, conn->local, conn->remote, conn->family, conn->local_port, conn->remote_port);
+    uint32_t *head = &stack->conn_heads[conn->hash & stack->conn_mask];
     conn->hash_next = *head;
     *head = conn_index(conn);
 }
 
 void tcp_stack_remove(struct tcp_stack *stack, struct tcp_conn *conn) {
-    uint32_t *link = conn_bucket(stack, conn->local, conn->remote, conn->family, conn->local_port, conn->remote_port);
+    uint32_t *link = &stack->conn_heads[conn->hash & stack->conn_mask];
     uint32_t index = conn_index(conn);
     while (*link != index) {
         link = &conn_at(stack, *link)->hash_next;

@@ -7,10 +7,8 @@ enum {
     REUSE_AFTER_US = 1000 * 1000,    /* RFC 6191: the timestamp clock has ticked for certain */
 };
 
-static uint32_t *bucket_of(const struct tcp_stack *stack, const struct tcp_pair *pair, uint16_t local_port) {
-    uint64_t words[5];
-    unsigned count = tcp_tuple_words(words, pair->local, pair->remote, pair->family, local_port, pair->remote_port);
-    return &stack->wait_heads[tcp_hash_fast(&stack->table_key, words, count) & stack->wait_mask];
+static uint32_t *bucket_of(const struct tcp_stack *stack, uint32_t hash) {
+    return &stack->wait_heads[hash & stack->wait_mask];
 }
 
 static void age_append(struct tcp_stack *stack, uint32_t index) {
@@ -33,10 +31,10 @@ static void age_unlink(struct tcp_stack *stack, uint32_t index) {
     *(wait->pair_next == TCP_NONE ? &pair->wait_tail : &wait_at(stack, wait->pair_next)->pair_previous) = wait->pair_previous;
 }
 
-/* Forgets a record; its port stays taken for the caller to give back or to use. */
-static void forget(struct tcp_stack *stack, uint32_t index) {
+/* Takes a record off; its port stays taken for the caller to give back or to use. */
+static void take_off(struct tcp_stack *stack, uint32_t index) {
     const struct tcp_time_wait *wait = wait_at(stack, index);
-    uint32_t *link = bucket_of(stack, tcp_ports_pair(&stack->ports, wait->pair), wait->local_port);
+    uint32_t *link = bucket_of(stack, wait->hash);
     while (*link != index) {
         link = &wait_at(stack, *link)->hash_next;
     }
@@ -45,23 +43,30 @@ static void forget(struct tcp_stack *stack, uint32_t index) {
     tcp_pool_give(&stack->waits, index);
 }
 
-static void drop_oldest(struct tcp_stack *stack) {
-    const struct tcp_time_wait *wait = wait_at(stack, stack->wait_oldest);
+static void drop(struct tcp_stack *stack, uint32_t index) {
+    const struct tcp_time_wait *wait = wait_at(stack, index);
     uint32_t pair = wait->pair;
-    uint16_t port = wait->local_port;
-    forget(stack, stack->wait_oldest);
+    uint16_t port = wait->port;
+    take_off(stack, index);
     tcp_ports_give(&stack->ports, pair, port);
 }
 
 void tcp_time_wait_enter(struct tcp_conn *conn, uint64_t now_us) {
     struct tcp_stack *stack = conn->stack;
+    bool turned = conn->pair == TCP_NONE;
     if (tcp_pool_left(&stack->waits) == 0) {
-        drop_oldest(stack);
+        drop(stack, stack->wait_oldest);
+    }
+    uint32_t pair = turned ? tcp_ports_take_turned(&stack->ports, conn->local, conn->remote, conn->family, conn->local_port) : conn->pair;
+    if (pair == TCP_NONE) {
+        stack->counters.pool_exhausted++;
+        return;
     }
     uint32_t index = tcp_pool_take(&stack->waits);
-    uint32_t *head = bucket_of(stack, tcp_ports_pair(&stack->ports, conn->pair), conn->local_port);
-    *wait_at(stack, index) = (struct tcp_time_wait){.pair = conn->pair,
-                                                    .local_port = conn->local_port,
+    uint32_t *head = bucket_of(stack, conn->hash);
+    *wait_at(stack, index) = (struct tcp_time_wait){.pair = pair,
+                                                    .hash = conn->hash,
+                                                    .port = turned ? conn->remote_port : conn->local_port,
                                                     .timestamps = (conn->flags & CONN_TIMESTAMPS) != 0,
                                                     .snd_nxt = conn->snd_nxt,
                                                     .rcv_nxt = conn->rcv_nxt,
@@ -75,26 +80,51 @@ void tcp_time_wait_enter(struct tcp_conn *conn, uint64_t now_us) {
     stack->counters.time_wait++;
 }
 
-bool tcp_time_wait_input(struct tcp_stack *stack, const struct tcp_packet *packet, const struct tcp_incoming *in, uint16_t local_port,
-                         uint16_t remote_port, uint64_t now_us) {
-    if (stack->waits.in_use == 0) {
+static uint32_t find(const struct tcp_stack *stack, const struct tcp_packet *packet, uint32_t hash, uint16_t local_port,
+                     uint16_t remote_port) {
+    for (uint32_t index = *bucket_of(stack, hash); index != TCP_NONE; index = wait_at(stack, index)->hash_next) {
+        const struct tcp_time_wait *wait = wait_at(stack, index);
+        if (wait->hash != hash) {
+            continue;
+        }
+        const struct tcp_pair *pair = tcp_ports_pair(&stack->ports, wait->pair);
+        uint16_t local = pair->turned ? pair->port : wait->port, remote = pair->turned ? wait->port : pair->port;
+        if (local == local_port && remote == remote_port && pair->family == packet->local.family &&
+            memcmp(pair->remote, packet->remote.bytes, 16) == 0 && memcmp(pair->local, packet->local.bytes, 16) == 0) {
+            return index;
+        }
+    }
+    return TCP_NONE;
+}
+
+/* RFC 6191 section 2: this SYN is no old duplicate. */
+static bool begins_anew(const struct tcp_time_wait *wait, const struct tcp_incoming *in) {
+    if ((in->flags & (TCP_SYN | TCP_ACK | TCP_RST | TCP_FIN)) != TCP_SYN) {
         return false;
     }
-    uint32_t pair = tcp_ports_find(&stack->ports, packet->local.bytes, packet->remote.bytes, packet->local.family, remote_port);
-    if (pair == TCP_NONE) {
-        return false;
+    if (in->options.has_timestamps && (!wait->timestamps || SEQ_GT(in->options.ts_value, wait->ts_recent))) {
+        return true;
     }
-    uint32_t index = *bucket_of(stack, tcp_ports_pair(&stack->ports, pair), local_port);
-    while (index != TCP_NONE && (wait_at(stack, index)->pair != pair || wait_at(stack, index)->local_port != local_port)) {
-        index = wait_at(stack, index)->hash_next;
-    }
+    bool stale = in->options.has_timestamps && SEQ_LT(in->options.ts_value, wait->ts_recent);
+    return !stale && SEQ_GT(in->sequence, wait->rcv_nxt);
+}
+
+enum tcp_time_wait_answer tcp_time_wait_input(struct tcp_stack *stack, const struct tcp_packet *packet, const struct tcp_incoming *in,
+                                              uint32_t hash, uint16_t local_port, uint16_t remote_port, bool listens, uint32_t *after,
+                                              uint64_t now_us) {
+    uint32_t index = stack->waits.in_use == 0 ? TCP_NONE : find(stack, packet, hash, local_port, remote_port);
     if (index == TCP_NONE) {
-        return false;
+        return TIME_WAIT_NONE;
     }
     struct tcp_time_wait *wait = wait_at(stack, index);
     /* A reset would cut the wait short (RFC 1337); a bare ACK needs no answer, and two sides that answer each other never stop. */
     if ((in->flags & TCP_RST) != 0 || (in->length == 0 && (in->flags & (TCP_SYN | TCP_FIN)) == 0)) {
-        return true;
+        return TIME_WAIT_ANSWERED;
+    }
+    if (listens && begins_anew(wait, in)) {
+        *after = wait->snd_nxt;
+        drop(stack, index);
+        return TIME_WAIT_REOPENED;
     }
     uint8_t options[TCP_OPTIONS_BYTES_MAX], length = 0;
     if (wait->timestamps) {
@@ -107,7 +137,7 @@ bool tcp_time_wait_input(struct tcp_stack *stack, const struct tcp_packet *packe
     }
     tcp_output_raw(stack, packet->local.bytes, packet->remote.bytes, packet->local.family, local_port, remote_port, wait->snd_nxt,
                    wait->rcv_nxt, TCP_ACK, options, length);
-    return true;
+    return TIME_WAIT_ANSWERED;
 }
 
 bool tcp_time_wait_reuse(struct tcp_stack *stack, uint32_t pair, uint64_t now_us, uint16_t *port, uint32_t *after) {
@@ -119,16 +149,16 @@ bool tcp_time_wait_reuse(struct tcp_stack *stack, uint32_t pair, uint64_t now_us
     if (!wait->timestamps || now_us - wait->since_us < REUSE_AFTER_US) {
         return false;
     }
-    *port = wait->local_port;
+    *port = wait->port;
     *after = wait->snd_nxt;
-    forget(stack, index);
+    take_off(stack, index);
     return true;
 }
 
 uint32_t tcp_time_wait_expire(struct tcp_stack *stack, uint32_t budget, uint64_t now_us) {
     uint32_t done = 0;
     while (done < budget && stack->wait_oldest != TCP_NONE && now_us - wait_at(stack, stack->wait_oldest)->since_us >= TIME_WAIT_US) {
-        drop_oldest(stack);
+        drop(stack, stack->wait_oldest);
         done++;
     }
     return done;

@@ -90,6 +90,22 @@ static void on_closed(void *user, struct tcp_conn *conn, enum tcp_error error, u
     }
 }
 
+static struct wire *listening; /* the user of a listener is the test's: it need not be the wire */
+
+static void *on_accepted(void *listener_user, struct tcp_conn *conn, uint64_t now_us) {
+    struct wire *wire = listening;
+    wire->accepted++;
+    wire->listener_user = listener_user;
+    if (wire->refuse) {
+        return NULL;
+    }
+    wire->conn = conn;
+    if (wire->on_connected != NULL) {
+        wire->on_connected(wire);
+    }
+    return wire;
+}
+
 void wire_open(struct wire *wire, const struct tcp_config *changes) {
     memset(wire, 0, sizeof(*wire));
     wire->now_us = 1000 * 1000 * 1000ULL;
@@ -109,7 +125,8 @@ void wire_open(struct wire *wire, const struct tcp_config *changes) {
     memcpy(config.secret, "0123456789abcdef", 16);
     config.transmit = take_segment;
     config.network = wire;
-    config.events = (struct tcp_events){on_connected, on_received, on_peer_closed, on_acknowledged, on_closed, NULL};
+    config.events = (struct tcp_events){on_connected, on_received, on_peer_closed, on_acknowledged, on_closed, on_accepted};
+    listening = wire;
     wire->config = config;
     wire->stack = tcp_stack_create(&config, wire->now_us);
     assert_non_null(wire->stack);
@@ -181,6 +198,13 @@ void wire_put(struct wire *wire, uint8_t flags, uint32_t sequence, uint32_t ackn
     put32(options + 4, wire->ts_value);
     put32(options + 8, wire->ts_echo);
     wire_put_options(wire, flags, sequence, acknowledgement, options, wire->timestamps ? sizeof(options) : 0, payload, length);
+}
+
+void wire_syn(struct wire *wire, uint32_t sequence) {
+    uint8_t options[16] = {2, 4, 0x05, 0xb4, 1, 1, 8, 10};
+    put32(options + 8, wire->ts_value);
+    wire_put_options(wire, TCP_SYN, sequence, 0, options, wire->ts_value != 0 ? 16 : 4, NULL, 0);
+    wire->sequence = sequence + 1;
 }
 
 void wire_say(struct wire *wire, const void *payload, uint32_t length) {

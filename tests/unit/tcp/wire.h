@@ -46,6 +46,9 @@ struct wire {
     void (*on_connected)(struct wire *wire);
     void (*on_acknowledged)(struct wire *wire);
     void (*on_peer_closed)(struct wire *wire);
+    uint32_t accepted;    /* connections of a listener; the last one is `conn` */
+    bool refuse;          /* `accepted` answers NULL */
+    void *listener_user;  /* that `accepted` was called with */
 };
 
 /* Options of the SYN-ACK that the test's peer sends. */
@@ -60,6 +63,8 @@ void wire_free(struct wire *wire);
 void wire_clear(struct wire *wire);
 /* The last segment sent. */
 struct wire_segment *wire_last(struct wire *wire);
+/* A SYN to a listener from the peer's remote_port, with timestamps if ts_value is not 0. */
+void wire_syn(struct wire *wire, uint32_t sequence);
 /* tcp_connect, which must succeed; takes our numbers from the SYN. */
 void wire_connect(struct wire *wire);
 /* A segment from the peer with these flags, numbers and bytes. */
