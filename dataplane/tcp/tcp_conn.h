@@ -287,6 +287,8 @@ void tcp_queue_drop_bytes(struct tcp_conn *conn, uint32_t bytes);
 /* Takes off what `ack` covers; *sample_us is a valid round-trip sample or 0 (RFC 6298 section 3). */
 void tcp_queue_drop_flights(struct tcp_conn *conn, uint32_t ack, uint64_t now_us, uint32_t *sample_us);
 void tcp_queue_mark_lost(struct tcp_conn *conn, struct tcp_flight *flight);
+/* Makes two of a flight: it keeps its first `bytes`, the next one is the rest and has its flags. False when no record is left. */
+bool tcp_queue_split(struct tcp_conn *conn, uint32_t flight, uint32_t bytes);
 
 /* tcp_output.c */
 void tcp_output_run(struct tcp_conn *conn, uint64_t now_us);

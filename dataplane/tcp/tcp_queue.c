@@ -101,19 +101,44 @@ void tcp_queue_drop_bytes(struct tcp_conn *conn, uint32_t bytes) {
     }
 }
 
-/* Moves a flight's beginning to `ack`, which lies inside it. */
-static void flight_trim(struct tcp_conn *conn, struct tcp_flight *flight, uint32_t ack) {
-    uint32_t bytes = ack - flight->sequence;
-    flight->sequence = ack;
+/* Moves a flight's beginning forward by so many bytes. */
+static void flight_advance(struct tcp_conn *conn, struct tcp_flight *flight, uint32_t bytes) {
+    flight->sequence += bytes;
     flight->length = (uint16_t)(flight->length - bytes);
-    if ((flight->flags & FLIGHT_LOST) != 0) {
-        conn->lost_bytes -= bytes;
-    }
     flight->offset += bytes;
     while (flight->range != TCP_NONE && flight->offset >= range_at(conn->stack, flight->range)->length) {
         flight->offset -= range_at(conn->stack, flight->range)->length;
         flight->range = range_at(conn->stack, flight->range)->next;
     }
+}
+
+/* Moves a flight's beginning to `ack`, which lies inside it. */
+static void flight_trim(struct tcp_conn *conn, struct tcp_flight *flight, uint32_t ack) {
+    uint32_t bytes = ack - flight->sequence;
+    if ((flight->flags & FLIGHT_LOST) != 0) {
+        conn->lost_bytes -= bytes;
+    }
+    flight_advance(conn, flight, bytes);
+}
+
+bool tcp_queue_split(struct tcp_conn *conn, uint32_t index, uint32_t bytes) {
+    struct tcp_stack *stack = conn->stack;
+    struct tcp_flight *flight = flight_at(stack, index);
+    assert(bytes > 0 && bytes < flight->length);
+    uint32_t rest = tcp_pool_take(&stack->flights);
+    if (rest == TCP_NONE) {
+        stack->counters.pool_exhausted++;
+        return false;
+    }
+    *flight_at(stack, rest) = *flight;
+    flight_advance(conn, flight_at(stack, rest), bytes);
+    flight->length = (uint16_t)bytes;
+    flight->flags &= (uint8_t)~FLIGHT_FIN;
+    flight->next = rest;
+    if (conn->flight_tail == index) {
+        conn->flight_tail = rest;
+    }
+    return true;
 }
 
 void tcp_queue_drop_flights(struct tcp_conn *conn, uint32_t ack, uint64_t now_us, uint32_t *sample_us) {
