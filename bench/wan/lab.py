@@ -168,7 +168,7 @@ class Lab:
 
     def bypost(self, *words):
         """An endpoint on bypost's stack, on the left."""
-        process = self.start("l", BULK, "--device", "net_af_packet0,iface=left", "--address", BYPOST + "/24", "--address", BYPOST6 + "/64",
+        process = self.start("l", BULK, "--device", "net_af_packet0,iface=left", "--address", BYPOST + "/24",
                              "--mtu", self.mtu, *words)
         process.wait_line("ready")
         return process

@@ -1,4 +1,5 @@
 /* wan.c: bypost-wan: receives from two ports, asks what becomes of each frame, and sends it at its time. */
+#include "bench_eal.h"
 #include "dataplane/port/port.h"
 #include "impairment.h"
 #include "options.h"
@@ -233,42 +234,6 @@ static void report(const struct wan *wan) {
         fflush(out);
 }
 
-static void start_eal(const struct options *options) {
-    char memory[16], prefix[64], lcores[256], cpus[200];
-    snprintf(memory, sizeof memory, "%u", options->memory_mib);
-    snprintf(prefix, sizeof prefix, "--file-prefix=bypost-wan%d", (int)getpid());
-    if (options->lcore != NULL) {
-        snprintf(cpus, sizeof cpus, "%s", options->lcore);
-    } else { /* one logical core that may run on any CPU of ours */
-        cpu_set_t set;
-        size_t used = 0;
-        CPU_ZERO(&set);
-        sched_getaffinity(0, sizeof set, &set);
-        for (int cpu = 0; cpu < CPU_SETSIZE && used + 8 < sizeof cpus; cpu++)
-            if (CPU_ISSET(cpu, &set))
-                used += (size_t)snprintf(cpus + used, sizeof cpus - used, "%s%d", used > 0 ? "," : "", cpu);
-    }
-    snprintf(lcores, sizeof lcores, "0@(%s)", cpus);
-    bool pci = strncmp(options->devices[0], "net_", 4) != 0 || strncmp(options->devices[1], "net_", 4) != 0;
-    const char *arguments[] = {"bypost-wan",
-                               "--lcores",
-                               lcores,
-                               "--no-huge",
-                               "-m",
-                               memory,
-                               "--no-telemetry",
-                               "--no-shconf",
-                               "--single-file-segments",
-                               "--log-level=lib.eal:error",
-                               "--log-level=*:error",
-                               prefix,
-                               "--iova-mode=va",
-                               pci ? NULL : "--no-pci"};
-    int count = (int)(sizeof arguments / sizeof arguments[0]) - (pci ? 1 : 0);
-    if (rte_eal_init(count, (char **)(uintptr_t)arguments) < 0)
-        die("DPDK did not start; its own message is above. Is --lcore a CPU of this machine, and --memory free?");
-}
-
 static void wan_open(struct wan *wan) {
     char error[512];
     const struct options *options = &wan->options;
@@ -373,7 +338,9 @@ int main(int argc, char **argv) {
     handle(SIGUSR1, on_report);
     handle(SIGPIPE, SIG_IGN);
     prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0);
-    start_eal(&wan->options);
+    bool pci = strncmp(wan->options.devices[0], "net_", 4) != 0 || strncmp(wan->options.devices[1], "net_", 4) != 0;
+    if (bench_eal_start("bypost-wan", wan->options.lcore, wan->options.memory_mib, pci) != 0)
+        die("DPDK did not start; its own message is above. Is --lcore a CPU of this machine, and --memory free?");
     wan_open(wan);
     wan->start_ns = now_ns();
     fprintf(stderr, "bypost-wan: ready\n");
