@@ -6,7 +6,6 @@
 enum {
     MSS_DEFAULT_V4 = 536,
     MSS_DEFAULT_V6 = 1220,             /* RFC 9293 3.7.1 */
-    MSS_MIN = 88,                      /* a peer that asks for less would have us send more headers than bytes */
     ISN_CLOCK_SHIFT = 2,               /* RFC 6528: a tick every 4 us */
     HALF_CLOSED_US = 60 * 1000 * 1000, /* a peer that took our FIN and says nothing more */
     REUSE_SEQUENCE_GAP = 65536,
@@ -83,6 +82,7 @@ struct tcp_conn *tcp_conn_create(struct tcp_stack *stack, const struct tcp_addre
     conn->snd_una = conn->iss;
     conn->snd_nxt = conn->snd_end = conn->iss + 1;
     conn->rcv_mss = conn->family == 4 ? MSS_DEFAULT_V4 : MSS_DEFAULT_V6;
+    tcp_path_mtu_start(conn, now_us);
     tcp_stack_insert(stack, conn);
     return conn;
 }
@@ -124,9 +124,6 @@ int tcp_connect(struct tcp_stack *stack, const struct tcp_address *local, const 
 
 void tcp_conn_options(struct tcp_conn *conn, const struct tcp_options *options) {
     const struct tcp_config *config = &conn->stack->config;
-    uint32_t ours = config->mtu - (conn->family == 4 ? TCP_HEADERS_V4 : TCP_HEADERS_V6);
-    uint32_t mss = options->mss != 0 ? options->mss : conn->family == 4 ? MSS_DEFAULT_V4 : MSS_DEFAULT_V6;
-    mss = tcp_min(tcp_max(mss, MSS_MIN), ours);
     if (options->has_shift) {
         conn->flags |= CONN_SCALING;
         conn->snd_shift = options->shift;
@@ -135,9 +132,9 @@ void tcp_conn_options(struct tcp_conn *conn, const struct tcp_options *options) 
     if (options->has_timestamps) {
         conn->flags |= CONN_TIMESTAMPS;
         conn->ts_recent = options->ts_value;
-        mss -= TCP_TIMESTAMP_BYTES; /* RFC 6691: the MSS counts the options */
     }
-    conn->mss = (uint16_t)mss;
+    conn->peer_mss = options->mss != 0 ? options->mss : conn->family == 4 ? MSS_DEFAULT_V4 : MSS_DEFAULT_V6;
+    tcp_path_mtu_apply(conn);
     uint32_t offered = tcp_min(config->receive_buffer_bytes, UINT16_MAX); /* a SYN's window is never scaled */
     conn->rcv_adv = conn->rcv_nxt + offered;
     conn->last_ack_sent = conn->rcv_nxt;

@@ -50,6 +50,11 @@ struct tcp_range {
     uint32_t next;
 };
 
+enum tcp_path_flag {
+    PATH_MAY_FRAGMENT = 0x01,
+    PATH_SUSPECT = 0x02, /* lowered because nothing came back, and nothing has yet */
+};
+
 enum tcp_flight_flag {
     FLIGHT_FIN = 0x01,
     FLIGHT_LOST = 0x02,     /* to be sent again */
@@ -123,6 +128,12 @@ struct tcp_conn {
     uint32_t half_next, half_previous; /* handshakes of listeners, by age */
     uint32_t pair;                     /* TCP_NONE: the port is a listener's */
     uint8_t error; /* enum tcp_error, for `closed` */
+    /* The path's MTU (tcp_path_mtu.c). */
+    uint8_t path_flags, path_timeouts; /* timeouts in a row of segments that a smaller MTU would have split */
+    uint16_t path_mtu;                 /* 0: the device's */
+    uint16_t peer_mss;                 /* as announced */
+    uint16_t passed_bytes;             /* payload of the largest segment acknowledged */
+    uint64_t path_until_us;            /* path_mtu is believed until then */
 };
 static_assert(offsetof(struct tcp_conn, snd_end) == 64, "line 0 holds what every segment touches");
 static_assert(offsetof(struct tcp_conn, retransmit_at) == 128, "line 1 holds sending");
@@ -142,6 +153,19 @@ struct tcp_time_wait {
     uint64_t since_us;
 };
 static_assert(sizeof(struct tcp_time_wait) <= 64, "TIME_WAIT is a cache line at most");
+
+/* What was learned of a destination. */
+struct tcp_path {
+    uint8_t remote[16];
+    uint64_t until_us;
+    uint16_t mtu;
+    uint8_t family;
+    bool may_fragment;
+};
+struct tcp_paths {
+    struct tcp_path *items;
+    uint64_t until_us; /* of the last to be forgotten */
+};
 
 struct tcp_listener {
     uint8_t local[16];
@@ -169,6 +193,7 @@ struct tcp_stack {
     uint64_t random_count;
     struct tcp_ports ports;
     struct tcp_listeners listeners;
+    struct tcp_paths paths;
     struct tcp_wheel wheel;
     uint32_t ack_head;
     uint32_t closed_head, closed_tail;
@@ -259,6 +284,27 @@ bool tcp_listen_accept(struct tcp_conn *conn, uint64_t now_us);
 void tcp_listen_unlink(struct tcp_conn *conn);
 /* Gives the oldest handshake up, to make room. False when there is none. */
 bool tcp_listen_evict(struct tcp_stack *stack);
+
+/* tcp_path_mtu.c */
+int tcp_path_mtu_create(struct tcp_paths *paths);
+void tcp_path_mtu_destroy(struct tcp_paths *paths);
+size_t tcp_path_mtu_memory_bytes(void);
+/* A new connection begins with what is known of its destination. */
+void tcp_path_mtu_start(struct tcp_conn *conn, uint64_t now_us);
+/* Sets mss from the peer's, the path's and the device's limits. */
+void tcp_path_mtu_apply(struct tcp_conn *conn);
+/* A router says that the segment with this sequence number is too large (RFC 1191, 8201); 1: it does not say for what. */
+void tcp_path_mtu_error(struct tcp_conn *conn, uint32_t sequence, uint32_t mtu, uint64_t now_us);
+/* The retransmission timer fired for a segment of `length` bytes: a black hole, perhaps (RFC 4821 section 7.7). */
+void tcp_path_mtu_timeout(struct tcp_conn *conn, uint32_t length, uint64_t now_us);
+/* New data was acknowledged after path_timeouts or in doubt. */
+void tcp_path_mtu_proven(struct tcp_conn *conn);
+void tcp_path_mtu_raise(struct tcp_conn *conn);
+static inline void tcp_path_mtu_age(struct tcp_conn *conn, uint64_t now_us) {
+    if (conn->path_mtu != 0 && now_us >= conn->path_until_us) {
+        tcp_path_mtu_raise(conn);
+    }
+}
 
 /* tcp_conn.c */
 /* A new connection in the table, its state not yet entered. NULL when the pool is empty. */

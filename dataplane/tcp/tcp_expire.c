@@ -34,6 +34,7 @@ static void expire_retransmit(struct tcp_conn *conn, uint64_t now_us) {
         return;
     }
     if ((head->flags & FLIGHT_PROBE) == 0) {
+        tcp_path_mtu_timeout(conn, head->length, now_us);
         tcp_congestion_timeout(conn);
     }
     if (tcp_output_flight(conn, conn->flight_head, now_us) == 0) {
@@ -57,6 +58,7 @@ void tcp_expire(struct tcp_conn *conn, uint64_t now_us) {
     if (conn->state <= TCP_STATE_CLOSED) {
         return;
     }
+    tcp_path_mtu_age(conn, now_us);
     if (conn->limit_at <= now_us) {
         expire_limit(conn);
         return;

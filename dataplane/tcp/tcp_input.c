@@ -147,6 +147,9 @@ static uint32_t ack_new(struct tcp_conn *conn, const struct tcp_incoming *in, ui
     conn->snd_una = ack;
     conn->progress_us = now_us;
     conn->flags &= (uint16_t)~CONN_SOFT_ERROR;
+    if ((conn->path_timeouts | (conn->path_flags & PATH_SUSPECT)) != 0) {
+        tcp_path_mtu_proven(conn);
+    }
     tcp_queue_drop_flights(conn, ack, now_us, &sample);
     if (sample == 0) {
         sample = echoed_sample(conn, in, now_us);
@@ -326,6 +329,7 @@ void tcp_input_error(struct tcp_stack *stack, const struct tcp_address *local, u
         return;
     }
     if (mtu != 0) { /* about the size of a segment, not about the peer */
+        tcp_path_mtu_error(conn, sequence, mtu, now_us);
         return;
     }
     if (hard && (conn->state == TCP_STATE_SYN_SENT || conn->state == TCP_STATE_SYN_RECEIVED)) {

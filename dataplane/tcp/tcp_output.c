@@ -50,6 +50,7 @@ static int emit(struct tcp_conn *conn, struct tcp_segment *segment, uint64_t now
     segment->acknowledgement = conn->rcv_nxt;
     segment->flags |= TCP_ACK;
     segment->window = (uint16_t)tcp_min(offer_window(conn) >> conn->rcv_shift, UINT16_MAX);
+    segment->may_fragment = (conn->path_flags & PATH_MAY_FRAGMENT) != 0;
     if ((conn->flags & CONN_TIMESTAMPS) != 0) {
         segment->options = options;
         segment->options_length = tcp_options_write(options, tcp_output_timestamp(conn, now_us), conn->ts_recent);
@@ -150,6 +151,10 @@ static void start_timer(struct tcp_conn *conn, uint64_t now_us) {
 int tcp_output_flight(struct tcp_conn *conn, uint32_t index, uint64_t now_us) {
     struct tcp_piece pieces[TCP_SEGMENT_PIECES_MAX];
     struct tcp_flight *flight = flight_at(conn->stack, index);
+    if (flight->length > conn->mss && !tcp_queue_split(conn, index, conn->mss)) { /* the path takes less than it did */
+        retry_soon(conn, now_us);
+        return -ENOBUFS;
+    }
     struct tcp_segment segment = {.sequence = flight->sequence,
                                   .payload_length = flight->length,
                                   .pieces = pieces,
@@ -275,6 +280,7 @@ void tcp_output_run(struct tcp_conn *conn, uint64_t now_us) {
         return;
     }
     if (conn->flight_head == TCP_NONE) {
+        tcp_path_mtu_age(conn, now_us);
         tcp_congestion_restart(conn, now_us);
     }
     while (tcp_output_waits(conn)) {

@@ -154,6 +154,7 @@ void tcp_queue_drop_flights(struct tcp_conn *conn, uint32_t ack, uint64_t now_us
             }
             break;
         }
+        conn->passed_bytes = flight->length > conn->passed_bytes ? flight->length : conn->passed_bytes;
         repeated |= (flight->flags & (FLIGHT_REPEATED | FLIGHT_PROBE)) != 0;
         sample = (uint32_t)now_us - flight->sent_us;
         if ((flight->flags & FLIGHT_LOST) != 0) {

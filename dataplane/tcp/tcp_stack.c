@@ -120,14 +120,15 @@ struct tcp_stack *tcp_stack_create(const struct tcp_config *given, uint64_t now_
         tcp_pool_create(&stack->flights, config->max_segments_in_flight, sizeof(struct tcp_flight)) != 0 ||
         tcp_pool_create(&stack->blocks, config->max_receive_blocks, sizeof(struct tcp_block)) != 0 ||
         tcp_pool_create(&stack->waits, config->max_time_wait, sizeof(struct tcp_time_wait)) != 0 ||
-        tcp_ports_create(&stack->ports, config, users, &ports_key) != 0 || tcp_listen_create(&stack->listeners) != 0) {
+        tcp_ports_create(&stack->ports, config, users, &ports_key) != 0 || tcp_listen_create(&stack->listeners) != 0 ||
+        tcp_path_mtu_create(&stack->paths) != 0) {
         tcp_stack_destroy(stack);
         errno = ENOMEM;
         return NULL;
     }
     const struct tcp_pool *pools[] = {&stack->conns, &stack->ranges,      &stack->flights,     &stack->blocks,
                                       &stack->waits, &stack->ports.pairs, &stack->ports.blocks};
-    stack->memory_bytes = sizeof(*stack) + TCP_LISTENERS_MAX * sizeof(struct tcp_listener) +
+    stack->memory_bytes = sizeof(*stack) + TCP_LISTENERS_MAX * sizeof(struct tcp_listener) + tcp_path_mtu_memory_bytes() +
                           ((size_t)stack->conn_mask + stack->wait_mask + 2 + 2 * ((size_t)stack->ports.mask + 1)) * 4;
     for (size_t i = 0; i < sizeof(pools) / sizeof(pools[0]); i++) {
         stack->memory_bytes += (size_t)pools[i]->capacity * pools[i]->item_bytes;
@@ -155,6 +156,7 @@ void tcp_stack_destroy(struct tcp_stack *stack) {
     tcp_pool_destroy(&stack->waits);
     tcp_ports_destroy(&stack->ports);
     tcp_listen_destroy(&stack->listeners);
+    tcp_path_mtu_destroy(&stack->paths);
     free(stack->conn_heads);
     free(stack->wait_heads);
     free(stack);

@@ -22,6 +22,8 @@ static int take_segment(void *network, const struct tcp_segment *segment) {
     copy->acknowledgement = segment->acknowledgement;
     copy->flags = segment->flags;
     copy->first_transmission = segment->first_transmission;
+    copy->may_fragment = segment->may_fragment;
+    copy->segment_bytes = segment->segment_bytes;
     copy->window = segment->window;
     copy->options_length = segment->options_length;
     copy->piece_count = segment->piece_count;

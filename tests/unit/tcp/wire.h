@@ -11,7 +11,8 @@ struct wire_segment {
     uint16_t local_port, remote_port;
     uint32_t sequence, acknowledgement;
     uint8_t flags;
-    bool first_transmission;
+    bool first_transmission, may_fragment;
+    uint16_t segment_bytes;
     uint16_t window;
     uint8_t options_length, options[TCP_OPTIONS_BYTES_MAX];
     uint8_t piece_count;
