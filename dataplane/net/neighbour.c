@@ -1,4 +1,4 @@
-/* neighbour.c: the neighbour table of a link (RFC 1122 2.3.2, and RFC 826 without its credulity). */
+/* neighbour.c: the neighbour table of a link (RFC 1122 2.3.2, RFC 4861 7.3; RFC 826 without its credulity). */
 #include "neighbour.h"
 #include <assert.h>
 #include <stdlib.h>
@@ -8,16 +8,18 @@ enum { NEIGHBOUR_BUCKETS = 1024, NEIGHBOUR_NONE = UINT16_MAX };
 
 struct neighbours {
     uint64_t due_us; /* nothing happens before; may be early */
+    uint64_t key[2];
     uint16_t buckets[NEIGHBOUR_BUCKETS];
     uint16_t free_first;
     struct neighbour entries[NEIGHBOURS_MAX];
 };
 
-struct neighbours *neighbours_create(void) {
+struct neighbours *neighbours_create(const uint64_t key[2]) {
     struct neighbours *table = calloc(1, sizeof *table);
     if (table == NULL)
         return NULL;
     table->due_us = UINT64_MAX;
+    memcpy(table->key, key, sizeof table->key);
     for (uint32_t bucket = 0; bucket < NEIGHBOUR_BUCKETS; bucket++)
         table->buckets[bucket] = NEIGHBOUR_NONE;
     for (uint32_t i = 0; i < NEIGHBOURS_MAX; i++)
@@ -25,8 +27,8 @@ struct neighbours *neighbours_create(void) {
     return table;
 }
 
-static uint32_t neighbour_bucket(uint32_t address) {
-    return address * 2654435761u >> 22;
+static uint32_t neighbour_bucket(const struct neighbours *table, struct ip address) {
+    return (uint32_t)(ip_hash(table->key, address) % NEIGHBOUR_BUCKETS);
 }
 
 static void neighbour_set_state(struct neighbours *table, struct neighbour *neighbour, enum neighbour_state state, uint64_t due_us) {
@@ -36,9 +38,9 @@ static void neighbour_set_state(struct neighbours *table, struct neighbour *neig
         table->due_us = due_us;
 }
 
-struct neighbour *neighbour_find(struct neighbours *table, uint32_t address) {
-    for (uint16_t i = table->buckets[neighbour_bucket(address)]; i != NEIGHBOUR_NONE; i = table->entries[i].next)
-        if (table->entries[i].address == address)
+struct neighbour *neighbour_find(struct neighbours *table, struct ip address) {
+    for (uint16_t i = table->buckets[neighbour_bucket(table, address)]; i != NEIGHBOUR_NONE; i = table->entries[i].next)
+        if (ip_same(table->entries[i].address, address))
             return &table->entries[i];
     return NULL;
 }
@@ -46,7 +48,7 @@ struct neighbour *neighbour_find(struct neighbours *table, uint32_t address) {
 static void neighbour_free(struct neighbours *table, struct frame_waiting_pool *pool, struct neighbour *neighbour) {
     neighbour_waiting_end(pool, neighbour, NULL, NULL);
     uint16_t index = (uint16_t)(neighbour - table->entries);
-    uint16_t *link = &table->buckets[neighbour_bucket(neighbour->address)];
+    uint16_t *link = &table->buckets[neighbour_bucket(table, neighbour->address)];
     while (*link != index) {
         assert(*link != NEIGHBOUR_NONE);
         link = &table->entries[*link].next;
@@ -76,7 +78,7 @@ static void neighbour_evict(struct neighbours *table, struct frame_waiting_pool 
     neighbour_free(table, pool, oldest);
 }
 
-struct neighbour *neighbour_get(struct neighbours *table, struct frame_waiting_pool *pool, uint32_t address, uint64_t now_us) {
+struct neighbour *neighbour_get(struct neighbours *table, struct frame_waiting_pool *pool, struct ip address, uint64_t now_us) {
     struct neighbour *neighbour = neighbour_find(table, address);
     if (neighbour != NULL)
         return neighbour;
@@ -88,7 +90,7 @@ struct neighbour *neighbour_get(struct neighbours *table, struct frame_waiting_p
     memset(neighbour, 0, sizeof *neighbour);
     neighbour->address = address;
     neighbour->used_us = now_us;
-    uint16_t *bucket = &table->buckets[neighbour_bucket(address)];
+    uint16_t *bucket = &table->buckets[neighbour_bucket(table, address)];
     neighbour->next = *bucket;
     *bucket = index;
     neighbour_set_state(table, neighbour, NEIGHBOUR_INCOMPLETE, now_us);

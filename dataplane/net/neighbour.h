@@ -3,6 +3,7 @@
 #define DATAPLANE_NET_NEIGHBOUR_H
 
 #include "dataplane/port/frame.h"
+#include "ip.h"
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -18,15 +19,15 @@ enum {
 
 enum neighbour_state {
     NEIGHBOUR_FREE,
-    NEIGHBOUR_INCOMPLETE, /* asked by broadcast, no MAC yet */
+    NEIGHBOUR_INCOMPLETE, /* asked by broadcast or multicast, no MAC yet */
     NEIGHBOUR_REACHABLE,
     NEIGHBOUR_PROBING, /* has a MAC that is asked for confirmation by unicast, and used meanwhile */
     NEIGHBOUR_FAILED,  /* did not answer */
 };
 
 struct neighbour {
-    uint32_t address; /* IPv4, host order */
-    uint16_t next;    /* in its hash chain */
+    struct ip address;
+    uint16_t next; /* in its hash chain */
     uint8_t mac[6];
     enum neighbour_state state;
     uint8_t tries;
@@ -39,11 +40,12 @@ struct neighbour {
 struct neighbours;
 struct frame_waiting_pool;
 
-struct neighbours *neighbours_create(void);
+/* `key` is secret: strangers make neighbours. */
+struct neighbours *neighbours_create(const uint64_t key[2]);
 void neighbours_destroy(struct neighbours *table, struct frame_waiting_pool *pool);
-struct neighbour *neighbour_find(struct neighbours *table, uint32_t address);
+struct neighbour *neighbour_find(struct neighbours *table, struct ip address);
 /* The neighbour, made if it is new: INCOMPLETE and due at once. When the table is full the one that was used longest ago goes. */
-struct neighbour *neighbour_get(struct neighbours *table, struct frame_waiting_pool *pool, uint32_t address, uint64_t now_us);
+struct neighbour *neighbour_get(struct neighbours *table, struct frame_waiting_pool *pool, struct ip address, uint64_t now_us);
 /* It answered (or asked us) with this MAC, as we wanted to know. */
 void neighbour_confirm(struct neighbours *table, struct neighbour *neighbour, const uint8_t mac[6], uint64_t now_us);
 /* Someone claims its address with another MAC: the MAC that we have is asked first, and only when it is silent everyone is. */

@@ -2,34 +2,90 @@
 #include "net_private.h"
 #include <errno.h>
 #include <stdlib.h>
+#include <sys/random.h>
 
 void net_drop(struct net *net, uint64_t *reason) {
     (*reason)++;
     counter_add(&net->config.counters->frames_bad, 1);
 }
 
+bool net_rate_allows(uint64_t *empty_at_us, uint64_t now_us, uint32_t per_second, uint32_t burst) {
+    const uint64_t step_us = 1000000 / per_second, burst_us = burst * step_us;
+    if (*empty_at_us + burst_us < now_us)
+        *empty_at_us = now_us - burst_us;
+    if (*empty_at_us + step_us > now_us)
+        return false;
+    *empty_at_us += step_us;
+    return true;
+}
+
+void net_tell_workers(const struct received *in) {
+    if (in->net->config.workers > 1 && !port_frame_handed_over(in->queue))
+        port_hand_over_all(in->queue);
+}
+
+static int net_set_up_key(struct net *net) {
+    memcpy(net->key, net->config.secret, sizeof net->key);
+    if ((net->key[0] | net->key[1]) == 0 && getrandom(net->key, sizeof net->key, 0) != (ssize_t)sizeof net->key)
+        return -EIO;
+    return 0;
+}
+
+static void net_add_receiver(struct net *net, struct port_queue *queue, uint32_t interface) {
+    for (uint32_t i = 0; i < net->receiver_count; i++)
+        if (net->receivers[i].queue == queue)
+            return; /* by an interface before, of another VLAN on the same port */
+    net->receivers[net->receiver_count++] = (struct receiver){.queue = queue, .interface = interface};
+}
+
+static int net_set_up_link(struct net *net, uint32_t interface, uint64_t now_us) {
+    struct link *link = &net->links[interface];
+    link->config = net->config.interfaces[interface];
+    link->l2_length = ETHERNET_BYTES + (link->config.vlan != 0 ? VLAN_TAG_BYTES : 0);
+    link->announce_due_us = now_us;
+    if (link->config.queue == NULL || link->config.vlan > 4094 || (link->config.mac[0] & 1) != 0 ||
+        link->config.more_queue_count > NET_MORE_QUEUES_MAX)
+        return -EINVAL;
+    net_add_receiver(net, link->config.queue, interface);
+    for (uint32_t i = 0; i < link->config.more_queue_count; i++)
+        net_add_receiver(net, link->config.more_queues[i], interface);
+    link->hashes = link->config.rss != NULL && link->config.rss->hashes;
+    if (link->hashes)
+        toeplitz_set_up(&link->toeplitz, link->config.rss->key, link->config.rss->key_length);
+    if (link->hashes && net->config.workers > 1 && net->config.port_span > 0) {
+        link->steering =
+            steering_create(link->config.rss, net->config.worker, net->config.port_first, net->config.port_span * net->config.workers);
+        if (link->steering == NULL && errno == ENOMEM)
+            return -ENOMEM;
+    }
+    link->neighbours = neighbours_create(net->key);
+    return link->neighbours == NULL ? -ENOMEM : 0;
+}
+
+static void net_pin(struct net *net, struct link *link, struct ip gateway) {
+    if (!ip_is_none(gateway))
+        neighbour_get(link->neighbours, net->waiting, gateway, net->now_us)->pinned = true;
+}
+
 static int net_set_up(struct net *net, uint64_t now_us) {
     uint32_t mtu_max = 0;
-    for (uint32_t i = 0; i < net->config.interface_count; i++) {
-        struct link *link = &net->links[i];
-        link->config = net->config.interfaces[i];
-        link->l2_length = ETHERNET_BYTES + (link->config.vlan != 0 ? VLAN_TAG_BYTES : 0);
-        link->announce_due_us = now_us;
-        if (link->config.queue == NULL || link->config.vlan > 4094 || (link->config.mac[0] & 1) != 0)
-            return -EINVAL;
-        link->neighbours = neighbours_create();
-        if (link->neighbours == NULL)
-            return -ENOMEM;
-        if (link->config.mtu > mtu_max)
-            mtu_max = link->config.mtu;
+    int rc = net_set_up_key(net);
+    for (uint32_t i = 0; rc == 0 && i < net->config.interface_count; i++) {
+        rc = net_set_up_link(net, i, now_us);
+        if (net->config.interfaces[i].mtu > mtu_max)
+            mtu_max = net->config.interfaces[i].mtu;
     }
+    if (rc != 0)
+        return rc;
     net->waiting = waiting_pool_create(mtu_max);
-    if (net->waiting == NULL)
+    net->reassembly = reassembly_create();
+    if (net->waiting == NULL || net->reassembly == NULL)
         return -ENOMEM;
-    int rc = route_set_up(net);
-    for (uint32_t i = 0; rc == 0 && i < net->config.interface_count; i++)
-        if (net->links[i].gateway != 0)
-            neighbour_get(net->links[i].neighbours, net->waiting, net->links[i].gateway, now_us)->pinned = true;
+    rc = route_set_up(net);
+    for (uint32_t i = 0; rc == 0 && i < net->config.interface_count; i++) {
+        net_pin(net, &net->links[i], net->links[i].gateway);
+        net_pin(net, &net->links[i], net->links[i].gateway6);
+    }
     return rc;
 }
 
@@ -56,9 +112,12 @@ struct net *net_create(const struct net_config *config, uint64_t now_us) {
 void net_destroy(struct net *net) {
     if (net == NULL)
         return;
-    for (uint32_t i = 0; i < net->config.interface_count; i++)
+    for (uint32_t i = 0; i < net->config.interface_count; i++) {
         neighbours_destroy(net->links[i].neighbours, net->waiting);
+        steering_destroy(net->links[i].steering);
+    }
     waiting_pool_destroy(net->waiting);
+    reassembly_destroy(net->reassembly);
     free(net);
 }
 
@@ -70,50 +129,73 @@ const struct net_counters *net_counters(const struct net *net) {
     return &net->counters;
 }
 
-/* A frame goes to another worker at most once: two workers that disagree must not play ball with it. */
-bool net_handed_over_to_owner(const struct received *in, uint16_t local_port) {
-    const struct net_config *config = &in->net->config;
-    if (config->port_span == 0 || local_port < config->port_first)
-        return false;
-    uint32_t owner = (uint32_t)(local_port - config->port_first) / config->port_span;
-    if (owner == config->worker || owner >= config->workers || port_frame_handed_over(in->link->config.queue))
-        return false;
-    port_hand_over(in->link->config.queue, owner);
-    return true;
+bool net_reassembled(struct received *in, uint32_t identification, uint32_t offset, bool more, uint8_t *protocol) {
+    struct net *net = in->net;
+    bool evicted = false;
+    /* Only what came from the wire: the worker that received it has counted the others'. */
+    if (!port_frame_handed_over(in->queue)) {
+        net->counters.fragments++;
+        if (!net_rate_allows(&net->fragment_rate_us, net->now_us, FRAGMENTS_PER_SECOND, FRAGMENTS_BURST)) {
+            net_drop(net, &net->counters.fragments_limited);
+            return false;
+        }
+    }
+    /* The owner is known when the datagram is whole, and its fragments may come to any queue: every worker puts all together, and one takes
+     * it up (owner.c). */
+    net_tell_workers(in);
+    struct fragment fragment = {.source = in->source,
+                                .destination = in->destination,
+                                .identification = identification,
+                                .protocol = *protocol,
+                                .more = more,
+                                .offset = offset,
+                                .bytes = in->bytes,
+                                .length = in->length};
+    enum reassembly_result result = reassembly_add(net->reassembly, &fragment, net->now_us, &evicted, &in->bytes, &in->length, protocol);
+    net->counters.reassembly_evicted += evicted;
+    if (result == REASSEMBLY_BAD)
+        net_drop(net, &net->counters.fragments_bad);
+    else if (result == REASSEMBLY_LIMITED)
+        net_drop(net, &net->counters.fragments_limited);
+    net->counters.reassembled += result == REASSEMBLY_WHOLE;
+    in->reassembled = true;
+    return result == REASSEMBLY_WHOLE;
 }
 
 /* Interfaces of one port differ by their VLAN; priority tags (VLAN 0) count as none (IEEE 802.1Q). */
-static struct link *net_link(struct net *net, const struct port_queue *queue, uint16_t vlan) {
-    for (uint32_t i = 0; i < net->config.interface_count; i++)
-        if (net->links[i].config.queue == queue && net->links[i].config.vlan == vlan)
-            return &net->links[i];
+static struct link *net_link(struct net *net, const struct port_queue *queue, uint32_t interface, uint16_t vlan) {
+    struct link *first = &net->links[interface];
+    if (first->config.vlan == vlan)
+        return first;
+    for (uint32_t i = 0; i < net->config.interface_count; i++) {
+        struct link *link = &net->links[i];
+        bool on_queue = link->config.queue == queue;
+        for (uint32_t more = 0; more < link->config.more_queue_count; more++)
+            on_queue = on_queue || link->config.more_queues[more] == queue;
+        if (on_queue && link->config.vlan == vlan)
+            return link;
+    }
     return NULL;
 }
 
-void net_input(struct net *net, uint32_t interface, const uint8_t *frame, uint32_t length, uint64_t now_us) {
-    net->now_us = now_us;
-    if (interface >= net->config.interface_count || length < ETHERNET_BYTES) {
-        net_drop(net, &net->counters.bad_ethernet);
-        return;
-    }
+static void net_input_from(struct net *net, struct port_queue *queue, uint32_t interface, const uint8_t *frame, uint32_t length) {
     uint32_t l2_length = ETHERNET_BYTES;
-    uint16_t ethertype = wire_get16(frame + 12), vlan = 0;
+    uint16_t ethertype = length < ETHERNET_BYTES ? 0 : wire_get16(frame + 12), vlan = 0;
     if (ethertype == ETHERTYPE_VLAN) {
         l2_length += VLAN_TAG_BYTES;
-        if (length < l2_length) {
-            net_drop(net, &net->counters.bad_ethernet);
-            return;
+        if (length >= l2_length) {
+            vlan = wire_get16(frame + 14) & 0x0fff;
+            ethertype = wire_get16(frame + 16);
         }
-        vlan = wire_get16(frame + 14) & 0x0fff;
-        ethertype = wire_get16(frame + 16);
     }
-    if ((frame[6] & 1) != 0) { /* nobody sends from a group address */
+    if (length < l2_length || (frame[6] & 1) != 0) { /* nobody sends from a group address */
         net_drop(net, &net->counters.bad_ethernet);
         return;
     }
     struct received in = {
         .net = net,
-        .link = net_link(net, net->links[interface].config.queue, vlan),
+        .link = net_link(net, queue, interface, vlan),
+        .queue = queue,
         .source_mac = frame + 6,
         .broadcast = (frame[0] & 1) != 0,
         .bytes = frame + l2_length,
@@ -123,33 +205,42 @@ void net_input(struct net *net, uint32_t interface, const uint8_t *frame, uint32
         net_drop(net, &net->counters.ignored);
     else if (ethertype == ETHERTYPE_IPV4)
         ipv4_input(&in);
+    else if (ethertype == ETHERTYPE_IPV6)
+        ipv6_input(&in);
     else if (ethertype == ETHERTYPE_ARP)
         arp_input(&in);
     else
         net_drop(net, &net->counters.ignored);
 }
 
+void net_input(struct net *net, uint32_t interface, const uint8_t *frame, uint32_t length, uint64_t now_us) {
+    net->now_us = now_us;
+    if (interface >= net->config.interface_count)
+        return;
+    net->receiving = net->links[interface].config.queue;
+    net_input_from(net, net->receiving, interface, frame, length);
+    net->receiving = NULL;
+}
+
 struct net_burst {
     struct net *net;
-    uint32_t interface;
+    const struct receiver *receiver;
 };
 
 static void net_input_from_port(void *context, const uint8_t *frame, uint32_t length) {
     const struct net_burst *burst = context;
-    net_input(burst->net, burst->interface, frame, length, burst->net->now_us);
+    net_input_from(burst->net, burst->receiver->queue, burst->receiver->interface, frame, length);
 }
 
 uint32_t net_receive(struct net *net, uint64_t now_us) {
     uint32_t frames = 0;
     net->now_us = now_us;
-    for (uint32_t i = 0; i < net->config.interface_count; i++) {
-        bool received = false; /* by an interface before, of another VLAN on the same port */
-        for (uint32_t before = 0; before < i; before++)
-            received = received || net->links[before].config.queue == net->links[i].config.queue;
-        struct net_burst burst = {.net = net, .interface = i};
-        if (!received)
-            frames += port_receive(net->links[i].config.queue, net_input_from_port, &burst);
+    for (uint32_t i = 0; i < net->receiver_count; i++) {
+        struct net_burst burst = {.net = net, .receiver = &net->receivers[i]};
+        net->receiving = burst.receiver->queue;
+        frames += port_receive(burst.receiver->queue, net_input_from_port, &burst);
     }
+    net->receiving = NULL;
     return frames;
 }
 
@@ -160,28 +251,29 @@ struct net_asking {
 
 static void net_ask(void *context, struct neighbour *neighbour) {
     struct net_asking *asking = context;
-    arp_ask(asking->net, asking->link, neighbour);
+    resolve_ask(asking->net, asking->link, neighbour);
 }
 
 static void net_neighbour_failed(void *context, struct neighbour *neighbour) {
     struct net_asking *asking = context;
-    asking->net->counters.arp_failed++;
+    asking->net->counters.neighbours_failed++;
     asking->net->counters.frames_wait_dropped += neighbour->waiting_count;
 }
 
 uint64_t net_poll(struct net *net, uint64_t now_us) {
-    uint64_t due_us = UINT64_MAX;
     net->now_us = now_us;
+    uint64_t due_us = reassembly_poll(net->reassembly, now_us, &net->counters.reassembly_timeouts);
     for (uint32_t i = 0; i < net->config.interface_count; i++) {
         struct link *link = &net->links[i];
         struct net_asking asking = {.net = net, .link = link};
-        uint64_t announce_us = arp_poll_announce(net, link);
+        uint64_t announce_us = resolve_poll_announce(net, link);
         uint64_t neighbour_us = neighbours_poll(link->neighbours, net->waiting, now_us, net_ask, net_neighbour_failed, &asking);
-        port_flush(link->config.queue);
         if (announce_us < due_us)
             due_us = announce_us;
         if (neighbour_us < due_us)
             due_us = neighbour_us;
     }
+    for (uint32_t i = 0; i < net->receiver_count; i++)
+        port_flush(net->receivers[i].queue);
     return due_us;
 }

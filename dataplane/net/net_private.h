@@ -1,28 +1,39 @@
-/* net_private.h: what the files of net/ share. IPv4 addresses are numbers in host order here. */
+/* net_private.h: what the files of net/ share. */
 #ifndef DATAPLANE_NET_NET_PRIVATE_H
 #define DATAPLANE_NET_NET_PRIVATE_H
 
+#include "dataplane/port/toeplitz.h"
+#include "ip.h"
 #include "neighbour.h"
 #include "net.h"
+#include "reassembly.h"
+#include "steering.h"
 #include "wire.h"
 
 enum {
     LOCAL_SLOTS = 2048, /* a power of two, at least twice NET_INTERFACES_MAX * NET_ADDRESSES_MAX */
     PREFIXES_MAX = NET_ADDRESSES_MAX,
+    RECEIVERS_MAX = NET_INTERFACES_MAX * (1 + NET_MORE_QUEUES_MAX),
     TTL_SENT = 64,          /* RFC 1122 3.2.1.7 */
+    HOP_LIMIT_ND = 255,     /* RFC 4861 7.1: who says it is on this link */
     ECHO_PER_SECOND = 1000, /* replies to ping, each worker */
     ECHO_BURST = 100,
-    ANNOUNCE_FIRST_US = 1000000, /* RFC 5227: PROBE_MIN, then ANNOUNCE_INTERVAL */
+    FRAGMENTS_PER_SECOND = 10000, /* that one worker takes from the wire: each costs every worker something */
+    FRAGMENTS_BURST = 1000,
+    ANNOUNCE_FIRST_US = 1000000, /* RFC 5227: PROBE_MIN, then ANNOUNCE_INTERVAL; RFC 4862: RETRANS_TIMER */
     ANNOUNCE_INTERVAL_US = 2000000,
     ANNOUNCE_COUNT = 2,
+    IDENTIFICATIONS = 256, /* counters of fragment identifications; a power of two */
+    NET_NOBODY = UINT32_MAX,
 };
 
+/* Addresses with (address & mask) == prefix. */
 struct prefix {
-    uint32_t address, mask;
+    struct ip address, mask;
 };
 
 struct local {
-    uint32_t address; /* 0: empty */
+    struct ip address; /* none: empty */
     uint32_t interface;
 };
 
@@ -30,62 +41,126 @@ struct local {
 struct link {
     struct net_interface config;
     uint8_t l2_length;
+    bool hashes; /* config.rss says where frames go: `toeplitz` is its key made ready */
     uint32_t prefix_count;
     struct prefix prefixes[PREFIXES_MAX];
-    uint32_t gateway; /* 0: none */
+    struct ip gateway, gateway6; /* none: none */
+    struct ip link_local;        /* none: no IPv6 here */
     struct neighbours *neighbours;
     uint32_t announced; /* 0: the probe is next; then announcements, up to ANNOUNCE_COUNT */
     uint64_t announce_due_us;
     uint64_t conflict_quiet_until_us; /* RFC 5227 2.4 (b): defend at most once in this interval */
+    struct toeplitz toeplitz;
+    struct steering *steering; /* NULL: local ports are divided by range */
+};
+
+/* A queue to poll and the first interface on it. */
+struct receiver {
+    struct port_queue *queue;
+    uint32_t interface;
 };
 
 struct net {
     struct net_config config;
     struct tcp_stack *stack;
     struct net_counters counters;
-    uint64_t now_us; /* of the caller's last net_receive, net_input or net_poll */
+    uint64_t now_us;              /* of the caller's last net_receive, net_input or net_poll */
+    uint64_t key[2];              /* config.secret */
+    struct port_queue *receiving; /* the queue of the frame being handled; NULL outside of net_input */
+    uint32_t receiver_count;
+    struct receiver receivers[RECEIVERS_MAX];
     struct link links[NET_INTERFACES_MAX];
     struct local locals[LOCAL_SLOTS];
     struct frame_waiting_pool *waiting;
-    uint64_t echo_tokens_at_us; /* token bucket of ECHO_PER_SECOND as the time at which it was last empty */
+    struct reassembly *reassembly;
+    uint64_t echo_rate_us, fragment_rate_us; /* net_rate_allows */
+    uint32_t identifications[IDENTIFICATIONS];
 };
 
 /* A received frame on its way up: what the layer below has found out. */
 struct received {
     struct net *net;
     struct link *link;
+    struct port_queue *queue;
     const uint8_t *source_mac;
-    bool broadcast; /* sent to the link's broadcast or a multicast address */
-    uint32_t source, destination;
+    bool broadcast;   /* sent to the link's broadcast or a multicast address */
+    bool reassembled; /* every worker has it: net_is_ours decides; the device has verified nothing */
+    uint8_t hop_limit;
+    struct ip source, destination;
     const uint8_t *bytes; /* from this layer's header on */
     uint32_t length;
 };
 
 /* net.c */
 void net_drop(struct net *net, uint64_t *reason);
-bool net_handed_over_to_owner(const struct received *in, uint16_t local_port);
+/* A token bucket without tokens: the time at which it was last empty moves on with each that is allowed. */
+bool net_rate_allows(uint64_t *empty_at_us, uint64_t now_us, uint32_t per_second, uint32_t burst);
+/* Every worker has its own tables: the others get the frame too, unless one of them sent it here. */
+void net_tell_workers(const struct received *in);
+
+/* owner.c */
+/* The worker of the connection whose frames come in from remote:remote_port to local:local_port; NET_NOBODY: no port of a worker's. */
+uint32_t net_owner(const struct net *net, const struct link *link, const struct tcp_address *local, uint16_t local_port,
+                   const struct tcp_address *remote, uint16_t remote_port);
+/* Of a segment, or of an ICMP error about one (`error`): handed over, or left to the worker that has the same datagram. */
+bool net_went_to_owner(const struct received *in, bool error, const struct tcp_address *local, uint16_t local_port,
+                       const struct tcp_address *remote, uint16_t remote_port);
+/* Of what belongs to no connection: who received it; worker 0 where all have it. */
+bool net_is_ours(const struct received *in);
 
 /* route.c */
 int route_set_up(struct net *net);
-struct link *route_local(struct net *net, uint32_t address);
-bool route_is_local(const struct net *net, const struct link *link, uint32_t address);
-/* The neighbour's address on `link` through which `destination` is reached: itself or the gateway. 0: no route. */
-uint32_t route_next_hop(const struct link *link, uint32_t destination);
-bool route_is_host(uint32_t address);
-/* The broadcast address of one of the link's prefixes, or the network itself? */
-bool route_is_broadcast(const struct link *link, uint32_t address);
+/* The interface that TCP may use this address on. */
+struct link *route_local(struct net *net, struct ip address);
+/* Ours on that link, link-local included. */
+bool route_is_local(const struct net *net, const struct link *link, struct ip address);
+/* The neighbour's address on `link` through which `destination` is reached: itself or the gateway. None: no route. */
+struct ip route_next_hop(const struct link *link, struct ip destination);
+/* May a single host have it? */
+bool route_is_host(struct ip address);
+/* The broadcast address of one of the link's IPv4 prefixes, or the network itself? */
+bool route_is_broadcast(const struct link *link, struct ip address);
+/* The address of ours that a neighbour is asked from: one of the same prefix, so that it answers. */
+struct ip route_source(const struct link *link, struct ip neighbour);
 
 /* transmit.c */
 uint8_t transmit_ethernet(const struct link *link, uint8_t *header, const uint8_t mac[6], uint16_t ethertype);
-void transmit_ipv4(uint8_t *header, uint8_t protocol, uint32_t payload_bytes, uint32_t source, uint32_t destination);
+/* `fragment`: DF, or what a fragment says. */
+void transmit_ipv4(uint8_t *header, uint8_t protocol, uint32_t payload_bytes, struct ip source, struct ip destination,
+                   uint16_t identification, uint16_t fragment);
+void transmit_ipv6(uint8_t *header, uint8_t protocol, uint32_t payload_bytes, struct ip source, struct ip destination, uint8_t hop_limit,
+                   uint32_t flow_label);
+/* RFC 6864, RFC 7739: unlike the last ones to this destination, and not to be guessed from those to another. */
+uint32_t transmit_identification(struct net *net, struct ip source, struct ip destination);
 
-/* arp.c */
+/* reply.c: an ICMP message of ICMP_BYTES and `data` back to who sent `in`, to the MAC that it came from: nothing is learned and nobody is
+ * asked for. In fragments where it is longer than the link. */
+int reply_send(const struct received *in, uint8_t protocol, const uint8_t icmp[ICMP_BYTES], const uint8_t *data, uint32_t length);
+
+/* resolve.c: what ARP and Neighbour Discovery have in common. */
+void resolve_ask(struct net *net, struct link *link, const struct neighbour *neighbour);
+/* `mac` says that it has the neighbour's address. `solicited`: it said so to us, in answer or in asking us something. */
+void resolve_hear(const struct received *in, struct ip address, const uint8_t mac[6], bool solicited);
+void resolve_conflict(const struct received *in, struct ip address, const uint8_t mac[6]);
+uint64_t resolve_poll_announce(struct net *net, struct link *link);
+
+/* arp.c, nd.c: `claim` announces an address of ours to the link; `probe`: only asks who has it. */
 void arp_input(const struct received *in);
 void arp_ask(struct net *net, struct link *link, const struct neighbour *neighbour);
-uint64_t arp_poll_announce(struct net *net, struct link *link);
+void arp_claim(struct net *net, struct link *link, struct ip address, bool probe);
+void nd_input(const struct received *in);
+void nd_ask(struct net *net, struct link *link, const struct neighbour *neighbour);
+void nd_claim(struct net *net, struct link *link, struct ip address, bool probe);
 
-/* ipv4.c, icmp.c */
+/* ipv4.c, ipv6.c, segment.c, icmp.c, icmp6.c */
 void ipv4_input(struct received *in);
+void ipv6_input(struct received *in);
+void segment_input(const struct received *in);
 void icmp_input(const struct received *in);
+void icmp6_input(const struct received *in);
+/* The sum of the pseudo-header and of what `in` holds: 0xffff complemented to 0 where the checksum is right. */
+bool net_checksum_right(const struct received *in, uint8_t protocol);
+/* A fragment: false while its datagram is not whole; then `in` holds the datagram's payload. *protocol: the first header in it. */
+bool net_reassembled(struct received *in, uint32_t identification, uint32_t offset, bool more, uint8_t *protocol);
 
 #endif

@@ -1,7 +1,9 @@
-/* transmit.c: a TCP segment becomes a frame: headers, route, neighbour. */
+/* transmit.c: a TCP segment becomes a frame: headers, route, neighbour, queue. */
 #include "dataplane/port/checksum.h"
 #include "net_private.h"
 #include <errno.h>
+
+enum { IPV4_FIRST_WORD = 0x4500, TTL_AND_TCP = TTL_SENT << 8 | PROTOCOL_TCP, FLOW_LABEL_MASK = 0xfffff };
 
 uint8_t transmit_ethernet(const struct link *link, uint8_t *header, const uint8_t mac[6], uint16_t ethertype) {
     memcpy(header, mac, 6);
@@ -14,49 +16,85 @@ uint8_t transmit_ethernet(const struct link *link, uint8_t *header, const uint8_
     return link->l2_length;
 }
 
-/* Atomic datagrams (RFC 6864): DF set, so the identification means nothing and is 0. */
-void transmit_ipv4(uint8_t *header, uint8_t protocol, uint32_t payload_bytes, uint32_t source, uint32_t destination) {
-    memset(header, 0, IPV4_BYTES);
-    header[0] = 0x45;
-    wire_put16(header + 2, (uint16_t)(IPV4_BYTES + payload_bytes));
-    header[6] = 0x40; /* DF */
-    header[8] = TTL_SENT;
-    header[9] = protocol;
-    wire_put32(header + 12, source);
-    wire_put32(header + 16, destination);
-    uint16_t checksum = checksum_finish(checksum_add(0, header, IPV4_BYTES));
-    memcpy(header + 10, &checksum, sizeof checksum);
+/* The sum of an address's 16-bit words, unfolded. */
+static uint64_t sum_v4(struct ip ip) {
+    return (ip_v4(ip) >> 16) + (ip_v4(ip) & 0xffff);
 }
 
-/* The TCP header with the pseudo-header's sum in the checksum field: the port finishes it. */
-static void transmit_tcp(uint8_t *header, const struct tcp_segment *segment, uint32_t l4_length) {
-    wire_put16(header, segment->local_port);
-    wire_put16(header + 2, segment->remote_port);
+static uint64_t sum_v6(struct ip ip) {
+    return (ip.high >> 32) + (ip.high & UINT32_MAX) + (ip.low >> 32) + (ip.low & UINT32_MAX);
+}
+
+/* Everything but the checksum is known as numbers, so it is summed as numbers: `addresses` is sum_v4 of both. */
+static void ipv4_header(uint8_t *header, uint8_t protocol, uint32_t total_length, struct ip source, struct ip destination,
+                        uint64_t addresses, uint16_t identification, uint16_t fragment) {
+    uint16_t ttl_protocol = (uint16_t)(TTL_SENT << 8 | protocol);
+    wire_put32(header, (uint32_t)IPV4_FIRST_WORD << 16 | total_length);
+    wire_put32(header + 4, (uint32_t)identification << 16 | fragment);
+    uint16_t checksum =
+        checksum_finish(addresses + IPV4_FIRST_WORD + total_length + identification + (uint64_t)fragment + (uint64_t)ttl_protocol);
+    wire_put32(header + 8, (uint32_t)ttl_protocol << 16 | checksum);
+    wire_put32(header + 12, ip_v4(source));
+    wire_put32(header + 16, ip_v4(destination));
+}
+
+void transmit_ipv4(uint8_t *header, uint8_t protocol, uint32_t payload_bytes, struct ip source, struct ip destination,
+                   uint16_t identification, uint16_t fragment) {
+    ipv4_header(header, protocol, IPV4_BYTES + payload_bytes, source, destination, sum_v4(source) + sum_v4(destination), identification,
+                fragment);
+}
+
+void transmit_ipv6(uint8_t *header, uint8_t protocol, uint32_t payload_bytes, struct ip source, struct ip destination, uint8_t hop_limit,
+                   uint32_t flow_label) {
+    wire_put32(header, (uint32_t)6 << 28 | flow_label);
+    wire_put32(header + 4, payload_bytes << 16 | (uint32_t)protocol << 8 | hop_limit);
+    ip_put6(header + 8, source);
+    ip_put6(header + 24, destination);
+}
+
+uint32_t transmit_identification(struct net *net, struct ip source, struct ip destination) {
+    uint64_t hash = ip_hash(net->key, source) ^ ip_hash(net->key, (struct ip){destination.low, destination.high});
+    hash = ip_hash(net->key, (struct ip){hash, hash >> 32});
+    return (uint32_t)(hash >> 32) + net->identifications[hash % IDENTIFICATIONS]++;
+}
+
+/* RFC 6437: one label for one connection, not to be guessed from the others'. Never 0, which means none. */
+static uint32_t flow_label(const struct net *net, struct ip source, struct ip destination, uint32_t ports) {
+    uint64_t hash = ip_hash(net->key, source) + ip_hash(net->key, (struct ip){destination.low, destination.high});
+    hash = ip_hash(net->key, (struct ip){hash, ports});
+    uint32_t label = (uint32_t)hash & FLOW_LABEL_MASK;
+    return label == 0 ? 1 : label;
+}
+
+/* The TCP header with the pseudo-header's sum in the checksum field: the port finishes it. `addresses`: the sum of both. With segmentation
+ * the length is that of the whole (frame.h). */
+static void transmit_tcp(uint8_t *header, const struct tcp_segment *segment, uint32_t l4_length, uint64_t addresses) {
+    wire_put32(header, (uint32_t)segment->local_port << 16 | segment->remote_port);
     wire_put32(header + 4, segment->sequence);
     wire_put32(header + 8, segment->acknowledgement);
-    header[12] = (uint8_t)(l4_length / 4 << 4);
-    header[13] = segment->flags;
-    wire_put16(header + 14, segment->window);
-    wire_put16(header + 18, 0);
+    wire_put32(header + 12, l4_length << 26 | (uint32_t)segment->flags << 16 | segment->window);
+    uint16_t sum = checksum_fold(addresses + PROTOCOL_TCP + l4_length + segment->payload_length);
+    wire_put32(header + 16, (uint32_t)sum << 16);
     if (segment->options_length > 0)
         memcpy(header + TCP_BYTES, segment->options, segment->options_length);
-    uint8_t pseudo[12];
-    memcpy(pseudo, segment->local.bytes, 4);
-    memcpy(pseudo + 4, segment->remote.bytes, 4);
-    pseudo[8] = 0;
-    pseudo[9] = PROTOCOL_TCP;
-    wire_put16(pseudo + 10, (uint16_t)(l4_length + segment->payload_length));
-    uint16_t sum = checksum_fold(checksum_add(0, pseudo, sizeof pseudo));
-    memcpy(header + 16, &sum, sizeof sum);
 }
 
-static int transmit_to(struct net *net, struct link *link, uint32_t hop, uint8_t *header, const struct frame *frame) {
-    struct neighbour *neighbour = neighbour_get(link->neighbours, net->waiting, hop, net->now_us);
-    neighbour->used_us = net->now_us;
-    if (neighbour->state == NEIGHBOUR_REACHABLE || neighbour->state == NEIGHBOUR_PROBING) {
-        memcpy(header, neighbour->mac, sizeof neighbour->mac);
-        return port_send(link->config.queue, frame);
+/* net.h: the queue of a server that has several. */
+static struct port_queue *transmit_queue(const struct net *net, const struct link *link, const struct tcp_segment *segment) {
+    const struct net_interface *config = &link->config;
+    if (link->hashes) {
+        uint32_t queue = toeplitz_queue(config->rss, toeplitz_tuple(&link->toeplitz, &segment->local, &segment->remote, segment->local_port,
+                                                                    segment->remote_port)) %
+                         (config->more_queue_count + 1);
+        return queue == 0 ? config->queue : config->more_queues[queue - 1];
     }
+    for (uint32_t i = 0; i < config->more_queue_count; i++)
+        if (config->more_queues[i] == net->receiving)
+            return net->receiving;
+    return config->queue;
+}
+
+static int transmit_wait(struct net *net, struct neighbour *neighbour, const struct frame *frame) {
     if (neighbour->state == NEIGHBOUR_FAILED) {
         net->counters.unreachable++;
         return -EHOSTUNREACH;
@@ -71,36 +109,48 @@ static int transmit_to(struct net *net, struct link *link, uint32_t hop, uint8_t
 
 int net_transmit(void *network, const struct tcp_segment *segment) {
     struct net *net = network;
-    uint32_t hop = 0;
-    struct link *link = NULL;
-    if (segment->local.family == 4 && segment->remote.family == 4) {
-        uint32_t source = wire_get32(segment->local.bytes);
-        link = source == 0 ? NULL : route_local(net, source);
-        hop = link == NULL ? 0 : route_next_hop(link, wire_get32(segment->remote.bytes));
-    }
-    if (hop == 0) {
+    struct ip source = ip_from(&segment->local), destination = ip_from(&segment->remote);
+    struct link *link = route_local(net, source);
+    struct ip hop = link == NULL || segment->local.family != segment->remote.family ? IP_NONE : route_next_hop(link, destination);
+    if (ip_is_none(hop)) {
         net->counters.unreachable++;
         return -EHOSTUNREACH;
     }
-    static const uint8_t unknown[6];
+    struct neighbour *neighbour = neighbour_get(link->neighbours, net->waiting, hop, net->now_us);
+    neighbour->used_us = net->now_us;
     uint8_t header[FRAME_HEADER_BYTES_MAX];
-    uint32_t l4_length = TCP_BYTES + (uint32_t)segment->options_length;
-    uint8_t l2_length = transmit_ethernet(link, header, unknown, ETHERTYPE_IPV4);
-    transmit_ipv4(header + l2_length, PROTOCOL_TCP, l4_length + segment->payload_length, wire_get32(segment->local.bytes),
-                  wire_get32(segment->remote.bytes));
-    transmit_tcp(header + l2_length + IPV4_BYTES, segment, l4_length);
+    bool v4 = segment->local.family == 4;
+    uint32_t l4_length = TCP_BYTES + (uint32_t)segment->options_length, l4_total = l4_length + segment->payload_length;
+    uint8_t l2_length = transmit_ethernet(link, header, neighbour->mac, v4 ? ETHERTYPE_IPV4 : ETHERTYPE_IPV6);
+    uint8_t l3_length = v4 ? IPV4_BYTES : IPV6_BYTES;
+    uint64_t addresses;
+    if (v4) {
+        /* Atomic datagrams (RFC 6864): with DF the identification means nothing and is 0. */
+        addresses = sum_v4(source) + sum_v4(destination);
+        uint16_t identification = segment->may_fragment ? (uint16_t)transmit_identification(net, source, destination) : 0;
+        ipv4_header(header + l2_length, PROTOCOL_TCP, IPV4_BYTES + l4_total, source, destination, addresses, identification,
+                    segment->may_fragment ? 0 : IPV4_DONT_FRAGMENT);
+    } else {
+        addresses = sum_v6(source) + sum_v6(destination);
+        transmit_ipv6(header + l2_length, PROTOCOL_TCP, l4_total, source, destination, TTL_SENT,
+                      flow_label(net, source, destination, (uint32_t)segment->local_port << 16 | segment->remote_port));
+    }
+    transmit_tcp(header + l2_length + l3_length, segment, l4_length, addresses);
     struct frame frame = {
         .header = header,
-        .header_length = (uint16_t)(l2_length + IPV4_BYTES + l4_length),
+        .header_length = (uint16_t)(l2_length + l3_length + l4_length),
         .l2_length = l2_length,
-        .l3_length = IPV4_BYTES,
+        .l3_length = l3_length,
         .l4_length = (uint8_t)l4_length,
-        .family = 4,
+        .family = segment->local.family,
         .l4_protocol = PROTOCOL_TCP,
         .by_reference_allowed = segment->first_transmission,
         .piece_count = segment->piece_count,
         .payload_length = segment->payload_length,
+        .segment_bytes = segment->segment_bytes < segment->payload_length ? segment->segment_bytes : 0,
         .pieces = segment->pieces,
     };
-    return transmit_to(net, link, hop, header, &frame);
+    if (neighbour->state != NEIGHBOUR_REACHABLE && neighbour->state != NEIGHBOUR_PROBING)
+        return transmit_wait(net, neighbour, &frame);
+    return port_send(link->config.more_queue_count == 0 ? link->config.queue : transmit_queue(net, link, segment), &frame);
 }

@@ -10,7 +10,8 @@ enum { FRAME_HEADER_BYTES_MAX = 128 };
 
 /* One frame to send: link, network and transport headers made ready, and the payload as pieces. Checksums: net writes the IPv4 header's;
  * the L4 checksum field holds the pseudo-header's sum (not complemented, as devices want it) and the port finishes it, in the device or in
- * software in the same pass as the copy. */
+ * software in the same pass as the copy. With segment_bytes the IP length and that sum are those of the whole payload; a device that wants
+ * the length left out of the sum gets it from the port. */
 struct frame {
     const uint8_t *header;
     uint16_t header_length;

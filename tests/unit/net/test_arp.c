@@ -129,7 +129,7 @@ static void test_silence_is_unreachable(void **state) {
         assert_arp(&host->queues[0]->sent[i], broadcast_mac, 1, OUR_IP, PEER_IP);
     host_wait(host, SECOND / 2);
     assert_int_equal(transmit_payload(host, OUR_IP, PEER_IP, "x"), -EHOSTUNREACH);
-    assert_int_equal(net_counters(host->net)->arp_failed, 1);
+    assert_int_equal(net_counters(host->net)->neighbours_failed, 1);
     assert_int_equal(net_counters(host->net)->frames_wait_dropped, 1);
     host_wait(host, 4 * SECOND);
     host_forget(host);
@@ -188,7 +188,7 @@ static void test_claim_is_verified(void **state) {
     uint8_t frame[64];
     host_input(host, frame, make_arp(frame, our_mac, 2, evil_mac, PEER_IP, OUR_IP));
     host_input(host, frame, make_arp(frame, broadcast_mac, 1, evil_mac, PEER_IP, OUR_IP));
-    assert_int_equal(net_counters(host->net)->arp_claims, 2);
+    assert_int_equal(net_counters(host->net)->neighbour_claims, 2);
     host_forget(host);
     net_poll(host->net, host->now_us);
     assert_arp(only(host), peer_mac, 1, OUR_IP, PEER_IP);
@@ -245,7 +245,7 @@ static void test_gateway_is_never_given_up(void **state) {
     struct host *host = host_new();
     host_open(host);
     host_wait(host, 20 * SECOND);
-    assert_true(net_counters(host->net)->arp_failed >= 2);
+    assert_true(net_counters(host->net)->neighbours_failed >= 2);
     assert_true(host->queues[0]->sent_count >= 3 + 3 * 3);
     assert_true(host->queues[0]->sent_count <= 3 + 3 * 4);
     host_end(host);

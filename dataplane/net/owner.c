@@ -1,0 +1,32 @@
+/* owner.c: whose worker a connection is. */
+#include "net_private.h"
+
+uint32_t net_owner(const struct net *net, const struct link *link, const struct tcp_address *local, uint16_t local_port,
+                   const struct tcp_address *remote, uint16_t remote_port) {
+    const struct net_config *config = &net->config;
+    uint32_t owner = NET_NOBODY;
+    if (link->hashes)
+        owner = toeplitz_queue(link->config.rss, toeplitz_tuple(&link->toeplitz, remote, local, remote_port, local_port));
+    else if (config->port_span != 0 && local_port >= config->port_first)
+        owner = (uint32_t)(local_port - config->port_first) / config->port_span;
+    return owner < config->workers ? owner : NET_NOBODY;
+}
+
+bool net_is_ours(const struct received *in) {
+    return !in->reassembled || in->net->config.worker == 0;
+}
+
+bool net_went_to_owner(const struct received *in, bool error, const struct tcp_address *local, uint16_t local_port,
+                       const struct tcp_address *remote, uint16_t remote_port) {
+    const struct net *net = in->net;
+    if (net->config.workers == 1 || (!in->reassembled && !error && in->link->hashes))
+        return false; /* a segment came where the device's hash says; TCP asks when it does not know it */
+    uint32_t owner = net_owner(net, in->link, local, local_port, remote, remote_port);
+    if (in->reassembled) /* the others have put the same datagram together */
+        return owner == NET_NOBODY ? !net_is_ours(in) : owner != net->config.worker;
+    /* A frame goes to another worker at most once: two workers that disagree must not play ball with it. */
+    if (owner == NET_NOBODY || owner == net->config.worker || port_frame_handed_over(in->queue))
+        return false;
+    port_hand_over(in->queue, owner);
+    return true;
+}

@@ -1,0 +1,76 @@
+/* resolve.c: who has which MAC: what ARP and Neighbour Discovery have in common, its caution above all. */
+#include "net_private.h"
+
+void resolve_ask(struct net *net, struct link *link, const struct neighbour *neighbour) {
+    if (ip_is_v4(neighbour->address))
+        arp_ask(net, link, neighbour);
+    else
+        nd_ask(net, link, neighbour);
+}
+
+struct sending {
+    const struct received *in;
+    const uint8_t *mac;
+};
+
+static void resolve_send_waiting(void *context, uint8_t *header, const struct frame *frame) {
+    const struct sending *sending = context;
+    memcpy(header, sending->mac, 6);
+    if (port_send(sending->in->link->config.queue, frame) != 0)
+        sending->in->net->counters.frames_wait_dropped++;
+}
+
+void resolve_hear(const struct received *in, struct ip address, const uint8_t mac[6], bool solicited) {
+    struct net *net = in->net;
+    struct neighbour *neighbour = neighbour_find(in->link->neighbours, address);
+    if (neighbour == NULL || neighbour->state == NEIGHBOUR_FREE)
+        return;
+    bool has_mac = neighbour->state == NEIGHBOUR_REACHABLE || neighbour->state == NEIGHBOUR_PROBING;
+    if (has_mac && memcmp(neighbour->mac, mac, 6) != 0) {
+        net->counters.neighbour_claims++;
+        neighbour_doubt(in->link->neighbours, neighbour, net->now_us);
+        return;
+    }
+    if (!solicited)
+        return;
+    struct sending sending = {.in = in, .mac = neighbour->mac};
+    neighbour_confirm(in->link->neighbours, neighbour, mac, net->now_us);
+    neighbour_waiting_end(net->waiting, neighbour, resolve_send_waiting, &sending);
+}
+
+static void resolve_claim(struct net *net, struct link *link, struct ip address, bool probe) {
+    if (ip_is_v4(address))
+        arp_claim(net, link, address, probe);
+    else
+        nd_claim(net, link, address, probe);
+}
+
+void resolve_conflict(const struct received *in, struct ip address, const uint8_t mac[6]) {
+    struct net *net = in->net;
+    net->counters.address_conflicts++;
+    if (net->now_us < in->link->conflict_quiet_until_us)
+        return;
+    in->link->conflict_quiet_until_us = net->now_us + NET_CONFLICT_INTERVAL_US;
+    if (net->config.worker == 0)
+        resolve_claim(net, in->link, address, false);
+    if (net->config.conflict != NULL) {
+        struct tcp_address ours;
+        ip_to(address, &ours);
+        net->config.conflict(net->config.conflict_user, (uint32_t)(in->link - net->links), &ours, mac);
+    }
+}
+
+/* RFC 5227 2.1 and 2.3, RFC 4862 5.4: a probe asks for our own addresses without claiming them, an announcement claims them. */
+uint64_t resolve_poll_announce(struct net *net, struct link *link) {
+    if (link->announced > ANNOUNCE_COUNT || net->config.worker != 0)
+        return UINT64_MAX;
+    if (net->now_us < link->announce_due_us)
+        return link->announce_due_us;
+    for (uint32_t i = 0; i < link->config.address_count; i++)
+        resolve_claim(net, link, ip_from(&link->config.addresses[i].address), link->announced == 0);
+    if (!ip_is_none(link->link_local) && route_local(net, link->link_local) != link)
+        nd_claim(net, link, link->link_local, link->announced == 0);
+    link->announce_due_us = net->now_us + (link->announced == 0 ? ANNOUNCE_FIRST_US : ANNOUNCE_INTERVAL_US);
+    link->announced++;
+    return link->announced > ANNOUNCE_COUNT ? UINT64_MAX : link->announce_due_us;
+}
