@@ -22,31 +22,13 @@ bool af_packet_is(const char *device) {
     return strncmp(device, "net_af_packet", 13) == 0 || strncmp(device, "eth_af_packet", 13) == 0;
 }
 
-static int af_packet_interface(const char *device, char name[static IF_NAMESIZE]) {
-    const char *at = strstr(device, "iface=");
-    if (at == NULL)
-        return -EINVAL;
-    at += strlen("iface=");
-    size_t length = strcspn(at, ",");
-    if (length == 0 || length >= IF_NAMESIZE)
-        return -EINVAL;
-    memcpy(name, at, length);
-    name[length] = '\0';
-    return 0;
-}
-
 /* The vdev string with the arguments that the operator left to us. */
 int af_packet_arguments(const char *device, uint16_t mtu, uint32_t workers, char *arguments, size_t arguments_bytes, char *error,
                         size_t error_bytes) {
     char name[IF_NAMESIZE];
-    if (af_packet_interface(device, name) != 0) {
-        snprintf(error, error_bytes, "%s: name the kernel's interface, as in net_af_packet0,iface=eth1", device);
-        return -EINVAL;
-    }
-    if (if_nametoindex(name) == 0) {
-        snprintf(error, error_bytes, "%s: there is no interface %s in this network namespace; `ip link` lists them", device, name);
-        return -ENODEV;
-    }
+    int rc = interface_name(device, name, error, error_bytes);
+    if (rc != 0)
+        return rc;
     uint32_t slot = AF_PACKET_SLOT_BYTES_MIN;
     while (slot < (uint32_t)mtu + PORT_FRAME_OVERHEAD + AF_PACKET_SLOT_OVERHEAD)
         slot *= 2;
@@ -68,8 +50,8 @@ int af_packet_arguments(const char *device, uint16_t mtu, uint32_t workers, char
  * the interface, in the order of the queues because the driver opens them so. Not finding as many as there are queues leaves the driver as
  * it is. */
 void af_packet_find_sockets(struct port *port, struct port_device *device) {
-    char name[IF_NAMESIZE];
-    if (af_packet_interface(port->device, name) != 0)
+    char name[IF_NAMESIZE], error[128];
+    if (interface_name(port->device, name, error, sizeof error) != 0)
         return;
     unsigned index = if_nametoindex(name);
     uint32_t found = 0;

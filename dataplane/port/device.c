@@ -38,6 +38,8 @@ int port_device_attach(struct port *port, struct port_device *device, uint32_t w
     int rc = 0;
     if (af_packet_is(port->device))
         rc = af_packet_arguments(port->device, port->mtu, workers, arguments, sizeof arguments, error, error_bytes);
+    else if (af_xdp_is(port->device))
+        rc = af_xdp_arguments(port->device, workers, arguments, sizeof arguments, error, error_bytes);
     else
         snprintf(arguments, sizeof arguments, "%s%s", device_domain(port->device), port->device);
     if (rc != 0)

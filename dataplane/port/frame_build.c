@@ -12,11 +12,17 @@ static void frame_finish_checksum(uint8_t *header, const struct frame *frame, ui
     memcpy(header + l4 + TCP_CHECKSUM_OFFSET, &checksum, sizeof checksum);
 }
 
+static bool frame_is_split(const struct frame *frame) {
+    return frame->segment_bytes != 0 && frame->payload_length > frame->segment_bytes;
+}
+
+/* One mbuf: what drivers like best. */
 static struct rte_mbuf *frame_copy(struct port_queue *queue, const struct frame *frame) {
     struct rte_mbuf *mbuf = rte_pktmbuf_alloc(queue->copy_pool);
     if (mbuf == NULL)
         return NULL;
-    uint8_t *to = (uint8_t *)rte_pktmbuf_append(mbuf, (uint16_t)(frame->header_length + frame->payload_length));
+    uint32_t length = (uint32_t)frame->header_length + frame->payload_length;
+    uint8_t *to = length <= rte_pktmbuf_tailroom(mbuf) ? (uint8_t *)rte_pktmbuf_append(mbuf, (uint16_t)length) : NULL;
     if (to == NULL) {
         rte_pktmbuf_free(mbuf);
         return NULL;
@@ -59,18 +65,25 @@ static void chain_append(struct chain *chain, struct rte_mbuf *mbuf) {
     chain->first->pkt_len += mbuf->data_len;
 }
 
-static int chain_copy(struct port_queue *queue, struct chain *chain, const struct tcp_piece *piece) {
-    if (RTE_MBUF_HAS_EXTBUF(chain->last) || rte_pktmbuf_tailroom(chain->last) < piece->length) {
-        struct rte_mbuf *mbuf = rte_pktmbuf_alloc(queue->copy_pool);
-        if (mbuf == NULL)
-            return -1;
-        chain_append(chain, mbuf);
+/* Into what the last mbuf has left, and more of them. */
+static int chain_copy(struct port_queue *queue, struct chain *chain, const uint8_t *bytes, uint32_t length) {
+    while (length > 0) {
+        uint32_t room = RTE_MBUF_HAS_EXTBUF(chain->last) ? 0 : rte_pktmbuf_tailroom(chain->last);
+        /* A piece that fits into one mbuf stays in one. */
+        if (room < length && (room == 0 || length <= queue->device->data_room_bytes - RTE_PKTMBUF_HEADROOM)) {
+            struct rte_mbuf *mbuf = rte_pktmbuf_alloc(queue->copy_pool);
+            if (mbuf == NULL)
+                return -1;
+            chain_append(chain, mbuf);
+            room = rte_pktmbuf_tailroom(mbuf);
+        }
+        uint32_t part = RTE_MIN(length, room);
+        memcpy(rte_pktmbuf_mtod_offset(chain->last, uint8_t *, chain->last->data_len), bytes, part);
+        chain->last->data_len = (uint16_t)(chain->last->data_len + part);
+        chain->first->pkt_len += part;
+        bytes += part;
+        length -= part;
     }
-    if (rte_pktmbuf_tailroom(chain->last) < piece->length)
-        return -1;
-    memcpy(rte_pktmbuf_mtod_offset(chain->last, uint8_t *, chain->last->data_len), piece->bytes, piece->length);
-    chain->last->data_len = (uint16_t)(chain->last->data_len + piece->length);
-    chain->first->pkt_len += piece->length;
     return 0;
 }
 
@@ -101,7 +114,8 @@ static int chain_refer(struct port_queue *queue, struct chain *chain, const uint
     return 0;
 }
 
-static struct rte_mbuf *frame_refer(struct port_queue *queue, const struct frame *frame) {
+/* `refer`: pieces that may be are sent from where they lie; otherwise all are copied (a frame too long for one mbuf). */
+static struct rte_mbuf *frame_chain(struct port_queue *queue, const struct frame *frame, bool refer) {
     struct rte_mbuf *first = rte_pktmbuf_alloc(queue->copy_pool);
     if (first == NULL)
         return NULL;
@@ -114,8 +128,8 @@ static struct rte_mbuf *frame_refer(struct port_queue *queue, const struct frame
     size_t offset = 0;
     for (uint32_t i = 0; i < frame->piece_count; i++) {
         const struct tcp_piece *piece = &frame->pieces[i];
-        int rc =
-            piece_by_reference(queue, piece) ? chain_refer(queue, &chain, piece->bytes, piece->length) : chain_copy(queue, &chain, piece);
+        int rc = refer && piece_by_reference(queue, piece) ? chain_refer(queue, &chain, piece->bytes, piece->length)
+                                                           : chain_copy(queue, &chain, piece->bytes, piece->length);
         if (rc != 0)
             goto failed;
         if (queue->software_checksum)
@@ -124,7 +138,7 @@ static struct rte_mbuf *frame_refer(struct port_queue *queue, const struct frame
     }
     if (queue->software_checksum && frame->l4_protocol == PROTOCOL_TCP)
         frame_finish_checksum(header, frame, sum);
-    if (first->nb_segs <= queue->device->segments_max)
+    if (first->nb_segs <= (frame_is_split(frame) ? queue->device->split_segments_max : queue->device->segments_max))
         return first;
 failed:
     rte_pktmbuf_free(first);
@@ -141,13 +155,22 @@ static uint32_t frame_references(const struct port_queue *queue, const struct fr
 }
 
 struct rte_mbuf *frame_build(struct port_queue *queue, const struct frame *frame) {
+    const struct port *port = queue->port;
+    bool split = frame_is_split(frame);
+    if (split && frame->payload_length > port->segmentation_bytes_max)
+        return NULL;
     /* Too many pieces for the device, or no mbuf left to refer with: a copy always works. */
-    struct rte_mbuf *mbuf = frame_references(queue, frame) > 0 ? frame_refer(queue, frame) : NULL;
+    struct rte_mbuf *mbuf = frame_references(queue, frame) > 0 ? frame_chain(queue, frame, true) : NULL;
     if (mbuf == NULL)
-        mbuf = frame_copy(queue, frame);
-    if (mbuf != NULL && frame->l4_protocol == PROTOCOL_TCP && queue->port->checksum_offload) {
-        mbuf->tx_offload = rte_mbuf_tx_offload(frame->l2_length, frame->l3_length, frame->l4_length, 0, 0, 0, 0);
-        mbuf->ol_flags |= (frame->family == 4 ? RTE_MBUF_F_TX_IPV4 : RTE_MBUF_F_TX_IPV6) | RTE_MBUF_F_TX_TCP_CKSUM;
+        mbuf = split ? frame_chain(queue, frame, false) : frame_copy(queue, frame);
+    if (mbuf == NULL || frame->l4_protocol != PROTOCOL_TCP || !port->checksum_offload)
+        return mbuf;
+    mbuf->tx_offload = rte_mbuf_tx_offload(frame->l2_length, frame->l3_length, frame->l4_length, split ? frame->segment_bytes : 0, 0, 0, 0);
+    mbuf->ol_flags |= (frame->family == 4 ? RTE_MBUF_F_TX_IPV4 : RTE_MBUF_F_TX_IPV6) | RTE_MBUF_F_TX_TCP_CKSUM;
+    if (split) {
+        mbuf->ol_flags |= RTE_MBUF_F_TX_TCP_SEG;
+        if (frame->family == 4 && queue->device->ipv4_checksum_offload)
+            mbuf->ol_flags |= RTE_MBUF_F_TX_IP_CKSUM;
     }
     return mbuf;
 }

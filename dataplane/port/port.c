@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static int port_fail(const struct port *port, int rc, char *error, size_t error_bytes, const char *format, ...)
     __attribute__((format(printf, 5, 6)));
@@ -38,6 +39,9 @@ static int port_choose_mode(struct port *port, enum port_mode mode, const struct
     /* Copying makes whole frames with finished checksums: no offload, so that drivers may use their fast simple path. */
     port->multi_segment = mode == PORT_MODE_REFERENCE;
     port->checksum_offload = mode == PORT_MODE_REFERENCE && checksum;
+    /* With the checksum, of which it is a kind. virtio says that it can when its peer does; a tap's driver would split in software. */
+    if (port->checksum_offload && (info->tx_offload_capa & RTE_ETH_TX_OFFLOAD_TCP_TSO) != 0)
+        port->segmentation_bytes_max = PORT_SEGMENTATION_BYTES_MAX;
     return 0;
 }
 
@@ -45,6 +49,14 @@ static int port_choose_mode(struct port *port, enum port_mode mode, const struct
 static bool port_trusts_rx_checksum(const struct rte_eth_dev_info *info) {
     return (info->rx_offload_capa & RTE_ETH_RX_OFFLOAD_TCP_CKSUM) != 0 && !port_driver_is(info, "net_virtio") &&
            !port_driver_is(info, "net_vhost") && !port_driver_is(info, "net_tap");
+}
+
+/* net_af_xdp would set the kernel's interface, which others use too: only upwards. */
+static int port_set_mtu(const struct port *port) {
+    char name[IF_NAMESIZE], error[128];
+    if (af_xdp_is(port->device) && interface_name(port->device, name, error, sizeof error) == 0 && interface_mtu(name) >= port->mtu)
+        return 0;
+    return rte_eth_dev_set_mtu(port->id, port->mtu);
 }
 
 static int port_configure(struct port *port, struct port_device *device, const struct rte_eth_dev_info *info, char *error,
@@ -59,6 +71,9 @@ static int port_configure(struct port *port, struct port_device *device, const s
         conf.txmode.offloads |= RTE_ETH_TX_OFFLOAD_MULTI_SEGS;
     if (port->checksum_offload)
         conf.txmode.offloads |= RTE_ETH_TX_OFFLOAD_TCP_CKSUM | (info->tx_offload_capa & RTE_ETH_TX_OFFLOAD_IPV4_CKSUM);
+    if (port->segmentation_bytes_max != 0)
+        conf.txmode.offloads |= RTE_ETH_TX_OFFLOAD_TCP_TSO;
+    device->ipv4_checksum_offload = (conf.txmode.offloads & RTE_ETH_TX_OFFLOAD_IPV4_CKSUM) != 0;
     port_rss_request(port, info, &conf);
     int rc = rte_eth_dev_configure(port->id, port->queues, port->queues, &conf);
     if (rc != 0)
@@ -69,7 +84,7 @@ static int port_configure(struct port *port, struct port_device *device, const s
     rc = rte_eth_dev_adjust_nb_rx_tx_desc(port->id, &device->rx_descriptors, &device->tx_descriptors);
     if (rc != 0)
         return port_fail(port, rc, error, error_bytes, "the device gives no ring sizes");
-    rc = rte_eth_dev_set_mtu(port->id, port->mtu);
+    rc = port_set_mtu(port);
     if (rc != 0 && !(rc == -ENOTSUP && port->mtu <= RTE_ETHER_MTU))
         return port_fail(port, rc, error, error_bytes, "the device refuses an MTU of %u; set `mtu` lower", port->mtu);
     return 0;
@@ -78,15 +93,23 @@ static int port_configure(struct port *port, struct port_device *device, const s
 static int port_set_up_queues(struct port *port, struct port_device *device, const struct rte_eth_dev_info *info, char *error,
                               size_t error_bytes) {
     int socket = rte_eth_dev_socket_id(port->id);
-    device->data_room_bytes = RTE_PKTMBUF_HEADROOM + RTE_MAX((uint32_t)port->mtu + PORT_FRAME_OVERHEAD, 2048u);
-    uint32_t handed_over = device->workers > 1 ? PORT_HAND_OVER_FRAMES * (device->workers - 1) / port->queues : 0;
-    uint32_t frames = device->rx_descriptors + handed_over + PORT_BURST + 2 * PORT_POOL_CACHE * device->workers;
+    bool xdp = af_xdp_is(port->device);
+    device->data_room_bytes =
+        RTE_PKTMBUF_HEADROOM + RTE_MAX((uint32_t)port->mtu + PORT_FRAME_OVERHEAD + (xdp ? PORT_XDP_HEADROOM : 0), 2048u);
+    uint32_t handed_over = device->workers > 1 ? RTE_MAX(PORT_HAND_OVER_FRAMES * (device->workers - 1) / port->queues, 1024u) : 0;
+    uint32_t frames = device->rx_descriptors + handed_over + 2 * PORT_BURST + 2 * PORT_POOL_CACHE * device->workers;
+    device->sends_receive_pool = xdp;
+    if (xdp) /* the fill ring beside the receive ring, what is being sent, and what waits for it */
+        frames += 3u * device->rx_descriptors + PORT_TX_PENDING_MAX * device->workers / port->queues;
     for (uint16_t queue = 0; queue < port->queues; queue++) {
         char name[RTE_MEMPOOL_NAMESIZE];
         snprintf(name, sizeof name, "port%u.rx%u", port->id, queue);
         device->rx_pools[queue] = rte_pktmbuf_pool_create(name, frames, PORT_POOL_CACHE, 0, (uint16_t)device->data_room_bytes, socket);
         if (device->rx_pools[queue] == NULL)
             return port_fail(port, -rte_errno, error, error_bytes, "no memory for %u receive buffers; give the dataplane more", frames);
+        if (xdp && device->rx_pools[queue]->nb_mem_chunks != 1)
+            return port_fail(port, -ENOMEM, error, error_bytes,
+                             "its %u buffers must lie in one piece of memory; give the dataplane more, or `hugepages: off`", frames);
         struct rte_eth_rxconf rx = info->default_rxconf;
         rx.offloads = 0;
         int rc = rte_eth_rx_queue_setup(port->id, queue, device->rx_descriptors, (unsigned)socket, &rx, device->rx_pools[queue]);
@@ -113,7 +136,16 @@ bool port_link_up(const struct port *port) {
     return rte_eth_link_get_nowait(port->id, &link) == 0 && link.link_status == RTE_ETH_LINK_UP;
 }
 
-static int port_start(struct port *port, const struct rte_eth_dev_info *info, char *error, size_t error_bytes) {
+/* IPv6 neighbours ask by multicast. A device that cannot be told may still bring it: the rest of the stack works in any case. */
+static void port_take_multicast(const struct port *port, struct port_device *device) {
+    char name[IF_NAMESIZE], error[128];
+    if (rte_eth_allmulticast_enable(port->id) == 0 || !interface_is_behind(port->device))
+        return;
+    if (interface_name(port->device, name, error, sizeof error) == 0)
+        device->multicast_socket = interface_hold_multicast(name);
+}
+
+static int port_start(struct port *port, struct port_device *device, const struct rte_eth_dev_info *info, char *error, size_t error_bytes) {
     int rc = rte_eth_dev_start(port->id);
     if (rc != 0)
         return port_fail(port, rc, error, error_bytes, "the device does not start");
@@ -130,6 +162,7 @@ static int port_start(struct port *port, const struct rte_eth_dev_info *info, ch
     rc = shares_mac ? rte_eth_promiscuous_enable(port->id) : rte_eth_promiscuous_disable(port->id);
     if (rc != 0 && rc != -ENOTSUP)
         return port_fail(port, rc, error, error_bytes, "promiscuous mode cannot be switched");
+    port_take_multicast(port, device);
     /* Virtual devices come up with their peer, which may start after us. */
     bool physical = info->dev_flags != NULL && (*info->dev_flags & RTE_ETH_DEV_INTR_LSC) != 0 && !port_driver_is(info, "net_vhost") &&
                     !port_driver_is(info, "net_tap") && !port_driver_is(info, "net_virtio_user");
@@ -151,12 +184,13 @@ static int port_open_device(struct port *port, struct port_device *device, const
     if (rc != 0)
         return rc;
     device->segments_max = info.tx_desc_lim.nb_mtu_seg_max != 0 ? info.tx_desc_lim.nb_mtu_seg_max : UINT8_MAX;
+    device->split_segments_max = info.tx_desc_lim.nb_seg_max != 0 ? info.tx_desc_lim.nb_seg_max : UINT8_MAX;
     port->queues = info.max_rx_queues >= device->workers && info.max_tx_queues >= device->workers ? (uint16_t)device->workers : 1;
     rc = port_configure(port, device, &info, error, error_bytes);
     if (rc == 0)
         rc = port_set_up_queues(port, device, &info, error, error_bytes);
     if (rc == 0)
-        rc = port_start(port, &info, error, error_bytes);
+        rc = port_start(port, device, &info, error, error_bytes);
     if (rc == 0)
         port_rss_learn(port, request->steering, request->workers);
     if (rc == 0 && af_packet_is(port->device))
@@ -182,6 +216,7 @@ int port_open(struct port *port, const struct port_request *request, char *error
     if (device == NULL)
         return port_fail(port, -ENOMEM, error, error_bytes, "no memory");
     device->workers = workers;
+    device->multicast_socket = -1;
     rte_spinlock_init(&device->tx_lock);
     for (uint32_t queue = 0; queue < PORT_WORKERS_MAX; queue++)
         device->sockets[queue] = -1;
@@ -210,10 +245,31 @@ void port_close(struct port *port) {
     for (uint32_t worker = 0; worker < device->workers; worker++) {
         port_free_ring(device->hand_over[worker]);
         rte_mempool_free(device->rx_pools[worker]);
-        rte_mempool_free(device->copy_pools[worker]);
+        if (!device->sends_receive_pool)
+            rte_mempool_free(device->copy_pools[worker]);
         rte_mempool_free(device->external_pools[worker]);
         free(device->shared_infos[worker]);
     }
+    if (device->multicast_socket >= 0)
+        close(device->multicast_socket);
     free(device);
     port->private = NULL;
+}
+
+static void port_add_pool(const struct rte_mempool *pool, struct port_memory *memory) {
+    if (pool == NULL)
+        return;
+    memory->mbufs += pool->populated_size;
+    memory->bytes += (uint64_t)pool->populated_size * (pool->header_size + pool->elt_size + pool->trailer_size);
+}
+
+void port_memory(const struct port *port, struct port_memory *memory) {
+    const struct port_device *device = port->private;
+    *memory = (struct port_memory){0};
+    for (uint32_t worker = 0; worker < device->workers; worker++) {
+        port_add_pool(device->rx_pools[worker], memory);
+        port_add_pool(device->external_pools[worker], memory);
+        if (!device->sends_receive_pool)
+            port_add_pool(device->copy_pools[worker], memory);
+    }
 }

@@ -55,6 +55,12 @@ int port_open(struct port *port, const struct port_request *request, char *error
 /* After every queue of it was destroyed. */
 void port_close(struct port *port);
 bool port_link_up(const struct port *port);
+/* What its pools take, its queues' included. */
+struct port_memory {
+    uint32_t mbufs;
+    uint64_t bytes;
+};
+void port_memory(const struct port *port, struct port_memory *memory);
 
 /* A worker's end of a port: its queue pair, its pools, frames being gathered. Used by one thread. */
 struct port_queue;
@@ -64,7 +70,8 @@ struct port_queue *port_queue_create(struct port *port, uint32_t worker, uint32_
                                      struct counters *counters);
 void port_queue_destroy(struct port_queue *queue);
 
-/* Queues one frame. 0, or -EAGAIN when the device is full: the frame is not taken. Nothing blocks. */
+/* Queues one frame. 0, or -EAGAIN when the device is full: the frame is not taken. Nothing blocks. Pieces that are sent by reference must
+ * stay as they are until the peer has acknowledged them; what the device refused is copied by the flush that met the refusal. */
 int port_send(struct port_queue *queue, const struct frame *frame);
 /* Gives what is gathered to the device. Call at the end of each pass. */
 void port_flush(struct port_queue *queue);

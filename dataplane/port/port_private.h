@@ -3,6 +3,7 @@
 #define DATAPLANE_PORT_PORT_PRIVATE_H
 
 #include "port.h"
+#include <net/if.h>
 #include <rte_ethdev.h>
 #include <rte_mbuf.h>
 #include <rte_ring.h>
@@ -15,11 +16,15 @@ enum {
     PORT_TX_PENDING_MAX = 256,      /* frames gathered or refused by the device, waiting for the next flush */
     PORT_HAND_OVER_FRAMES = 1024,   /* a worker's ring of frames that others received for it */
     PORT_REFERENCE_BYTES_MIN = 256, /* a shorter piece is cheaper to copy (MEASURED.md) */
+    PORT_REFERENCE_WAIT_US = 500,   /* so long a frame that the device refused may wait by reference */
     PORT_EXTERNAL_MBUFS = 8192,     /* references a queue may have in its device; below 65,535, the shared info's count */
     PORT_POOL_CACHE = 128,
     PORT_MTU_MIN = 576, /* RFC 791: every host takes as much */
     PORT_MTU_MAX = 9216,
     PORT_FRAME_OVERHEAD = 14 + 4 + 4, /* Ethernet, VLAN tag, FCS */
+    PORT_XDP_HEADROOM = 256,          /* the kernel keeps so much of each net_af_xdp buffer */
+    PORT_SEGMENTATION_BYTES_MAX =
+        65535 - 40 - 60, /* payload of a frame that the device splits: IP's length field holds it with all headers */
     PORT_LINK_WAIT_US = 2000000,
     PORT_LINK_STEP_US = 20000,
 };
@@ -29,7 +34,10 @@ struct port_device {
     uint32_t workers;
     bool attached_here; /* by port_open: port_close takes it away again */
     bool configured;
-    uint16_t segments_max; /* mbufs that the device takes as one frame */
+    uint16_t segments_max;       /* mbufs that the device takes as one frame */
+    uint16_t split_segments_max; /* the same for a frame that it splits */
+    bool ipv4_checksum_offload;  /* asked for in frames that the device splits: each part has an IPv4 header of its own */
+    bool sends_receive_pool;     /* net_af_xdp: only mbufs of the receive pool go out without another copy */
     uint16_t rx_descriptors, tx_descriptors;
     uint32_t data_room_bytes;
     rte_spinlock_t tx_lock; /* when the workers share one TX queue */
@@ -44,6 +52,7 @@ struct port_device {
     /* net_af_packet only: the packet socket of each queue, to see how full it is (af_packet.c). -1: not known. */
     int sockets[PORT_WORKERS_MAX];
     int socket_send_bytes;
+    int multicast_socket; /* holds the kernel's interface open for multicast (interface.c); -1: none */
 };
 
 struct port_queue {
@@ -57,6 +66,9 @@ struct port_queue {
     bool software_checksum;
 
     uint32_t pending_count;
+    uint32_t pending_marked; /* so many at the front have waited since marked_at */
+    uint32_t pending_copied; /* so many at the front refer to nobody's bytes any more */
+    uint64_t marked_at, reference_wait_cycles;
     struct rte_mbuf *pending[PORT_TX_PENDING_MAX];
     struct rte_mempool *copy_pool;
     struct rte_mempool *external_pool; /* NULL: nothing is sent by reference */
@@ -68,13 +80,28 @@ struct port_queue {
 
     struct rte_mbuf *current; /* the frame that `input` sees, NULL when it was handed over */
     bool current_handed_over;
-    uint8_t *flat; /* a frame of several segments is put together here */
+    uint8_t *flat; /* a frame of several segments is put together here: up to what a virtual peer may leave unsplit */
     uint32_t flat_bytes;
 };
 
 /* device.c: from the name that an operator wrote to a DPDK port id, attaching the device when EAL does not have it. */
 int port_device_attach(struct port *port, struct port_device *device, uint32_t workers, char *error, size_t error_bytes);
 void port_device_detach(struct port *port, struct port_device *device);
+
+/* interface.c: devices that are a socket on an interface of the kernel. */
+bool interface_is_behind(const char *device);
+/* The name after "iface=", checked to be there: 0 or -errno with a sentence in error. */
+int interface_name(const char *device, char name[static IF_NAMESIZE], char *error, size_t error_bytes);
+/* Receive queues that the kernel drives it with; 1 when it does not say. */
+uint32_t interface_queues(const char *name);
+/* 0 when unknown. */
+uint32_t interface_mtu(const char *name);
+/* All multicast, which Neighbour Discovery needs, for as long as the descriptor is open. The descriptor or -errno. */
+int interface_hold_multicast(const char *name);
+
+/* af_xdp.c */
+bool af_xdp_is(const char *device);
+int af_xdp_arguments(const char *device, uint32_t workers, char *arguments, size_t arguments_bytes, char *error, size_t error_bytes);
 
 /* af_packet.c */
 bool af_packet_is(const char *device);

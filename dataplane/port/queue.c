@@ -1,11 +1,12 @@
 /* queue.c: a worker's end of a port: what it owns, and sending. */
 #include "port_private.h"
 #include <errno.h>
+#include <rte_cycles.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { PORT_FLAT_BYTES = PORT_MTU_MAX + PORT_FRAME_OVERHEAD };
+enum { PORT_FLAT_BYTES = UINT16_MAX + PORT_FRAME_OVERHEAD };
 
 /* The arena's bytes stay until they are acknowledged, so that the device's last use of them is nobody's news. */
 static void reference_ended(void *address, void *opaque) {
@@ -86,9 +87,14 @@ struct port_queue *port_queue_create(struct port *port, uint32_t worker, uint32_
     queue->software_checksum = !port->checksum_offload;
     queue->arena = arena;
     queue->arena_bytes = arena_bytes;
+    queue->reference_wait_cycles = rte_get_tsc_hz() / 1000000 * PORT_REFERENCE_WAIT_US;
     queue->flat_bytes = PORT_FLAT_BYTES;
     queue->flat = malloc(queue->flat_bytes);
     uint32_t frames = device->tx_descriptors + PORT_TX_PENDING_MAX + PORT_BURST + 2 * PORT_POOL_CACHE;
+    if (port->mode == PORT_MODE_REFERENCE)
+        frames += PORT_TX_PENDING_MAX; /* queue_copy_waiting */
+    if (device->sends_receive_pool)
+        device->copy_pools[worker] = device->rx_pools[queue->queue];
     queue->copy_pool = queue_pool(queue, &device->copy_pools[worker], "tx", frames, device->data_room_bytes);
     int rc = queue->copy_pool == NULL || queue->flat == NULL ? -ENOMEM : queue_set_up_references(queue);
     if (rc != 0) {
@@ -133,12 +139,40 @@ static uint32_t queue_burst(struct port_queue *queue, struct rte_mbuf **mbufs, u
     return sent;
 }
 
-void port_flush(struct port_queue *queue) {
-    if (queue->pending_count == 0)
+/* What the device does not take may wait for long, and its connection may be gone by then and its bytes another message's: so nothing waits
+ * here by reference for more than two of PORT_REFERENCE_WAIT_US. What the device has taken it may still read later; that is the price of
+ * sending by reference. */
+static void queue_copy_waiting(struct port_queue *queue) {
+    uint32_t kept = queue->pending_copied;
+    for (uint32_t i = kept; i < queue->pending_count; i++) {
+        struct rte_mbuf *mbuf = queue->pending[i];
+        if (mbuf->nb_segs > 1 && i < queue->pending_marked) {
+            queue->pending[i] = rte_pktmbuf_copy(mbuf, queue->copy_pool, 0, UINT32_MAX);
+            rte_pktmbuf_free(mbuf);
+            if (queue->pending[i] == NULL) { /* lost like a frame on the wire: TCP repeats it, copied */
+                counter_add(&queue->counters->frames_bad, 1);
+                continue;
+            }
+        }
+        queue->pending[kept++] = queue->pending[i];
+        if (i < queue->pending_marked)
+            queue->pending_copied = kept;
+    }
+    queue->pending_count = kept;
+}
+
+/* The frames that wait are marked with the time; those that are still here when it is up are copied. */
+static void queue_watch_waiting(struct port_queue *queue) {
+    uint64_t now = rte_rdtsc();
+    if (queue->pending_marked > 0 && now - queue->marked_at < queue->reference_wait_cycles)
         return;
-    /* Another worker is sending on the shared queue: the frames wait for our next flush rather than we for it. */
-    if (queue->shares_tx && !rte_spinlock_trylock(&queue->device->tx_lock))
-        return;
+    if (queue->pending_marked > queue->pending_copied)
+        queue_copy_waiting(queue);
+    queue->pending_marked = queue->pending_count;
+    queue->marked_at = now;
+}
+
+static void queue_send_pending(struct port_queue *queue) {
     uint32_t done = 0;
     while (done < queue->pending_count && af_packet_has_room(queue->device, queue->queue)) {
         uint32_t left = queue->pending_count - done;
@@ -147,11 +181,25 @@ void port_flush(struct port_queue *queue) {
         if (sent == 0)
             break;
     }
-    if (queue->shares_tx)
-        rte_spinlock_unlock(&queue->device->tx_lock);
     queue->pending_count -= done;
+    queue->pending_copied -= RTE_MIN(queue->pending_copied, done);
+    queue->pending_marked -= RTE_MIN(queue->pending_marked, done);
     if (done > 0 && queue->pending_count > 0)
         memmove(queue->pending, queue->pending + done, queue->pending_count * sizeof queue->pending[0]);
+}
+
+void port_flush(struct port_queue *queue) {
+    if (queue->pending_count == 0)
+        return;
+    /* Another worker is sending on the shared queue: the frames wait for our next flush rather than we for it. */
+    if (!queue->shares_tx) {
+        queue_send_pending(queue);
+    } else if (rte_spinlock_trylock(&queue->device->tx_lock)) {
+        queue_send_pending(queue);
+        rte_spinlock_unlock(&queue->device->tx_lock);
+    }
+    if (queue->pending_count > 0 && queue->external_pool != NULL)
+        queue_watch_waiting(queue);
 }
 
 int port_send(struct port_queue *queue, const struct frame *frame) {

@@ -3,7 +3,7 @@
 #include <errno.h>
 #include <rte_prefetch.h>
 
-enum { PORT_PREFETCH_AHEAD = 3 };
+enum { PORT_PREFETCH_AHEAD = 4 };
 
 bool port_checksum_good(const struct port_queue *queue) {
     return queue->current != NULL && (queue->current->ol_flags & RTE_MBUF_F_RX_L4_CKSUM_MASK) == RTE_MBUF_F_RX_L4_CKSUM_GOOD;
@@ -31,22 +31,22 @@ int port_hand_over(struct port_queue *queue, uint32_t worker) {
     return queue_give(queue, worker, mbuf);
 }
 
+/* One mbuf for all: nobody writes to a received frame, and the last to free it gives it back. */
 void port_hand_over_all(struct port_queue *queue) {
-    if (queue->current == NULL)
+    struct rte_mbuf *mbuf = queue->current;
+    if (mbuf == NULL)
         return;
     for (uint32_t worker = 0; worker < queue->device->workers; worker++) {
         if (worker == queue->worker)
             continue;
-        struct rte_mbuf *copy = rte_pktmbuf_copy(queue->current, queue->copy_pool, 0, UINT32_MAX);
-        if (copy == NULL)
-            counter_add(&queue->counters->frames_bad, 1);
-        else
-            queue_give(queue, worker, copy);
+        rte_pktmbuf_refcnt_update(mbuf, 1);
+        queue_give(queue, worker, mbuf);
     }
 }
 
-static void queue_input(struct port_queue *queue, struct rte_mbuf *mbuf,
-                        void (*input)(void *context, const uint8_t *frame, uint32_t length), void *context) {
+/* Returns the mbuf to free, NULL when it was handed over. */
+static struct rte_mbuf *queue_input(struct port_queue *queue, struct rte_mbuf *mbuf,
+                                    void (*input)(void *context, const uint8_t *frame, uint32_t length), void *context) {
     queue->current = mbuf;
     const uint8_t *bytes = rte_pktmbuf_mtod(mbuf, const uint8_t *);
     if (mbuf->nb_segs > 1)
@@ -55,19 +55,24 @@ static void queue_input(struct port_queue *queue, struct rte_mbuf *mbuf,
         counter_add(&queue->counters->frames_bad, 1);
     else
         input(context, bytes, mbuf->pkt_len);
-    rte_pktmbuf_free(queue->current); /* NULL when it was handed over */
+    struct rte_mbuf *left = queue->current;
     queue->current = NULL;
+    return left;
 }
 
 static void queue_input_burst(struct port_queue *queue, struct rte_mbuf **mbufs, uint32_t count,
                               void (*input)(void *context, const uint8_t *frame, uint32_t length), void *context) {
+    uint32_t kept = 0;
     for (uint32_t i = 0; i < count && i < PORT_PREFETCH_AHEAD; i++)
         rte_prefetch0(rte_pktmbuf_mtod(mbufs[i], void *));
     for (uint32_t i = 0; i < count; i++) {
         if (i + PORT_PREFETCH_AHEAD < count)
             rte_prefetch0(rte_pktmbuf_mtod(mbufs[i + PORT_PREFETCH_AHEAD], void *));
-        queue_input(queue, mbufs[i], input, context);
+        struct rte_mbuf *left = queue_input(queue, mbufs[i], input, context);
+        if (left != NULL)
+            mbufs[kept++] = left;
     }
+    rte_pktmbuf_free_bulk(mbufs, kept);
 }
 
 uint32_t port_receive(struct port_queue *queue, void (*input)(void *context, const uint8_t *frame, uint32_t length), void *context) {
