@@ -1,0 +1,168 @@
+/* sink.c: a worker's SMTP server as TCP sees it, and the replies that it has ready. */
+#include "session.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <stdlib.h>
+
+enum { REPLY_TEXT_BYTES = 4096 };
+
+/* "250 2.1.0 Ok" or, where enhanced codes are not offered, "250 Ok" (RFC 2034). */
+static char *reply_make(const struct sink *sink, const char *text, char *at, struct reply *reply) {
+    bool enhanced = (sink->config.extensions & EXTENSION_ENHANCEDSTATUSCODES) != 0;
+    bool has_code = isdigit((unsigned char)text[4]) && text[5] == '.';
+    const char *rest = text + 4;
+    if (has_code && !enhanced)
+        rest = strchr(rest, ' ') + 1;
+    int length = sprintf(at, "%.4s%s\r\n", text, rest);
+    *reply = (struct reply){at, (uint32_t)length};
+    return at + length;
+}
+
+static char *line_add(char *at, const char *text) {
+    return at + sprintf(at, "250-%s\r\n", text);
+}
+
+static char *ehlo_make(const struct sink *sink, char *at, struct reply *reply) {
+    static const struct {
+        enum command_extension extension;
+        const char *keyword;
+    } words[] = {{EXTENSION_PIPELINING, "PIPELINING"},
+                 {EXTENSION_CHUNKING, "CHUNKING"},
+                 {EXTENSION_8BITMIME, "8BITMIME"},
+                 {EXTENSION_ENHANCEDSTATUSCODES, "ENHANCEDSTATUSCODES"},
+                 {EXTENSION_SMTPUTF8, "SMTPUTF8"}};
+    char *from = at, *last = at;
+    at = line_add(at, sink->config.name);
+    for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
+        if ((sink->config.extensions & words[i].extension) != 0) {
+            last = at;
+            at = line_add(at, words[i].keyword);
+        }
+    }
+    if ((sink->config.extensions & EXTENSION_SIZE) != 0) {
+        last = at;
+        at += sprintf(at, "250-SIZE %llu\r\n", (unsigned long long)sink->config.size_max);
+    }
+    last[3] = ' ';
+    *reply = (struct reply){from, (uint32_t)(at - from)};
+    return at;
+}
+
+static int make_replies(struct sink *sink) {
+    static const char *const texts[REPLY_COUNT] = {
+#define X(name, text) text,
+        SINK_REPLIES(X)
+#undef X
+    };
+    sink->reply_text = malloc(REPLY_TEXT_BYTES);
+    if (sink->reply_text == NULL)
+        return -ENOMEM;
+    char *at = sink->reply_text;
+    for (int i = 0; i < REPLY_COUNT; i++)
+        at = reply_make(sink, texts[i], at, &sink->replies[i]);
+    at = ehlo_make(sink, at, &sink->ehlo);
+    sink->hello = (struct reply){at, (uint32_t)sprintf(at, "250 %s\r\n", sink->config.name)};
+    at += sink->hello.length;
+    sink->banner = (struct reply){at, (uint32_t)sprintf(at, "220 %s ESMTP bypost-sink\r\n", sink->config.name)};
+    return 0;
+}
+
+struct sink *sink_create(const struct sink_config *config) {
+    if (strlen(config->name) > 255 || config->max_sessions == 0 || config->max_transactions == 0) {
+        errno = EINVAL;
+        return NULL;
+    }
+    struct sink *sink = calloc(1, sizeof(*sink));
+    if (sink == NULL)
+        return NULL;
+    sink->config = *config;
+    for (uint32_t slot = 0; slot < WHEEL_SLOTS; slot++)
+        sink->wheel[slot] = POOL_NONE;
+    size_t transaction_bytes = sizeof(struct transaction) + (config->record != NULL ? RECORD_RECIPIENTS_BYTES : 0);
+    int code = make_replies(sink);
+    if (code == 0)
+        code = pool_create(&sink->sessions, config->max_sessions, sizeof(struct session));
+    if (code == 0)
+        code = pool_create(&sink->transactions, config->max_transactions, (transaction_bytes + 63) & ~(size_t)63);
+    if (code == 0)
+        code = pool_create(&sink->lines, config->max_transactions, sizeof(struct line));
+    if (code != 0) {
+        sink_destroy(sink);
+        errno = -code;
+        return NULL;
+    }
+    return sink;
+}
+
+void sink_destroy(struct sink *sink) {
+    pool_destroy(&sink->sessions);
+    pool_destroy(&sink->transactions);
+    pool_destroy(&sink->lines);
+    free(sink->reply_text);
+    free(sink);
+}
+
+static void *sink_accepted(void *user, struct tcp_conn *conn, uint64_t now_us) {
+    struct sink *sink = user;
+    struct script_verdict connect;
+    sink->now_us = now_us;
+    sink->serial++;
+    script_decide(sink->config.script, SCRIPT_CONNECT, sink->serial, UINT64_MAX, &connect);
+    bool reset = connect.rule != NULL && connect.rule->action == SCRIPT_DROP && !connect.rule->by_fin;
+    uint32_t index = reset ? POOL_NONE : pool_take(&sink->sessions);
+    if (index == POOL_NONE) {
+        sink->tally.connections_refused++;
+        return NULL;
+    }
+    struct session *session = session_at(sink, index);
+    sink->tally.connections++;
+    session_begin(sink, session, conn, &connect);
+    return session;
+}
+
+static uint32_t sink_received(void *user, struct tcp_conn *conn, const uint8_t *bytes, uint32_t length, uint64_t now_us) {
+    struct session *session = user;
+    session->sink->now_us = now_us;
+    uint32_t taken = session_input(session, bytes, length);
+    session_flush(session);
+    return taken;
+}
+
+static void sink_peer_closed(void *user, struct tcp_conn *conn, uint64_t now_us) {
+    struct session *session = user;
+    session->sink->now_us = now_us;
+    session_peer_closed(session);
+}
+
+static void sink_closed(void *user, struct tcp_conn *conn, enum tcp_error error, uint64_t now_us) {
+    struct session *session = user;
+    struct tally *tally = &session->sink->tally;
+    if (error == TCP_OK)
+        tally->connections_closed++;
+    else
+        tally->connections_lost++;
+    session_free(session);
+}
+
+struct tcp_events sink_events(void) {
+    return (struct tcp_events){
+        .received = sink_received, .peer_closed = sink_peer_closed, .closed = sink_closed, .accepted = sink_accepted};
+}
+
+const struct tally *sink_tally(const struct sink *sink) {
+    return &sink->tally;
+}
+
+uint32_t sink_sessions(const struct sink *sink) {
+    return sink->sessions.in_use;
+}
+
+size_t sink_session_bytes(void) {
+    return sizeof(struct session);
+}
+
+size_t sink_memory_bytes(const struct sink *sink) {
+    return sink->sessions.capacity * sink->sessions.item_bytes + sink->transactions.capacity * sink->transactions.item_bytes +
+           sink->lines.capacity * sink->lines.item_bytes;
+}
