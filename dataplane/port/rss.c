@@ -45,13 +45,17 @@ static bool rss_read_table(uint16_t id, const struct rte_eth_dev_info *info, uin
         groups[entry / RTE_ETH_RETA_GROUP_SIZE].mask |= UINT64_C(1) << entry % RTE_ETH_RETA_GROUP_SIZE;
     if (rte_eth_dev_rss_reta_query(id, groups, size) != 0)
         return false;
+    bool served[PORT_WORKERS_MAX] = {false};
+    uint16_t queues_served = 0;
     for (uint16_t entry = 0; entry < size; entry++) {
         rss->reta[entry] = groups[entry / RTE_ETH_RETA_GROUP_SIZE].reta[entry % RTE_ETH_RETA_GROUP_SIZE];
         if (rss->reta[entry] >= queues)
             return false;
+        queues_served += !served[rss->reta[entry]];
+        served[rss->reta[entry]] = true;
     }
     rss->reta_size = size;
-    return true;
+    return queues_served == queues; /* a worker without an entry could open nothing */
 }
 
 void port_rss_learn(struct port *port, enum port_steering steering, uint32_t workers) {
