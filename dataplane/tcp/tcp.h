@@ -158,6 +158,9 @@ int tcp_connect(struct tcp_stack *stack, const struct tcp_address *local, const 
  * `accepted`. 0; -EADDRINUSE; -ENOBUFS (TCP_LISTENERS_MAX); -EINVAL. */
 int tcp_listen(struct tcp_stack *stack, const struct tcp_address *local, uint16_t port, void *user);
 
+/* Unacknowledged for so long ends the connection, in the place of tcp_config.user_timeout_us; 0: that one again (RFC 9293 3.8.3). */
+void tcp_set_user_timeout(struct tcp_conn *conn, uint64_t timeout_us);
+
 /* Established, and neither side has ended its direction or reset it, as far as is known. */
 bool tcp_is_open(const struct tcp_conn *conn);
 

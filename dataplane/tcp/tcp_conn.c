@@ -144,7 +144,8 @@ void tcp_conn_established(struct tcp_conn *conn, uint64_t now_us) {
     struct tcp_stack *stack = conn->stack;
     tcp_conn_enter(conn, TCP_STATE_ESTABLISHED);
     conn->retransmit_at = conn->limit_at = conn->retry_at = TCP_NEVER;
-    conn->progress_us = now_us;
+    conn->progress_us = conn->heard_us = now_us;
+    tcp_timer_arm(conn, tcp_keepalive_next(conn));
     stack->counters.established++;
     if ((conn->flags & CONN_SYN_REPEATED) == 0) {
         tcp_congestion_sample(conn, (uint32_t)(now_us - conn->sent_us));
@@ -277,6 +278,11 @@ void tcp_endpoints(const struct tcp_conn *conn, struct tcp_address *local, uint1
 
 uint32_t tcp_rtt_us(const struct tcp_conn *conn) {
     return conn->srtt_us;
+}
+
+void tcp_set_user_timeout(struct tcp_conn *conn, uint64_t timeout_us) {
+    uint64_t ms = (timeout_us + 999) / 1000;
+    conn->user_timeout_ms = ms > UINT32_MAX ? UINT32_MAX : (uint32_t)ms;
 }
 
 bool tcp_is_open(const struct tcp_conn *conn) {

@@ -112,6 +112,7 @@ struct tcp_conn {
     uint64_t sent_us;       /* when a segment with data last left */
     uint32_t unacked_bytes; /* received since our last ACK */
     uint32_t ts_recent;
+    uint64_t heard_us; /* when an acceptable segment last came */
     /* Line 3 and on: what moves rarely. */
     struct tcp_timer_link timer;
     uint64_t progress_us; /* when the peer last acknowledged something, or the first byte after a pause was sent */
@@ -134,6 +135,8 @@ struct tcp_conn {
     uint16_t peer_mss;                 /* as announced */
     uint16_t passed_bytes;             /* payload of the largest segment acknowledged */
     uint64_t path_until_us;            /* path_mtu is believed until then */
+    uint32_t user_timeout_ms;          /* 0: the stack's */
+    uint8_t keepalive_probes;          /* unanswered so far */
 };
 static_assert(offsetof(struct tcp_conn, snd_end) == 64, "line 0 holds what every segment touches");
 static_assert(offsetof(struct tcp_conn, retransmit_at) == 128, "line 1 holds sending");
@@ -347,6 +350,8 @@ void tcp_output_syn(struct tcp_conn *conn, uint64_t now_us);
 /* What TSval says now. */
 uint32_t tcp_output_timestamp(const struct tcp_conn *conn, uint64_t now_us);
 void tcp_output_ack(struct tcp_conn *conn, uint64_t now_us);
+/* An ACK from a number that the peer has seen, which it must answer (RFC 9293 3.8.4). */
+void tcp_output_keepalive(struct tcp_conn *conn, uint64_t now_us);
 /* An ACK in doubt of what came (RFC 5961), limited in rate. */
 void tcp_output_challenge(struct tcp_conn *conn, uint64_t now_us);
 void tcp_output_reset(struct tcp_conn *conn, uint64_t now_us);
@@ -363,6 +368,14 @@ static inline uint64_t tcp_output_rto(const struct tcp_conn *conn, uint32_t back
     enum { RTO_MAX_US = 60 * 1000 * 1000, BACKOFF_MAX = 12 };
     uint64_t rto = (uint64_t)conn->rto_us << (backoff > BACKOFF_MAX ? BACKOFF_MAX : backoff);
     return rto > RTO_MAX_US ? RTO_MAX_US : rto;
+}
+
+/* tcp_keepalive.c */
+/* When the connection is to be probed or given up for its silence, or TCP_NEVER. */
+uint64_t tcp_keepalive_next(const struct tcp_conn *conn);
+void tcp_keepalive_expire(struct tcp_conn *conn, uint64_t now_us);
+static inline uint64_t tcp_conn_user_timeout(const struct tcp_conn *conn) {
+    return conn->user_timeout_ms != 0 ? conn->user_timeout_ms * 1000ULL : conn->stack->config.user_timeout_us;
 }
 
 /* tcp_expire.c: the deadlines of a connection */

@@ -28,7 +28,7 @@ static void expire_retransmit(struct tcp_conn *conn, uint64_t now_us) {
     struct tcp_stack *stack = conn->stack;
     struct tcp_flight *head = flight_at(stack, conn->flight_head);
     conn->retransmit_at = TCP_NEVER;
-    if (now_us - conn->progress_us >= stack->config.user_timeout_us) {
+    if (now_us - conn->progress_us >= tcp_conn_user_timeout(conn)) {
         stack->counters.timeouts++;
         tcp_conn_end(conn, TCP_TIMED_OUT);
         return;
@@ -43,7 +43,9 @@ static void expire_retransmit(struct tcp_conn *conn, uint64_t now_us) {
             conn->backoff++;
         }
     }
-    conn->retransmit_at = now_us + tcp_output_rto(conn, conn->backoff);
+    /* Not beyond the user timeout, which is looked at then. */
+    uint64_t next = now_us + tcp_output_rto(conn, conn->backoff), end = conn->progress_us + tcp_conn_user_timeout(conn);
+    conn->retransmit_at = next < end || conn->snd_wnd == 0 ? next : end;
     tcp_timer_arm(conn, conn->retransmit_at);
 }
 
@@ -90,8 +92,13 @@ void tcp_expire(struct tcp_conn *conn, uint64_t now_us) {
         }
     }
     if (conn->state > TCP_STATE_CLOSED) {
+        tcp_keepalive_expire(conn, now_us);
+    }
+    if (conn->state > TCP_STATE_CLOSED) {
+        uint64_t quiet = tcp_keepalive_next(conn);
         uint64_t at = conn->limit_at < conn->ack_at ? conn->limit_at : conn->ack_at;
         at = conn->retry_at < at ? conn->retry_at : at;
+        at = quiet < at ? quiet : at;
         tcp_timer_arm(conn, conn->retransmit_at < at ? conn->retransmit_at : at);
     }
 }

@@ -102,13 +102,16 @@ static void input_reset(struct tcp_conn *conn, const struct tcp_incoming *in, ui
         tcp_conn_end(conn, TCP_RESET);
         return;
     }
-    bool over = conn->state == TCP_STATE_CLOSING || conn->state == TCP_STATE_LAST_ACK || conn->state == TCP_STATE_TIME_WAIT;
+    bool over = conn->state == TCP_STATE_CLOSING || conn->state == TCP_STATE_LAST_ACK;
+    if (conn->state == TCP_STATE_TIME_WAIT) { /* all is through, and the layer above still takes what it is owed (RFC 1337) */
+        return;
+    }
     conn->stack->counters.resets_received++;
     if (conn->state == TCP_STATE_SYN_RECEIVED) {
         conn->stack->counters.refused++;
         tcp_conn_end(conn, TCP_REFUSED);
     } else {
-        tcp_conn_end(conn, over && tcp_unacknowledged(conn) == 0 ? TCP_OK : TCP_RESET);
+        tcp_conn_end(conn, over && tcp_unacknowledged(conn) == 0 && conn->backlog_bytes == 0 ? TCP_OK : TCP_RESET);
     }
 }
 
@@ -183,6 +186,7 @@ static bool input_ack(struct tcp_conn *conn, const struct tcp_incoming *in, uint
                !probing) { /* a duplicate ACK as RFC 5681 section 2 defines it */
         tcp_congestion_duplicate(conn, now_us);
     }
+    bool closed_on_us = conn->snd_wnd == 0 && conn->flight_head != TCP_NONE && !probing;
     /* Numbers only grow with time, so a higher ACK is the later word on the window even where the bytes beside it are old. */
     if (SEQ_GT(ack, una) ||
         (ack == una && (SEQ_LT(conn->snd_wl1, in->sequence) || (conn->snd_wl1 == in->sequence && SEQ_LEQ(conn->snd_wl2, ack))))) {
@@ -193,6 +197,10 @@ static bool input_ack(struct tcp_conn *conn, const struct tcp_incoming *in, uint
     } else if (probing && conn->flight_head != TCP_NONE && (flight_at(stack, conn->flight_head)->flags & FLIGHT_PROBE) != 0) {
         /* The window opened and the octet was not taken: it goes out with what follows. */
         flight_at(stack, conn->flight_head)->flags &= (uint8_t)~FLIGHT_PROBE;
+        tcp_queue_mark_lost(conn, flight_at(stack, conn->flight_head));
+        conn->backoff = 0;
+    } else if (closed_on_us && ack == una) {
+        /* The peer had taken back its window with segments on their way, and opened it again: what was sent meanwhile was not taken. */
         tcp_queue_mark_lost(conn, flight_at(stack, conn->flight_head));
         conn->backoff = 0;
     }
@@ -230,6 +238,8 @@ static void input_synchronized(struct tcp_conn *conn, const struct tcp_incoming 
         refuse(conn, in, now_us);
         return;
     }
+    conn->heard_us = now_us;
+    conn->keepalive_probes = 0;
     if ((in->flags & TCP_RST) != 0) {
         input_reset(conn, in, now_us);
         return;

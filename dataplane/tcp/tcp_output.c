@@ -81,6 +81,11 @@ void tcp_output_ack(struct tcp_conn *conn, uint64_t now_us) {
     }
 }
 
+void tcp_output_keepalive(struct tcp_conn *conn, uint64_t now_us) {
+    struct tcp_segment segment = {.sequence = conn->snd_nxt - 1};
+    emit(conn, &segment, now_us); /* if the device is full, the next one serves */
+}
+
 void tcp_output_challenge(struct tcp_conn *conn, uint64_t now_us) {
     if (now_us - conn->challenge_us >= CHALLENGE_SPACING_US) {
         conn->challenge_us = now_us;
@@ -267,6 +272,9 @@ static bool send_lost(struct tcp_conn *conn, uint64_t now_us) {
         uint32_t pipe = tcp_congestion_pipe(conn);
         if (pipe > 0 && pipe + flight_space(flight) > conn->cwnd) {
             return false;
+        }
+        if (i != conn->flight_head && SEQ_GT(flight->sequence + flight_space(flight), conn->snd_una + conn->snd_wnd)) {
+            return false; /* the peer took its window back: the first segment is probe enough (RFC 9293 3.8.6) */
         }
         if (tcp_output_flight(conn, i, now_us) != 0) {
             return false;
