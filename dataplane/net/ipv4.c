@@ -20,6 +20,15 @@ static bool ipv4_options_pass(const uint8_t *options, uint32_t length) {
     return true;
 }
 
+static bool ipv4_checksum_right(const uint8_t *ip, uint32_t header_length) {
+    uint32_t words[IPV4_BYTES / 4];
+    memcpy(words, ip, sizeof words);
+    uint64_t sum = (uint64_t)words[0] + words[1] + words[2] + words[3] + words[4];
+    if (header_length > IPV4_BYTES)
+        sum = checksum_add(sum, ip + IPV4_BYTES, header_length - IPV4_BYTES);
+    return checksum_finish(sum) == 0;
+}
+
 static void ipv4_deliver(const struct received *in, uint8_t protocol) {
     if (protocol == PROTOCOL_TCP)
         segment_input(in);
@@ -41,21 +50,14 @@ void ipv4_input(struct received *in) {
         net_drop(net, &net->counters.bad_ipv4);
         return;
     }
-    if (checksum_finish(checksum_add(0, ip, header_length)) != 0) {
+    if (!ipv4_checksum_right(ip, header_length)) {
         net_drop(net, &net->counters.bad_ipv4_checksum);
         return;
     }
     in->source = ip_from_v4(wire_get32(ip + 12));
     in->destination = ip_from_v4(wire_get32(ip + 16));
-    /* RFC 1122 3.3.6: a broadcast of the link may not carry a unicast datagram. */
-    if (in->broadcast || !route_is_local(net, in->link, in->destination)) {
-        net_drop(net, &net->counters.ignored);
+    if (!net_addresses_pass(in))
         return;
-    }
-    if (!route_is_host(in->source) || route_is_broadcast(in->link, in->source) || route_local(net, in->source) != NULL) {
-        net_drop(net, &net->counters.bad_source);
-        return;
-    }
     if (header_length != IPV4_BYTES && !ipv4_options_pass(ip + IPV4_BYTES, header_length - IPV4_BYTES)) {
         net_drop(net, &net->counters.ipv4_options);
         return;

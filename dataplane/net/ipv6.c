@@ -119,6 +119,21 @@ static bool ipv6_is_our_group(const struct link *link, struct ip group) {
     return false;
 }
 
+/* "::" asks whether an address is taken (RFC 4862 5.4.2): icmp6_input lets nothing else through. */
+static bool ipv6_group_pass(const struct received *in, uint8_t header) {
+    struct net *net = in->net;
+    if (!ipv6_is_our_group(in->link, in->destination)) {
+        net_drop(net, &net->counters.ignored);
+        return false;
+    }
+    bool anonymous = ip_is_none(in->source) && header == PROTOCOL_ICMP6;
+    if (!anonymous && !net_source_pass(in)) {
+        net_drop(net, &net->counters.bad_source);
+        return false;
+    }
+    return true;
+}
+
 void ipv6_input(struct received *in) {
     struct net *net = in->net;
     const uint8_t *ip = in->bytes;
@@ -129,19 +144,12 @@ void ipv6_input(struct received *in) {
     in->source = ip_from_bytes6(ip + 8);
     in->destination = ip_from_bytes6(ip + 24);
     in->hop_limit = ip[7];
-    bool group = ip_is_multicast6(in->destination);
-    if (ip_is_v4(in->destination) ||
-        (group ? !ipv6_is_our_group(in->link, in->destination) : in->broadcast || !route_is_local(net, in->link, in->destination))) {
-        net_drop(net, &net->counters.ignored);
-        return;
-    }
-    /* "::" asks whether an address is taken (RFC 4862 5.4.2): icmp6_input lets nothing else through. */
-    bool anonymous = ip_is_none(in->source) && group && ip[6] == PROTOCOL_ICMP6;
-    if (ip_is_v4(in->source) || (!anonymous && !route_is_host(in->source)) || route_local(net, in->source) != NULL ||
-        (!anonymous && ip_same(in->source, in->link->link_local))) {
+    if (ip_is_v4(in->source) || ip_is_v4(in->destination)) { /* RFC 4291 2.5.5.2: never on the wire */
         net_drop(net, &net->counters.bad_source);
         return;
     }
+    if (ip_is_multicast6(in->destination) ? !ipv6_group_pass(in, ip[6]) : !net_addresses_pass(in))
+        return;
     in->bytes = ip + IPV6_BYTES;
     in->length = wire_get16(ip + 4);
     ipv6_deliver(in, ip[6]);

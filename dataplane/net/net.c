@@ -100,6 +100,8 @@ struct net *net_create(const struct net_config *config, uint64_t now_us) {
         return NULL;
     net->config = *config;
     net->now_us = now_us;
+    for (uint32_t i = 0; i < PAIRS; i++)
+        net->pairs[i].local = PAIR_EMPTY;
     int rc = net_set_up(net, now_us);
     if (rc != 0) {
         net_destroy(net);

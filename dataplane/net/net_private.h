@@ -23,7 +23,9 @@ enum {
     ANNOUNCE_FIRST_US = 1000000, /* RFC 5227: PROBE_MIN, then ANNOUNCE_INTERVAL; RFC 4862: RETRANS_TIMER */
     ANNOUNCE_INTERVAL_US = 2000000,
     ANNOUNCE_COUNT = 2,
-    IDENTIFICATIONS = 256, /* counters of fragment identifications; a power of two */
+    IDENTIFICATIONS = 256,   /* counters of fragment identifications; a power of two */
+    PAIRS = 1024,            /* a power of two */
+    PAIR_HEADERS_BYTES = 64, /* at least Ethernet, VLAN and IPv6; copied whole */
     NET_NOBODY = UINT32_MAX,
 };
 
@@ -54,6 +56,21 @@ struct link {
     struct steering *steering; /* NULL: local ports are divided by range */
 };
 
+/* What all segments between two addresses have in common, made once: the way, the headers below TCP, their sums. One that another pair of
+ * the same place has displaced is made again. Routes do not change, so it is never wrong. */
+struct pair {
+    struct ip local, remote; /* local PAIR_EMPTY: none */
+    struct link *link;
+    struct ip hop;
+    struct neighbour *neighbour; /* hop's, as long as it still has that address */
+    uint64_t addresses;          /* sum of both: of the pseudo-header */
+    uint64_t ipv4_rest;          /* sum of what does not change in an IPv4 header */
+    uint64_t label;              /* of IPv6 flow labels: hashed with the ports */
+    uint8_t headers_length;
+    bool remote_is_ours;
+    uint8_t headers[PAIR_HEADERS_BYTES]; /* link and IP, without destination MAC, lengths, checksum */
+};
+
 /* A queue to poll and the first interface on it. */
 struct receiver {
     struct port_queue *queue;
@@ -75,6 +92,7 @@ struct net {
     struct reassembly *reassembly;
     uint64_t echo_rate_us, fragment_rate_us; /* net_rate_allows */
     uint32_t identifications[IDENTIFICATIONS];
+    struct pair pairs[PAIRS];
 };
 
 /* A received frame on its way up: what the layer below has found out. */
@@ -123,6 +141,19 @@ bool route_is_broadcast(const struct link *link, struct ip address);
 /* The address of ours that a neighbour is asked from: one of the same prefix, so that it answers. */
 struct ip route_source(const struct link *link, struct ip neighbour);
 
+/* An address that nobody can have. */
+#define PAIR_EMPTY ((struct ip){UINT64_MAX, UINT64_MAX})
+
+/* The place of a pair. The addresses are the table's key too: whoever makes two pairs share a place makes them slower, no more. */
+static inline struct pair *pair_at(struct net *net, struct ip local, struct ip remote) {
+    uint64_t mixed = (local.low ^ remote.low ^ (remote.high + local.high) * 3) * 0x9e3779b97f4a7c15u;
+    return &net->pairs[mixed >> 54];
+}
+
+static inline bool pair_is(const struct pair *pair, struct ip local, struct ip remote) {
+    return ip_same(pair->remote, remote) && ip_same(pair->local, local);
+}
+
 /* transmit.c */
 uint8_t transmit_ethernet(const struct link *link, uint8_t *header, const uint8_t mac[6], uint16_t ethertype);
 /* `fragment`: DF, or what a fragment says. */
@@ -151,6 +182,10 @@ void arp_claim(struct net *net, struct link *link, struct ip address, bool probe
 void nd_input(const struct received *in);
 void nd_ask(struct net *net, struct link *link, const struct neighbour *neighbour);
 void nd_claim(struct net *net, struct link *link, struct ip address, bool probe);
+
+/* address.c: for us, and from someone who may say so; otherwise dropped and counted. */
+bool net_addresses_pass(const struct received *in);
+bool net_source_pass(const struct received *in);
 
 /* ipv4.c, ipv6.c, segment.c, icmp.c, icmp6.c */
 void ipv4_input(struct received *in);

@@ -3,7 +3,7 @@
 #include "net_private.h"
 #include <errno.h>
 
-enum { IPV4_FIRST_WORD = 0x4500, TTL_AND_TCP = TTL_SENT << 8 | PROTOCOL_TCP, FLOW_LABEL_MASK = 0xfffff };
+enum { IPV4_FIRST_WORD = 0x4500, FLOW_LABEL_MASK = 0xfffff };
 
 uint8_t transmit_ethernet(const struct link *link, uint8_t *header, const uint8_t mac[6], uint16_t ethertype) {
     memcpy(header, mac, 6);
@@ -25,23 +25,15 @@ static uint64_t sum_v6(struct ip ip) {
     return (ip.high >> 32) + (ip.high & UINT32_MAX) + (ip.low >> 32) + (ip.low & UINT32_MAX);
 }
 
-/* Everything but the checksum is known as numbers, so it is summed as numbers: `addresses` is sum_v4 of both. */
-static void ipv4_header(uint8_t *header, uint8_t protocol, uint32_t total_length, struct ip source, struct ip destination,
-                        uint64_t addresses, uint16_t identification, uint16_t fragment) {
-    uint16_t ttl_protocol = (uint16_t)(TTL_SENT << 8 | protocol);
-    wire_put32(header, (uint32_t)IPV4_FIRST_WORD << 16 | total_length);
-    wire_put32(header + 4, (uint32_t)identification << 16 | fragment);
-    uint16_t checksum =
-        checksum_finish(addresses + IPV4_FIRST_WORD + total_length + identification + (uint64_t)fragment + (uint64_t)ttl_protocol);
-    wire_put32(header + 8, (uint32_t)ttl_protocol << 16 | checksum);
-    wire_put32(header + 12, ip_v4(source));
-    wire_put32(header + 16, ip_v4(destination));
-}
-
 void transmit_ipv4(uint8_t *header, uint8_t protocol, uint32_t payload_bytes, struct ip source, struct ip destination,
                    uint16_t identification, uint16_t fragment) {
-    ipv4_header(header, protocol, IPV4_BYTES + payload_bytes, source, destination, sum_v4(source) + sum_v4(destination), identification,
-                fragment);
+    wire_put32(header, (uint32_t)IPV4_FIRST_WORD << 16 | (IPV4_BYTES + payload_bytes));
+    wire_put32(header + 4, (uint32_t)identification << 16 | fragment);
+    wire_put32(header + 8, (uint32_t)TTL_SENT << 24 | (uint32_t)protocol << 16);
+    wire_put32(header + 12, ip_v4(source));
+    wire_put32(header + 16, ip_v4(destination));
+    uint16_t checksum = checksum_finish(checksum_add(0, header, IPV4_BYTES));
+    memcpy(header + 10, &checksum, sizeof checksum);
 }
 
 void transmit_ipv6(uint8_t *header, uint8_t protocol, uint32_t payload_bytes, struct ip source, struct ip destination, uint8_t hop_limit,
@@ -58,12 +50,44 @@ uint32_t transmit_identification(struct net *net, struct ip source, struct ip de
     return (uint32_t)(hash >> 32) + net->identifications[hash % IDENTIFICATIONS]++;
 }
 
+/* False: no route. */
+static bool pair_make(struct net *net, struct pair *pair, struct ip local, struct ip remote) {
+    bool v4 = ip_is_v4(local);
+    struct link *link = route_local(net, local);
+    struct ip hop = link == NULL || ip_is_v4(remote) != v4 ? IP_NONE : route_next_hop(link, remote);
+    if (ip_is_none(hop))
+        return false;
+    static const uint8_t unknown[6];
+    *pair = (struct pair){.local = local, .remote = remote, .link = link, .hop = hop};
+    pair->headers_length = (uint8_t)(link->l2_length + (v4 ? IPV4_BYTES : IPV6_BYTES));
+    pair->remote_is_ours = route_local(net, remote) != NULL;
+    pair->addresses = v4 ? sum_v4(local) + sum_v4(remote) : sum_v6(local) + sum_v6(remote);
+    pair->ipv4_rest = pair->addresses + IPV4_FIRST_WORD + (TTL_SENT << 8 | PROTOCOL_TCP);
+    pair->label = ip_hash(net->key, local) + ip_hash(net->key, (struct ip){remote.low, remote.high});
+    uint8_t *ip = pair->headers + transmit_ethernet(link, pair->headers, unknown, v4 ? ETHERTYPE_IPV4 : ETHERTYPE_IPV6);
+    if (v4)
+        transmit_ipv4(ip, PROTOCOL_TCP, 0, local, remote, 0, 0);
+    else
+        transmit_ipv6(ip, PROTOCOL_TCP, 0, local, remote, TTL_SENT, 0);
+    pair->neighbour = neighbour_get(link->neighbours, net->waiting, hop, net->now_us);
+    return true;
+}
+
+/* Atomic datagrams (RFC 6864): with DF the identification means nothing and is 0. All is known as numbers, so it is summed as numbers. */
+static void patch_ipv4(struct net *net, const struct pair *pair, uint8_t *ip, uint32_t total_length, bool may_fragment) {
+    uint32_t fragment = IPV4_DONT_FRAGMENT;
+    if (may_fragment)
+        fragment = (uint32_t)transmit_identification(net, pair->local, pair->remote) << 16;
+    wire_put16(ip + 2, (uint16_t)total_length);
+    wire_put32(ip + 4, fragment);
+    wire_put16(ip + 10, checksum_finish(pair->ipv4_rest + total_length + (fragment >> 16) + (fragment & 0xffff)));
+}
+
 /* RFC 6437: one label for one connection, not to be guessed from the others'. Never 0, which means none. */
-static uint32_t flow_label(const struct net *net, struct ip source, struct ip destination, uint32_t ports) {
-    uint64_t hash = ip_hash(net->key, source) + ip_hash(net->key, (struct ip){destination.low, destination.high});
-    hash = ip_hash(net->key, (struct ip){hash, ports});
-    uint32_t label = (uint32_t)hash & FLOW_LABEL_MASK;
-    return label == 0 ? 1 : label;
+static void patch_ipv6(const struct net *net, const struct pair *pair, uint8_t *ip, uint32_t payload_length, uint32_t ports) {
+    uint32_t label = (uint32_t)ip_hash(net->key, (struct ip){pair->label, ports}) & FLOW_LABEL_MASK;
+    wire_put32(ip, (uint32_t)6 << 28 | (label == 0 ? 1 : label));
+    wire_put16(ip + 4, (uint16_t)payload_length);
 }
 
 /* The TCP header with the pseudo-header's sum in the checksum field: the port finishes it. `addresses`: the sum of both. With segmentation
@@ -109,38 +133,32 @@ static int transmit_wait(struct net *net, struct neighbour *neighbour, const str
 
 int net_transmit(void *network, const struct tcp_segment *segment) {
     struct net *net = network;
-    struct ip source = ip_from(&segment->local), destination = ip_from(&segment->remote);
-    struct link *link = route_local(net, source);
-    struct ip hop = link == NULL || segment->local.family != segment->remote.family ? IP_NONE : route_next_hop(link, destination);
-    if (ip_is_none(hop)) {
+    struct ip local = ip_from(&segment->local), remote = ip_from(&segment->remote);
+    struct pair *pair = pair_at(net, local, remote);
+    if (!pair_is(pair, local, remote) && !pair_make(net, pair, local, remote)) {
         net->counters.unreachable++;
         return -EHOSTUNREACH;
     }
-    struct neighbour *neighbour = neighbour_get(link->neighbours, net->waiting, hop, net->now_us);
+    struct link *link = pair->link;
+    if (!ip_same(pair->neighbour->address, pair->hop))
+        pair->neighbour = neighbour_get(link->neighbours, net->waiting, pair->hop, net->now_us);
+    struct neighbour *neighbour = pair->neighbour;
     neighbour->used_us = net->now_us;
     uint8_t header[FRAME_HEADER_BYTES_MAX];
-    bool v4 = segment->local.family == 4;
     uint32_t l4_length = TCP_BYTES + (uint32_t)segment->options_length, l4_total = l4_length + segment->payload_length;
-    uint8_t l2_length = transmit_ethernet(link, header, neighbour->mac, v4 ? ETHERTYPE_IPV4 : ETHERTYPE_IPV6);
-    uint8_t l3_length = v4 ? IPV4_BYTES : IPV6_BYTES;
-    uint64_t addresses;
-    if (v4) {
-        /* Atomic datagrams (RFC 6864): with DF the identification means nothing and is 0. */
-        addresses = sum_v4(source) + sum_v4(destination);
-        uint16_t identification = segment->may_fragment ? (uint16_t)transmit_identification(net, source, destination) : 0;
-        ipv4_header(header + l2_length, PROTOCOL_TCP, IPV4_BYTES + l4_total, source, destination, addresses, identification,
-                    segment->may_fragment ? 0 : IPV4_DONT_FRAGMENT);
-    } else {
-        addresses = sum_v6(source) + sum_v6(destination);
-        transmit_ipv6(header + l2_length, PROTOCOL_TCP, l4_total, source, destination, TTL_SENT,
-                      flow_label(net, source, destination, (uint32_t)segment->local_port << 16 | segment->remote_port));
-    }
-    transmit_tcp(header + l2_length + l3_length, segment, l4_length, addresses);
+    memcpy(header, pair->headers, PAIR_HEADERS_BYTES);
+    memcpy(header, neighbour->mac, sizeof neighbour->mac);
+    uint8_t *ip = header + link->l2_length;
+    if (segment->local.family == 4)
+        patch_ipv4(net, pair, ip, IPV4_BYTES + l4_total, segment->may_fragment);
+    else
+        patch_ipv6(net, pair, ip, l4_total, (uint32_t)segment->local_port << 16 | segment->remote_port);
+    transmit_tcp(header + pair->headers_length, segment, l4_length, pair->addresses);
     struct frame frame = {
         .header = header,
-        .header_length = (uint16_t)(l2_length + l3_length + l4_length),
-        .l2_length = l2_length,
-        .l3_length = l3_length,
+        .header_length = (uint16_t)(pair->headers_length + l4_length),
+        .l2_length = link->l2_length,
+        .l3_length = (uint8_t)(pair->headers_length - link->l2_length),
         .l4_length = (uint8_t)l4_length,
         .family = segment->local.family,
         .l4_protocol = PROTOCOL_TCP,

@@ -1,7 +1,8 @@
-/* wire.h: the fields of frames, read and written byte by byte: frames have no alignment. */
+/* wire.h: the fields of frames, in network byte order at any alignment. */
 #ifndef DATAPLANE_NET_WIRE_H
 #define DATAPLANE_NET_WIRE_H
 
+#include <endian.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -32,32 +33,36 @@ enum {
 };
 
 static inline uint16_t wire_get16(const uint8_t *at) {
-    return (uint16_t)(at[0] << 8 | at[1]);
+    uint16_t value;
+    memcpy(&value, at, sizeof value);
+    return be16toh(value);
 }
 
 static inline uint32_t wire_get32(const uint8_t *at) {
-    return (uint32_t)at[0] << 24 | (uint32_t)at[1] << 16 | (uint32_t)at[2] << 8 | at[3];
+    uint32_t value;
+    memcpy(&value, at, sizeof value);
+    return be32toh(value);
 }
 
 static inline uint64_t wire_get64(const uint8_t *at) {
-    return (uint64_t)wire_get32(at) << 32 | wire_get32(at + 4);
+    uint64_t value;
+    memcpy(&value, at, sizeof value);
+    return be64toh(value);
 }
 
 static inline void wire_put16(uint8_t *at, uint16_t value) {
-    at[0] = (uint8_t)(value >> 8);
-    at[1] = (uint8_t)value;
+    value = htobe16(value);
+    memcpy(at, &value, sizeof value);
 }
 
 static inline void wire_put32(uint8_t *at, uint32_t value) {
-    at[0] = (uint8_t)(value >> 24);
-    at[1] = (uint8_t)(value >> 16);
-    at[2] = (uint8_t)(value >> 8);
-    at[3] = (uint8_t)value;
+    value = htobe32(value);
+    memcpy(at, &value, sizeof value);
 }
 
 static inline void wire_put64(uint8_t *at, uint64_t value) {
-    wire_put32(at, (uint32_t)(value >> 32));
-    wire_put32(at + 4, (uint32_t)value);
+    value = htobe64(value);
+    memcpy(at, &value, sizeof value);
 }
 
 #endif
