@@ -83,12 +83,16 @@ struct neighbour_key {
     __u64 words[2];
 };
 
-/* When the kernel last had an answer of this neighbour. */
+struct neighbour_answer {
+    __u64 kernel_ns; /* when the kernel last had one */
+    __u64 taken;     /* since then bypost had one */
+};
+
 struct {
     __uint(type, BPF_MAP_TYPE_LRU_HASH);
     __uint(max_entries, SHARE_NEIGHBOURS_MAX);
     __type(key, struct neighbour_key);
-    __type(value, __u64);
+    __type(value, struct neighbour_answer);
 } share_neighbours SEC(".maps");
 #endif
 
@@ -157,16 +161,18 @@ static __always_inline int has_port(__be16 port) {
 }
 
 /* An answer to whoever asked: nothing in it tells, and XDP cannot copy. The kernel is served first; what the same neighbour says again soon
- * after, bypost was asking for, because the kernel does not repeat a question that was answered. */
+ * after goes to bypost and to the kernel in turn. Either takes an answer that it did not ask for just then, and asks three times, a second
+ * apart: so each has its own after two questions. */
 static __always_inline int neighbour(struct xdp_md *frame, const struct neighbour_key *key) {
-    __u64 now = bpf_ktime_get_ns();
-    __u64 *served = bpf_map_lookup_elem(&share_neighbours, key);
-    if (served && now - *served < SHARE_KERNEL_FRESH_NS) {
+    struct neighbour_answer fresh = {.kernel_ns = bpf_ktime_get_ns()};
+    struct neighbour_answer *last = bpf_map_lookup_elem(&share_neighbours, key);
+    if (last && !last->taken && fresh.kernel_ns - last->kernel_ns < SHARE_KERNEL_FRESH_NS) {
         int verdict = (int)bpf_redirect_map(&xsks_map, frame->rx_queue_index, XDP_PASS);
+        last->taken = verdict == XDP_REDIRECT;
         count(verdict == XDP_REDIRECT ? COUNT_NEIGHBOUR_TAKEN : COUNT_NEIGHBOUR_KERNEL);
         return verdict;
     }
-    bpf_map_update_elem(&share_neighbours, key, &now, BPF_ANY);
+    bpf_map_update_elem(&share_neighbours, key, &fresh, BPF_ANY);
     count(COUNT_NEIGHBOUR_KERNEL);
     return XDP_PASS;
 }
