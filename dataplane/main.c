@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <grp.h>
+#include <inttypes.h>
 #include <pwd.h>
 #include <signal.h>
 #include <stdio.h>
@@ -78,10 +79,14 @@ static int open_ports(struct dataplane *dataplane, char *error) {
     const struct options *options = &dataplane->options;
     for (uint32_t i = 0; i < options->port_count; i++, dataplane->port_count++) {
         const struct port_options *port = &options->ports[i];
-        int code = port_open(
-            &dataplane->ports[i],
-            &(struct port_request){.device = port->device, .mode = port->mode, .mtu = port->mtu, .workers = options->geometry.workers},
-            error, ERROR_BYTES);
+        const struct port_request request = {
+            .device = port->device,
+            .mode = port->mode,
+            .steering = port->steering,
+            .mtu = port->mtu,
+            .workers = options->geometry.workers,
+        };
+        int code = port_open(&dataplane->ports[i], &request, error, ERROR_BYTES);
         if (code != 0)
             return code;
     }
@@ -131,19 +136,41 @@ static int set_up(struct dataplane *dataplane, char *error) {
     return code;
 }
 
+static double mebibytes(uint64_t bytes) {
+    return (double)bytes / 1048576.0;
+}
+
+static void report_port(const struct port *port, uint32_t workers) {
+    struct port_memory memory;
+    port_memory(port, &memory);
+    fprintf(stderr, "bypost-dataplane: port %s: %s, MTU %u, %u queue pair(s), %u mbufs in %.1f MiB\n", port->device,
+            port->mode == PORT_MODE_REFERENCE ? "by reference" : "by copy", port->mtu, port->queues, memory.mbufs, mebibytes(memory.bytes));
+    fprintf(stderr, "bypost-dataplane: port %s: checksums in %s; ", port->device, port->checksum_offload ? "the device" : "software");
+    if (port->segmentation_bytes_max != 0)
+        fprintf(stderr, "the device splits up to %u bytes into segments; ", port->segmentation_bytes_max);
+    if (workers == 1)
+        fprintf(stderr, "one worker receives all\n");
+    else if (port->rss.hashes)
+        fprintf(stderr, "replies come to the worker that opened, by the device's hash over %u entries\n", port->rss.reta_size);
+    else
+        fprintf(stderr, "%s, local ports are divided between the workers by range\n",
+                port->queues > 1 ? "the device's hash is not known" : "one queue, which worker 0 receives for all");
+}
+
 static void report(const struct dataplane *dataplane) {
-    uint64_t memory_bytes = 0;
-    for (uint32_t i = 0; i < dataplane->options.geometry.workers; i++)
-        memory_bytes += dataplane->workers[i].memory_bytes;
-    fprintf(stderr, "bypost-dataplane: %u worker(s), up to %u sessions each in %.1f MiB; arena %u MiB; journal %.1f MiB\n",
-            dataplane->options.geometry.workers, dataplane->options.max_sessions, (double)memory_bytes / 1048576.0,
-            dataplane->options.arena_mib, (double)dataplane->journal.mapped_bytes / 1048576.0);
-    for (uint32_t i = 0; i < dataplane->port_count; i++) {
-        const struct port *port = &dataplane->ports[i];
-        fprintf(stderr, "bypost-dataplane: port %s: %s, %u queue pair(s), MTU %u, checksums in %s\n", port->device,
-                port->mode == PORT_MODE_REFERENCE ? "by reference" : "by copy", port->queues, port->mtu,
-                port->checksum_offload ? "the device" : "software");
+    const struct options *options = &dataplane->options;
+    fprintf(stderr, "bypost-dataplane: %u worker(s), arena %u MiB, journal %.1f MiB, congestion control %s\n", options->geometry.workers,
+            options->arena_mib, mebibytes(dataplane->journal.mapped_bytes), options->congestion == TCP_NEWRENO ? "NewReno" : "CUBIC");
+    for (uint32_t i = 0; i < options->geometry.workers; i++) {
+        const struct worker *worker = &dataplane->workers[i];
+        fprintf(stderr,
+                "bypost-dataplane: worker %u: up to %u sessions: TCP %.1f MiB (%" PRIu64 " bytes a session), SMTP %.1f MiB (%" PRIu64
+                " bytes a session)\n",
+                i, options->max_sessions, mebibytes(worker->tcp_bytes), worker->tcp_bytes / options->max_sessions,
+                mebibytes(worker->smtp_bytes), worker->smtp_bytes / options->max_sessions);
     }
+    for (uint32_t i = 0; i < dataplane->port_count; i++)
+        report_port(&dataplane->ports[i], options->geometry.workers);
 }
 
 static bool all_stopped(struct dataplane *dataplane) {

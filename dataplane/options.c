@@ -74,6 +74,15 @@ static int parse_port_field(struct port_options *port, char *field) {
             port->mode = PORT_MODE_REFERENCE;
         else
             return complain("port mode", value, "use auto, copy or reference.");
+    } else if (strcmp(field, "steering") == 0) {
+        if (strcmp(value, "auto") == 0)
+            port->steering = PORT_STEERING_AUTO;
+        else if (strcmp(value, "toeplitz") == 0)
+            port->steering = PORT_STEERING_TOEPLITZ;
+        else if (strcmp(value, "ranges") == 0)
+            port->steering = PORT_STEERING_RANGES;
+        else
+            return complain("port steering", value, "use auto, toeplitz or ranges.");
     } else if (strcmp(field, "mtu") == 0) {
         if (parse_number("port mtu", value, 576, 9216, &number) != 0)
             return -1;
@@ -90,10 +99,12 @@ static int parse_port_field(struct port_options *port, char *field) {
             return complain("port address", value, "write ADDRESS/PREFIX, as in 192.0.2.10/24.");
         port->address_count++;
     } else if (strcmp(field, "gateway") == 0) {
-        if (!parse_address(value, &port->gateway, NULL))
+        struct tcp_address gateway;
+        if (!parse_address(value, &gateway, NULL))
             return complain("port gateway", value, "write an address, as in 192.0.2.1.");
+        *(gateway.family == 6 ? &port->gateway6 : &port->gateway) = gateway;
     } else {
-        return complain("port", field, "known parts are device, mode, mtu, vlan, address and gateway.");
+        return complain("port", field, "known parts are device, mode, steering, mtu, vlan, address and gateway.");
     }
     return 0;
 }
@@ -160,9 +171,11 @@ static void print_help(void) {
          "  --idle adaptive|poll    what a worker without work does (adaptive)\n"
          "  --max-sessions N        SMTP sessions of a worker at most (16384)\n"
          "  --tcp-ports A-B         local ports, all workers together (10000-65535)\n"
+         "  --congestion cubic|newreno   congestion control (cubic)\n"
          "  --drain-timeout-ms N    how long SIGTERM waits for transactions in progress (30000)\n"
          "  --user NAME             user to become after set-up\n"
-         "  --port SPEC             device=VDEV_OR_PCI;mode=auto|copy|reference;mtu=N;vlan=N;address=A/N[;address=...];gateway=A\n"
+         "  --port SPEC             device=VDEV_OR_PCI;mode=auto|copy|reference;steering=auto|toeplitz|ranges;mtu=N;vlan=N;\n"
+         "                          address=A/N[;address=...];gateway=A[;gateway=A6]\n"
          "  --eal ARG               a further argument for DPDK's EAL\n"
          "  --help, --version");
 }
@@ -181,6 +194,7 @@ enum {
     OPTION_IDLE,
     OPTION_SESSIONS,
     OPTION_TCP_PORTS,
+    OPTION_CONGESTION,
     OPTION_DRAIN,
     OPTION_USER,
     OPTION_PORT,
@@ -203,6 +217,7 @@ static const struct option long_options[] = {
     {"idle", required_argument, NULL, OPTION_IDLE},
     {"max-sessions", required_argument, NULL, OPTION_SESSIONS},
     {"tcp-ports", required_argument, NULL, OPTION_TCP_PORTS},
+    {"congestion", required_argument, NULL, OPTION_CONGESTION},
     {"drain-timeout-ms", required_argument, NULL, OPTION_DRAIN},
     {"user", required_argument, NULL, OPTION_USER},
     {"port", required_argument, NULL, OPTION_PORT},
@@ -254,6 +269,12 @@ static int take(struct options *options, int option, const char *value) {
         return parse_number("max-sessions", value, 1, 4 << 20, &options->max_sessions);
     case OPTION_TCP_PORTS:
         return parse_tcp_ports(options, value);
+    case OPTION_CONGESTION: {
+        bool newreno = false;
+        int code = take_choice("congestion", value, "newreno", "cubic", &newreno);
+        options->congestion = newreno ? TCP_NEWRENO : TCP_CUBIC;
+        return code;
+    }
     case OPTION_DRAIN:
         return parse_number("drain-timeout-ms", value, 0, 3600 * 1000, &options->drain_timeout_ms);
     case OPTION_PORT:

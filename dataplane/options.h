@@ -13,10 +13,11 @@ enum { OPTIONS_EAL_MAX = 32 };
 struct port_options {
     char device[256];
     enum port_mode mode;
+    enum port_steering steering;
     uint16_t mtu, vlan;
     uint32_t address_count;
     struct net_address addresses[NET_ADDRESSES_MAX];
-    struct tcp_address gateway;
+    struct tcp_address gateway, gateway6; /* by the family that was written */
 };
 
 struct options {
@@ -29,6 +30,7 @@ struct options {
     bool poll; /* idle: spin */
     uint32_t max_sessions;
     uint16_t port_first, port_last;
+    enum tcp_congestion congestion;
     uint32_t drain_timeout_ms;
     uint32_t port_count;
     struct port_options ports[PORTS_MAX];

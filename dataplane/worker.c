@@ -66,6 +66,8 @@ static void fill_interface(struct net_interface *interface, const struct port_op
     interface->address_count = options->address_count;
     memcpy(interface->addresses, options->addresses, sizeof(interface->addresses));
     interface->gateway = options->gateway;
+    interface->gateway6 = options->gateway6;
+    interface->rss = &port->rss;
 }
 
 int worker_create(struct worker *worker, const struct options *options, struct port *ports, const struct arena *arena, char *error,
@@ -81,6 +83,7 @@ int worker_create(struct worker *worker, const struct options *options, struct p
         .counters = worker->counters,
     };
     uint16_t mtu = UINT16_MAX;
+    uint32_t segmentation_bytes_max = UINT32_MAX; /* the stack does not know the ports apart */
     for (uint32_t i = 0; i < options->port_count; i++) {
         worker->queues[i] = port_queue_create(&ports[i], worker->index, worker->workers, arena->bytes, arena->length, worker->counters);
         if (worker->queues[i] == NULL) {
@@ -92,6 +95,8 @@ int worker_create(struct worker *worker, const struct options *options, struct p
         fill_interface(&net.interfaces[i], &options->ports[i], &ports[i], worker->queues[i]);
         if (ports[i].mtu < mtu)
             mtu = ports[i].mtu;
+        if (ports[i].segmentation_bytes_max < segmentation_bytes_max)
+            segmentation_bytes_max = ports[i].segmentation_bytes_max;
     }
     worker->net = net_create(&net, now_us);
     struct tcp_config tcp = {
@@ -100,7 +105,11 @@ int worker_create(struct worker *worker, const struct options *options, struct p
         .mtu = mtu,
         .port_first = (uint16_t)(options->port_first + worker->index * span),
         .port_last = (uint16_t)(options->port_first + (worker->index + 1) * span - 1),
+        .segmentation_bytes_max = segmentation_bytes_max,
+        .congestion = options->congestion,
         .transmit = net_transmit,
+        .choose_ports = net_choose_ports,
+        .unknown = net_unknown,
         .network = worker->net,
     };
     int code = worker->net == NULL ? -ENOMEM : create_engine(worker, options, arena, &tcp);
@@ -115,7 +124,8 @@ int worker_create(struct worker *worker, const struct options *options, struct p
     }
     net_attach(worker->net, worker->stack);
     smtp_engine_attach(worker->engine, worker->stack);
-    worker->memory_bytes = tcp_stack_memory_bytes(worker->stack) + smtp_engine_memory_bytes(worker->engine);
+    worker->tcp_bytes = tcp_stack_memory_bytes(worker->stack);
+    worker->smtp_bytes = smtp_engine_memory_bytes(worker->engine);
     return 0;
 }
 

@@ -25,7 +25,7 @@ struct worker {
     const int *shard_doorbells;     /* the shards' */
     _Atomic bool draining, stopped; /* set by the main thread; by the worker when it has drained */
     _Atomic bool kill;              /* the drain's time is up: leave at once */
-    uint64_t memory_bytes;          /* of stack and engine, for the start's report */
+    uint64_t tcp_bytes, smtp_bytes; /* memory of stack and engine, for the start's report */
 };
 
 /* Makes everything the worker owns. 0, or -errno with a sentence in error. */
