@@ -235,6 +235,7 @@ static void schedule_ack(struct tcp_conn *conn, uint32_t length, bool at_once, u
 void tcp_receive(struct tcp_conn *conn, uint32_t sequence, const uint8_t *bytes, uint32_t length, bool fin, uint64_t now_us) {
     struct tcp_stack *stack = conn->stack;
     uint32_t end = sequence + length;
+    bool asks = length > 0 || fin; /* an ACK is owed even where nothing of it can be kept (RFC 9293 3.8.6.1: a window probe) */
     if (SEQ_GT(end, conn->rcv_adv)) { /* beyond what we offered */
         length = SEQ_GT(conn->rcv_adv, sequence) ? conn->rcv_adv - sequence : 0;
         end = sequence + length;
@@ -283,7 +284,7 @@ void tcp_receive(struct tcp_conn *conn, uint32_t sequence, const uint8_t *bytes,
     }
     if ((conn->flags & (CONN_PEER_FIN | CONN_PEER_FIN_TAKEN)) == CONN_PEER_FIN && conn->rcv_nxt == conn->peer_fin) {
         take_fin(conn, now_us);
-    } else if (fin) {
+    } else if (fin || (asks && length == 0)) {
         tcp_output_list_ack(conn);
     }
 }
@@ -313,7 +314,7 @@ void tcp_receive_resume(struct tcp_conn *conn, uint64_t now_us) {
     if (conn->state == TCP_STATE_CLOSED) {
         return;
     }
-    if (tcp_output_window_grew(conn)) {
+    if ((conn->flags & CONN_PEER_FIN_TAKEN) == 0 && tcp_output_window_grew(conn)) {
         tcp_output_list_ack(conn);
     }
     tcp_conn_finish(conn, now_us);

@@ -1,0 +1,63 @@
+/* test_found.c: what the simulator found, told as rules; each names the seed's symptom in one line. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "wire.h"
+
+enum { MSS = 1000, BUFFER = 2048 };
+
+/* RFC 9293 3.8.6.1: a probe of a closed window is acknowledged although nothing of it can be kept; else the peer takes us for dead. */
+static void probe_of_closed_window_is_answered(void **state) {
+    struct wire wire;
+    wire_open(&wire, &(struct tcp_config){.receive_buffer_bytes = BUFFER});
+    wire_connect(&wire);
+    wire_establish(&wire, &(struct wire_peer){.mss = MSS, .shift = -1});
+    wire.take_limit = 0;
+    wire_say(&wire, wire_pattern(), MSS);
+    wire_say(&wire, wire_pattern() + MSS, MSS);
+    wire_say(&wire, wire_pattern() + 2 * MSS, BUFFER - 2 * MSS);
+    wire_wait(&wire, 1000000);
+    assert_int_equal(wire_last(&wire)->window, 0);
+    wire_clear(&wire);
+    wire_put(&wire, TCP_ACK, wire.sequence, wire.acknowledgement, wire_pattern() + BUFFER, 1);
+    wire_wait(&wire, 500000);
+    assert_int_equal(wire.segment_count, 1);
+    assert_int_equal(wire_last(&wire)->acknowledgement, wire.sequence);
+    assert_int_equal(wire_last(&wire)->window, 0);
+    wire_free(&wire);
+}
+
+/* Both FINs are through and the layer above still takes what it is owed: a reset from a peer that has forgotten the connection must not
+ * turn an orderly end into lost bytes (RFC 1337). */
+static void reset_in_time_wait_keeps_the_backlog(void **state) {
+    struct wire wire;
+    wire_open(&wire, NULL);
+    wire_connect(&wire);
+    wire_establish(&wire, &(struct wire_peer){.mss = MSS, .shift = -1});
+    tcp_close(wire.conn, wire.now_us);
+    wire.acknowledgement = wire.iss + 2;
+    wire.take_limit = 0;
+    wire_put(&wire, TCP_ACK | TCP_FIN, wire.sequence, wire.acknowledgement, wire_pattern(), MSS);
+    wire_poll(&wire);
+    wire_put(&wire, TCP_RST, wire.sequence + MSS + 1, 0, NULL, 0);
+    wire_poll(&wire);
+    assert_int_equal(wire.closed, 0);
+    wire.take_limit = UINT32_MAX;
+    wire_clear(&wire);
+    tcp_receive_resume(wire.conn, wire.now_us);
+    wire_poll(&wire);
+    assert_int_equal(wire.text_length, MSS);
+    assert_int_equal(wire.closed, 1);
+    assert_int_equal(wire.error, TCP_OK);
+    wire_free(&wire);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(probe_of_closed_window_is_answered),
+        cmocka_unit_test(reset_in_time_wait_keeps_the_backlog),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
