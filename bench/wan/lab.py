@@ -44,7 +44,7 @@ class Process:
         self.errors_path = os.path.join(directory, "errors%d" % number)
         with open(self.errors_path, "w", encoding="utf-8") as errors:
             self.process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=errors, stdin=subprocess.DEVNULL, text=True)
-        self.text = ""
+        self.text = None  # all of its output after the line that wait_line read, once it has ended
 
     def errors(self):
         with open(self.errors_path, encoding="utf-8", errors="replace") as file:
@@ -73,11 +73,12 @@ class Process:
 
     def finish(self, seconds=STEP_SECONDS):
         """The rest of its output and its exit status."""
-        try:
-            self.text += self.process.communicate(timeout=seconds)[0] or ""
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.text += self.process.communicate()[0] or ""
+        if self.text is None:
+            try:
+                self.text = self.process.communicate(timeout=seconds)[0]
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.text = self.process.communicate()[0]
         return self.process.returncode
 
     def stop(self, seconds=STEP_SECONDS):
@@ -94,7 +95,7 @@ class Process:
             raise RuntimeError("no result: " + self.story()) from None
 
     def story(self):
-        return "%s: exit %s\n%s\n%s" % (" ".join(self.words[-30:]), self.process.poll(), self.text[-2000:], self.errors()[-2000:])
+        return "%s: exit %s\n%s\n%s" % (" ".join(self.words[-30:]), self.process.poll(), (self.text or "")[-2000:], self.errors()[-2000:])
 
 
 class Lab:
@@ -166,10 +167,18 @@ class Lab:
         process.wait_line("ready")
         return process
 
-    def bypost(self, *words):
+    def endpoint(self, stack, *words, v6=False):
+        """An endpoint on the left, on either stack. Its listening address is its own: `--listen` takes none."""
+        return self.bypost(*words, v6=v6) if stack == "bypost" else self.kernel("l", *self.with_address(words, LEFT6 if v6 else LEFT))
+
+    @staticmethod
+    def with_address(words, address):
+        return [part for word in words for part in (("--listen", address) if word == "--listen" else (word,))]
+
+    def bypost(self, *words, v6=False):
         """An endpoint on bypost's stack, on the left."""
-        process = self.start("l", BULK, "--device", "net_af_packet0,iface=left", "--address", BYPOST + "/24",
-                             "--mtu", self.mtu, *words)
+        more = ("--address", BYPOST6 + "/64") if v6 else ()
+        process = self.start("l", BULK, "--device", "net_af_packet0,iface=left", "--address", BYPOST + "/24", *more, "--mtu", self.mtu, *words)
         process.wait_line("ready")
         return process
 

@@ -24,7 +24,7 @@ class Conn:
     def __init__(self, sock, options, connected):
         self.sock = sock
         self.options = options
-        self.sent = self.received = self.wrong = 0
+        self.sent = self.received = self.wrong = self.skipped = 0
         self.eof = self.shut = self.done = False
         self.error = "none"
         self.begin = time.monotonic()
@@ -80,6 +80,8 @@ class Conn:
             self.wrong += sum(a != b for a, b in zip(data, BLOCKS[at:at + len(data)]))
         self.received += len(data)
         self.last = time.monotonic()
+        if self.last - self.begin < self.options.skip:
+            self.skipped = self.received
 
     def write(self):
         left = min(self.left(), WRITE_BYTES)
@@ -131,7 +133,8 @@ class Conn:
     def summary(self):
         seconds = max(self.last - self.begin, 1e-6)
         return {"sent": self.sent, "received": self.received, "wrong": self.wrong, "eof": self.eof, "error": self.error,
-                "seconds": round(self.age(), 6), "mbps_received": round(self.received * 8e-6 / seconds, 3)}
+                "seconds": round(self.age(), 6), "mbps_received": round(self.received * 8e-6 / seconds, 3),
+                "mbps_after_skip": round((self.received - self.skipped) * 8e-6 / max(seconds - self.options.skip, 1e-6), 3)}
 
 
 def prepare(sock, options):
@@ -162,6 +165,7 @@ def arguments():
     parser.add_argument("--read-wait-ms", type=float, default=0)
     parser.add_argument("--read-rate", type=int, default=0, help="bytes a second")
     parser.add_argument("--seconds", type=float, default=0, help="after them the connection is reset and the figures stand")
+    parser.add_argument("--skip", type=float, default=0, help="seconds that mbps_after_skip leaves out")
     parser.add_argument("--limit", type=float, default=60, help="seconds for all")
     parser.add_argument("--congestion", default="")
     parser.add_argument("--buffer", type=int, default=0)
