@@ -380,6 +380,10 @@ static uint32_t bind_orders(struct lane *lane, uint32_t allowed, uint64_t now_us
             session_leave(session, now_us); /* control wants fewer */
             continue;
         }
+        if (!stream_is_open(&session->stream)) { /* reset in this very pass: an order must not pay for it */
+            session_lose(session, now_us);
+            continue;
+        }
         if (session->reply) { /* the first bytes of a reply that nothing asked for: its rest would be taken for the answer to MAIL */
             session_leave(session, now_us);
             continue;

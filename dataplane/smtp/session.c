@@ -255,6 +255,11 @@ static void note_failure(struct smtp_session *session, enum tcp_error error, con
         transaction_lost(session, text, now_us);
 }
 
+void session_lose(struct smtp_session *session, uint64_t now_us) {
+    note_failure(session, TCP_RESET, tcp_error_text(TCP_RESET), now_us);
+    session_abort(session, now_us);
+}
+
 void session_protocol_error(struct smtp_session *session, const struct reply *reply, const char *text, uint64_t now_us) {
     post(session, PATH_EVENT_PROTOCOL_ERROR, 0, reply, text, now_us);
     if (is_greeting(session->state) || (session->state == SESSION_READY && !session->transactions))

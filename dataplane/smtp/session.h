@@ -67,6 +67,8 @@ int session_open(struct lane *lane, uint8_t endpoint, uint8_t source, uint64_t n
 void session_bind(struct smtp_session *session, struct order *order, uint64_t now_us);
 /* Ends a session in SESSION_READY politely; one that is not greeted yet at once; others end after their transaction (see lane_keeps). */
 void session_leave(struct smtp_session *session, uint64_t now_us);
+/* A ready session whose connection is over though `closed` has not come yet: ends it. */
+void session_lose(struct smtp_session *session, uint64_t now_us);
 void session_due(struct smtp_session *session, uint64_t now_us);
 /* From the work list: lets queued bytes leave, or tries again what a pool had no room for. */
 void session_work(struct smtp_session *session, uint64_t now_us);

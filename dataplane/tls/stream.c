@@ -52,6 +52,10 @@ void stream_flush(struct stream *stream, uint64_t now_us) {
     tcp_output(stream->conn, now_us);
 }
 
+bool stream_is_open(const struct stream *stream) {
+    return tcp_is_open(stream->conn);
+}
+
 uint32_t stream_unsent(const struct stream *stream) {
     return tcp_unsent(stream->conn);
 }

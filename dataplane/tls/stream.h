@@ -36,6 +36,8 @@ int stream_open(struct stream *stream, const struct stream_events *events, struc
 int stream_send(struct stream *stream, const struct tcp_piece *pieces, uint32_t count, uint64_t now_us);
 /* Lets what is queued leave. Not from inside an event. */
 void stream_flush(struct stream *stream, uint64_t now_us);
+/* Connected, and neither side has ended or reset it, as far as is known: `closed` may be on its way. */
+bool stream_is_open(const struct stream *stream);
 /* Bytes queued that never left, and bytes not yet acknowledged (which include them). */
 uint32_t stream_unsent(const struct stream *stream);
 uint32_t stream_unacknowledged(const struct stream *stream);

@@ -104,6 +104,10 @@ void fake_acknowledge(struct tcp_conn *conn, uint64_t now_us) {
         conn->closing = true;
 }
 
+bool tcp_is_open(const struct tcp_conn *conn) {
+    return conn->state == FAKE_OPEN && !conn->fin_sent && !conn->peer_fin && !conn->aborted && !conn->closing;
+}
+
 uint32_t tcp_unacknowledged(const struct tcp_conn *conn) {
     return conn->unacknowledged;
 }

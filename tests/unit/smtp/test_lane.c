@@ -318,6 +318,28 @@ static void an_unasked_421_or_a_close_while_idle_costs_no_message(void **state) 
     }
 }
 
+/* The reset was read in this pass, and the word of it comes with the next poll. */
+static void an_order_is_not_bound_to_a_session_that_was_just_reset(void **state) {
+    struct world *world = world_new();
+    world_path(world, 1, 1, 0);
+    world_publish(world);
+    uint32_t first = world_send(world, "b@example.test");
+    world_until_answered(world, first);
+    world_settle(world);
+    assert_int_equal(world->tcp.connects, 1);
+    world->tcp.reaps_later = true;
+    fake_end(&world->tcp.conns[0], TCP_RESET, world->now_us);
+    uint32_t second = world_send(world, "c@example.test");
+    world_step(world);
+    world_step(world);
+    assert_string_equal(world_outcome(world, second), "claimed");
+    world->tcp.reaps_later = false;
+    world_until_answered(world, second);
+    assert_string_equal(world_outcome(world, second), "REPLIED FINAL 250 2.0.0");
+    assert_int_equal(world->tcp.connects, 2);
+    world_free(world);
+}
+
 static void fewer_sessions_allowed_ends_idle_ones(void **state) {
     struct world *world = world_new();
     world_path(world, 1, 5, 100);
@@ -830,6 +852,7 @@ int main(void) {
         cmocka_unit_test(an_idle_session_quits_when_nothing_is_wanted),
         cmocka_unit_test(the_server_closes_first_and_a_slow_one_only_for_a_second),
         cmocka_unit_test(an_unasked_421_or_a_close_while_idle_costs_no_message),
+        cmocka_unit_test(an_order_is_not_bound_to_a_session_that_was_just_reset),
         cmocka_unit_test(fewer_sessions_allowed_ends_idle_ones),
         cmocka_unit_test(high_orders_go_first),
         cmocka_unit_test(an_order_is_not_sent_before_its_time),
