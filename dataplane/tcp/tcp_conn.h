@@ -333,6 +333,8 @@ void tcp_conn_release(struct tcp_conn *conn);
 uint32_t tcp_queue_gather(const struct tcp_stack *stack, uint32_t *range, uint32_t *offset, uint32_t length, struct tcp_piece *pieces,
                           uint8_t *piece_count);
 void tcp_queue_drop_bytes(struct tcp_conn *conn, uint32_t bytes);
+/* Moves a place in the queue forward; a range of TCP_NONE is the end. */
+void tcp_queue_advance(const struct tcp_stack *stack, uint32_t *range, uint32_t *offset, uint32_t bytes);
 /* Takes off what `ack` covers; *sample_us is a valid round-trip sample or 0 (RFC 6298 section 3). */
 void tcp_queue_drop_flights(struct tcp_conn *conn, uint32_t ack, uint64_t now_us, uint32_t *sample_us);
 void tcp_queue_mark_lost(struct tcp_conn *conn, struct tcp_flight *flight);

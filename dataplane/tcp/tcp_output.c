@@ -6,6 +6,7 @@
 enum {
     RETRY_US = 2000,               /* after -EAGAIN, or when a pool was empty */
     CHALLENGE_SPACING_US = 100000, /* RFC 5961 section 7: challenge ACKs are limited */
+    SEGMENTS_AT_ONCE_MAX = 64,     /* that a device splits from one */
 };
 
 uint32_t tcp_output_timestamp(const struct tcp_conn *conn, uint64_t now_us) {
@@ -186,23 +187,57 @@ int tcp_output_flight(struct tcp_conn *conn, uint32_t index, uint64_t now_us) {
     return 0;
 }
 
-/* Sends `length` new bytes (fewer when they lie in too many pieces), and the FIN after the last of them if there is room. 0 or -errno. */
+/* Records the first `length` bytes never sent, and a FIN behind them, as one segment in flight. */
+static void flight_append(struct tcp_conn *conn, uint32_t length, uint8_t flags, uint64_t now_us) {
+    struct tcp_stack *stack = conn->stack;
+    uint32_t index = tcp_pool_take(&stack->flights);
+    struct tcp_flight *flight = flight_at(stack, index);
+    *flight = (struct tcp_flight){.sequence = conn->snd_nxt,
+                                  .range = conn->unsent_range,
+                                  .offset = conn->unsent_offset,
+                                  .sent_us = (uint32_t)now_us,
+                                  .next = TCP_NONE,
+                                  .length = (uint16_t)length,
+                                  .flags = flags};
+    if (conn->flight_tail == TCP_NONE) {
+        conn->flight_head = index;
+        conn->progress_us = now_us;
+        start_timer(conn, now_us);
+    } else {
+        flight_at(stack, conn->flight_tail)->next = index;
+    }
+    conn->flight_tail = index;
+    conn->snd_nxt += flight_space(flight);
+}
+
+/* Sends `length` new bytes (fewer when they lie in too many pieces), and the FIN after the last of them if there is room. More than a
+ * segment only where the device splits it: each of its segments has a record of its own. 0 or -errno. */
 static int send_new(struct tcp_conn *conn, uint32_t length, uint32_t room, uint8_t flight_flags, uint64_t now_us) {
     struct tcp_stack *stack = conn->stack;
     struct tcp_piece pieces[TCP_SEGMENT_PIECES_MAX];
-    struct tcp_segment segment = {.sequence = conn->snd_nxt, .first_transmission = true, .pieces = pieces};
-    if (conn->flight_head != TCP_NONE && tcp_pool_left(&stack->flights) <= stack->flights.capacity >> TCP_RESERVE_SHIFT) {
+    struct tcp_segment segment = {
+        .sequence = conn->snd_nxt, .first_transmission = true, .pieces = pieces, .segment_bytes = conn->mss};
+    uint32_t mss = conn->mss, reserve = stack->flights.capacity >> TCP_RESERVE_SHIFT, left = tcp_pool_left(&stack->flights);
+    if (conn->flight_head != TCP_NONE && left <= reserve) {
         stack->counters.pool_exhausted++;
         return -ENOBUFS; /* what is in flight brings an ACK or a timeout, and with it the next try */
     }
-    uint32_t index = tcp_pool_take(&stack->flights);
-    if (index == TCP_NONE) {
+    if (left == 0) {
         stack->counters.pool_exhausted++;
         retry_soon(conn, now_us);
         return -ENOBUFS;
     }
+    if (length > mss && left <= reserve + SEGMENTS_AT_ONCE_MAX) {
+        length = mss;
+    }
     uint32_t range = conn->unsent_range, offset = conn->unsent_offset;
     uint32_t gathered = tcp_queue_gather(stack, &range, &offset, length, pieces, &segment.piece_count);
+    if (gathered < length && gathered > mss) { /* whole segments only, so that small ones do not go amid the stream */
+        length = gathered - gathered % mss;
+        range = conn->unsent_range;
+        offset = conn->unsent_offset;
+        gathered = tcp_queue_gather(stack, &range, &offset, length, pieces, &segment.piece_count);
+    }
     segment.payload_length = (uint16_t)gathered;
     if (conn->snd_nxt + gathered == conn->snd_end) {
         segment.flags |= gathered > 0 ? TCP_PSH : 0;
@@ -213,35 +248,36 @@ static int send_new(struct tcp_conn *conn, uint32_t length, uint32_t room, uint8
     }
     int rc = emit(conn, &segment, now_us);
     if (rc == -EAGAIN) {
-        tcp_pool_give(&stack->flights, index);
         retry_soon(conn, now_us);
         return rc;
     }
-    struct tcp_flight *flight = flight_at(stack, index);
-    *flight = (struct tcp_flight){.sequence = conn->snd_nxt,
-                                  .range = conn->unsent_range,
-                                  .offset = conn->unsent_offset,
-                                  .sent_us = (uint32_t)now_us,
-                                  .next = TCP_NONE,
-                                  .length = (uint16_t)gathered,
-                                  .flags = flight_flags};
-    if (conn->flight_tail == TCP_NONE) {
-        conn->flight_head = index;
-        conn->progress_us = now_us;
-        start_timer(conn, now_us);
-    } else {
-        flight_at(stack, conn->flight_tail)->next = index;
+    for (; gathered > mss; gathered -= mss) {
+        flight_append(conn, mss, flight_flags & (uint8_t)~FLIGHT_FIN, now_us);
+        tcp_queue_advance(stack, &conn->unsent_range, &conn->unsent_offset, mss);
+        stack->counters.segments_out++;
     }
-    conn->flight_tail = index;
+    flight_append(conn, gathered, flight_flags, now_us);
     conn->unsent_range = range;
     conn->unsent_offset = offset;
-    conn->snd_nxt += flight_space(flight);
     conn->sent_us = now_us;
     if ((flight_flags & FLIGHT_FIN) != 0) {
         conn->flags |= CONN_FIN_SENT;
         tcp_conn_enter(conn, conn->state == TCP_STATE_CLOSE_WAIT ? TCP_STATE_LAST_ACK : TCP_STATE_FIN_WAIT_1);
     }
     return 0;
+}
+
+/* From one whole segment on: as many as the windows allow and the device splits, and the rest of the queue if it is all. */
+static uint32_t several(const struct tcp_conn *conn, uint32_t unsent, uint32_t allowed, uint32_t window) {
+    uint32_t mss = conn->mss, length = mss;
+    uint32_t most = tcp_min(tcp_min(allowed, window), conn->stack->config.segmentation_bytes_max);
+    if (unsent <= most && unsent <= mss * SEGMENTS_AT_ONCE_MAX) {
+        return unsent;
+    }
+    for (uint32_t i = 1; i < SEGMENTS_AT_ONCE_MAX && length + mss <= tcp_min(most, unsent); i++) {
+        length += mss;
+    }
+    return length;
 }
 
 static uint32_t window_room(const struct tcp_conn *conn) {
@@ -307,6 +343,9 @@ void tcp_output_run(struct tcp_conn *conn, uint64_t now_us) {
         }
         if (unsent == 0 && window == 0) {
             break;
+        }
+        if (length == conn->mss && length < unsent && length < conn->stack->config.segmentation_bytes_max) {
+            length = several(conn, unsent, allowed, window);
         }
         if (send_new(conn, length, window, 0, now_us) != 0) {
             return;

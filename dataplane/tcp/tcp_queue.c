@@ -101,15 +101,19 @@ void tcp_queue_drop_bytes(struct tcp_conn *conn, uint32_t bytes) {
     }
 }
 
+void tcp_queue_advance(const struct tcp_stack *stack, uint32_t *range, uint32_t *offset, uint32_t bytes) {
+    *offset += bytes;
+    while (*range != TCP_NONE && *offset >= range_at(stack, *range)->length) {
+        *offset -= range_at(stack, *range)->length;
+        *range = range_at(stack, *range)->next;
+    }
+}
+
 /* Moves a flight's beginning forward by so many bytes. */
 static void flight_advance(struct tcp_conn *conn, struct tcp_flight *flight, uint32_t bytes) {
     flight->sequence += bytes;
     flight->length = (uint16_t)(flight->length - bytes);
-    flight->offset += bytes;
-    while (flight->range != TCP_NONE && flight->offset >= range_at(conn->stack, flight->range)->length) {
-        flight->offset -= range_at(conn->stack, flight->range)->length;
-        flight->range = range_at(conn->stack, flight->range)->next;
-    }
+    tcp_queue_advance(conn->stack, &flight->range, &flight->offset, bytes);
 }
 
 /* Moves a flight's beginning to `ack`, which lies inside it. */

@@ -15,6 +15,7 @@ enum {
     BLOCKS_MIN = 256,
     CONNECTIONS_MAX = 1 << 24,
     MTU_MIN = 576,
+    SEGMENTATION_MAX = 65535 - 60 - TCP_OPTIONS_BYTES_MAX, /* what one IP packet holds */
     RECEIVE_BUFFER_MIN = 1024,
     RECEIVE_BUFFER_MAX = 1 << 24,
     USER_TIMEOUT_US = 100 * 1000 * 1000, /* RFC 9293 3.8.3: R2 at least 100 s */
@@ -73,6 +74,7 @@ static void config_defaults(struct tcp_config *config) {
     if (config->user_timeout_us == 0) {
         config->user_timeout_us = USER_TIMEOUT_US;
     }
+    config->segmentation_bytes_max = tcp_min(config->segmentation_bytes_max, SEGMENTATION_MAX);
     if (config->max_half_open == 0) {
         config->max_half_open = tcp_max(config->max_connections / CONNECTIONS_PER_HALF_OPEN, 1);
     }
