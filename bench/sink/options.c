@@ -1,8 +1,8 @@
 /* options.c: reads and checks bypost-sink's command line. */
 #include "options.h"
 
+#include "address.h"
 #include "command.h"
-#include <arpa/inet.h>
 #include <errno.h>
 #include <getopt.h>
 #include <stdio.h>
@@ -33,73 +33,6 @@ static int take_number32(const char *option, const char *text, uint32_t low, uin
         return -1;
     *number = (uint32_t)value;
     return 0;
-}
-
-static bool read_address(const char *text, struct tcp_address *address) {
-    memset(address, 0, sizeof(*address));
-    if (inet_pton(AF_INET, text, address->bytes) == 1)
-        address->family = 4;
-    else if (inet_pton(AF_INET6, text, address->bytes) == 1)
-        address->family = 6;
-    return address->family != 0;
-}
-
-static void address_next(struct tcp_address *address) {
-    for (int i = (address->family == 4 ? 4 : 16) - 1; i >= 0 && ++address->bytes[i] == 0; i--)
-        ;
-}
-
-/* An address with nothing behind its prefix is the network, and stands for all its hosts. */
-static bool is_network(const struct tcp_address *address, unsigned prefix) {
-    unsigned bits = address->family == 4 ? 32 : 128;
-    for (unsigned bit = prefix; bit < bits; bit++)
-        if ((address->bytes[bit / 8] >> (7 - bit % 8) & 1) != 0)
-            return false;
-    return prefix + 1 < bits;
-}
-
-static int add_addresses(struct port_options *port, const char *text, struct tcp_address from, uint64_t count, uint8_t prefix) {
-    char remedy[128];
-    if (count > NET_ADDRESSES_MAX - port->address_count) {
-        snprintf(remedy, sizeof(remedy), "a port has at most %d addresses: write FIRST-LAST/PREFIX, or a longer prefix.",
-                 NET_ADDRESSES_MAX);
-        return complain("address", text, remedy);
-    }
-    for (; count > 0; count--, address_next(&from))
-        port->addresses[port->address_count++] = (struct net_address){.address = from, .prefix_length = prefix};
-    return 0;
-}
-
-/* ADDRESS/PREFIX, NETWORK/PREFIX for all its hosts, or FIRST-LAST/PREFIX. */
-static int take_address(struct port_options *port, const char *text) {
-    static const char usage[] = "write ADDRESS/PREFIX, NETWORK/PREFIX for all its hosts, or FIRST-LAST/PREFIX.";
-    char copy[128];
-    if (strlen(text) >= sizeof(copy))
-        return complain("address", text, usage);
-    strcpy(copy, text);
-    char *slash = strchr(copy, '/'), *dash = strchr(copy, '-');
-    if (slash == NULL || (dash != NULL && dash > slash))
-        return complain("address", text, usage);
-    *slash++ = '\0';
-    if (dash != NULL)
-        *dash++ = '\0';
-    struct tcp_address from, to;
-    uint64_t prefix = 0;
-    if (!read_address(copy, &from) || (dash != NULL && (!read_address(dash, &to) || to.family != from.family)) ||
-        take_number("address", slash, 0, from.family == 4 ? 32 : 128, &prefix) != 0)
-        return complain("address", text, usage);
-    if (dash == NULL && is_network(&from, (unsigned)prefix)) {
-        unsigned host_bits = (from.family == 4 ? 32 : 128) - (unsigned)prefix;
-        address_next(&from); /* neither the network nor, for IPv4, its broadcast */
-        return add_addresses(port, text, from, host_bits > 32 ? UINT32_MAX : ((uint64_t)1 << host_bits) - 2, (uint8_t)prefix);
-    }
-    if (dash == NULL)
-        return add_addresses(port, text, from, 1, (uint8_t)prefix);
-    uint64_t count = 1;
-    for (struct tcp_address at = from; memcmp(at.bytes, to.bytes, 16) != 0; count++, address_next(&at))
-        if (count > NET_ADDRESSES_MAX)
-            return complain("address", text, "the range ends before it begins, or has too many addresses.");
-    return add_addresses(port, text, from, count, (uint8_t)prefix);
 }
 
 static int take_list(const char *option, const char *text, uint32_t low, uint32_t high, uint32_t *numbers, uint32_t max, uint32_t *count) {
@@ -273,9 +206,16 @@ static const struct option long_options[] = {
     {NULL, 0, NULL, 0},
 };
 
+static int take_address(struct port_options *port, const char *value) {
+    char error[256];
+    if (address_take(port->addresses, NET_ADDRESSES_MAX, &port->address_count, value, error, sizeof(error)) == 0)
+        return 0;
+    return complain("address", value, error);
+}
+
 static int take_gateway(struct sink_options *options, const char *value) {
     struct tcp_address address;
-    if (!read_address(value, &address))
+    if (!address_read(value, &address))
         return complain("gateway", value, "write an address, as in 192.0.2.1.");
     if (address.family == 4)
         options->dataplane.ports[0].gateway = address;

@@ -231,6 +231,7 @@ static void session_do(struct session *session, const struct command *command) {
         session_say(session, sink->replies[REPLY_VRFY], THEN_COMMAND, 0);
         return;
     case COMMAND_QUIT:
+        session->flags |= SESSION_QUIT;
         session_say(session, sink->replies[REPLY_BYE], THEN_CLOSE, 0);
         return;
     case COMMAND_UNKNOWN:

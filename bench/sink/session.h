@@ -60,6 +60,7 @@ enum session_flag {
     SESSION_OVERLONG = 0x08, /* the command line at hand is thrown away up to its LF */
     SESSION_LAST_CHUNK = 0x10,
     SESSION_PEER_CLOSED = 0x20,
+    SESSION_QUIT = 0x40, /* what follows, a reset even, is no loss */
 };
 
 struct session {

@@ -138,7 +138,7 @@ static void sink_peer_closed(void *user, struct tcp_conn *conn, uint64_t now_us)
 static void sink_closed(void *user, struct tcp_conn *conn, enum tcp_error error, uint64_t now_us) {
     struct session *session = user;
     struct tally *tally = &session->sink->tally;
-    if (error == TCP_OK)
+    if (error == TCP_OK || (session->flags & SESSION_QUIT) != 0)
         tally->connections_closed++;
     else
         tally->connections_lost++;

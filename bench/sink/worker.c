@@ -92,7 +92,7 @@ static int create_stack(struct sink_worker *worker, const struct sink_options *o
     return worker->stack == NULL ? -errno : 0;
 }
 
-int sink_worker_create(struct sink_worker *worker, const struct sink_options *options, struct port *port, struct seen *seen, char *error,
+int sink_worker_create(struct sink_worker *worker, struct sink_options *options, struct port *port, struct seen *seen, char *error,
                        size_t error_bytes) {
     struct sink_config config = {
         .name = options->name,
@@ -101,7 +101,7 @@ int sink_worker_create(struct sink_worker *worker, const struct sink_options *op
         .recipients_max = options->recipients_max,
         .max_sessions = options->dataplane.max_sessions,
         .max_transactions = options->transactions,
-        .script = (struct script *)&options->script,
+        .script = &options->script,
         .seen = seen,
         .record = worker->record,
     };

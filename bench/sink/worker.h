@@ -31,8 +31,8 @@ struct sink_worker {
     uint64_t memory_bytes;
 };
 
-/* 0, or -errno with a sentence in error. */
-int sink_worker_create(struct sink_worker *worker, const struct sink_options *options, struct port *port, struct seen *seen, char *error,
+/* 0, or -errno with a sentence in error. The script in options is used, and its rules count. */
+int sink_worker_create(struct sink_worker *worker, struct sink_options *options, struct port *port, struct seen *seen, char *error,
                        size_t error_bytes);
 /* The loop; `argument` is the struct sink_worker. */
 int sink_worker_run(void *argument);
