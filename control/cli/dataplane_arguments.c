@@ -68,6 +68,7 @@ static bool idle_polls(const struct config *config) {
 
 static char *port_text(const struct config_port *port) {
     static const char *const modes[] = {[CONFIG_PORT_AUTO] = "auto", [CONFIG_PORT_COPY] = "copy", [CONFIG_PORT_REFERENCE] = "reference"};
+    static const char *const steerings[] = {[CONFIG_STEERING_TOEPLITZ] = "toeplitz", [CONFIG_STEERING_RANGES] = "ranges"};
     char text[ADDRESS_TEXT_BYTES], *result = NULL;
     size_t length = 0;
     FILE *out = open_memstream(&result, &length);
@@ -75,11 +76,17 @@ static char *port_text(const struct config_port *port) {
         abort();
     }
     fprintf(out, "device=%s;mode=%s;mtu=%u;vlan=%u", port->device, modes[port->mode], port->mtu, port->vlan);
+    if (port->steering != CONFIG_STEERING_AUTO) {
+        fprintf(out, ";steering=%s", steerings[port->steering]);
+    }
     for (uint32_t i = 0; i < port->address_count; i++) {
         fprintf(out, ";address=%s/%u", address_text(&port->addresses[i], text), port->addresses[i].prefix_length);
     }
     if (port->gateway.family) {
         fprintf(out, ";gateway=%s", address_text(&port->gateway, text));
+    }
+    if (port->gateway6.family) {
+        fprintf(out, ";gateway=%s", address_text(&port->gateway6, text));
     }
     fclose(out);
     return result;
@@ -125,6 +132,8 @@ char **dataplane_arguments(const struct config *config) {
     add(&builder, "%s", hugepages ? "on" : "off");
     add(&builder, "--idle");
     add(&builder, "%s", idle_polls(config) ? "poll" : "adaptive");
+    add(&builder, "--congestion");
+    add(&builder, "%s", config->dataplane.congestion == CONFIG_NEWRENO ? "newreno" : "cubic");
     add(&builder, "--tcp-ports");
     add(&builder, "%u-%u", config->dataplane.port_first, config->dataplane.port_last);
     if (config->user) {

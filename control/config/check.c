@@ -174,7 +174,7 @@ static void check_port_addresses(struct reader *reader, const struct config *con
             reader_error(reader, node, "IPv6 needs an `mtu` of at least %d (RFC 8200); raise the port's mtu, or remove %s.", IPV6_MTU_MIN,
                          text);
         }
-        if (address_equal(address, &port->gateway)) {
+        if (address_equal(address, address->family == 6 ? &port->gateway6 : &port->gateway)) {
             reader_error(reader, node, "%s is this port's address and its gateway; write the router's address as `gateway`.", text);
         }
         for (const struct config_port *other = config->dataplane.ports; other <= port; other++) {
@@ -194,24 +194,37 @@ static void check_port_addresses(struct reader *reader, const struct config *con
     }
 }
 
-static void check_gateway(struct reader *reader, const struct config_port *port) {
+static void check_gateway(struct reader *reader, const struct config_port *port, const struct config_address *gateway) {
+    static const struct config_address link_local = {.bytes = {0xfe, 0x80}, .family = 6, .prefix_length = 10};
     char text[ADDRESS_TEXT_BYTES];
-    bool on_link = false;
-    if (port->gateway.family == 0) {
-        if (!reader_given(reader, &port->gateway)) {
-            reader_warn(reader, reader_place(reader, port),
-                        "this port has no `gateway`, so only its own network can be reached; add the router's address.");
-        }
-        return;
-    }
+    bool on_link = address_on_link(&link_local, gateway); /* IPv6 routers are usually named so (RFC 4861) */
     for (uint32_t i = 0; i < port->address_count; i++) {
-        on_link |= address_on_link(&port->addresses[i], &port->gateway);
+        on_link |= address_on_link(&port->addresses[i], gateway);
     }
-    if (!on_link && port->address_count > 0) {
-        reader_error(reader, reader_place(reader, &port->gateway),
+    if (gateway->family && !on_link && port->address_count > 0) {
+        reader_error(reader, reader_place(reader, gateway),
                      "the gateway %s lies in no network of this port's addresses; correct it, or the prefix lengths.",
-                     address_text(&port->gateway, text));
+                     address_text(gateway, text));
     }
+}
+
+static void check_gateways(struct reader *reader, const struct config_port *port) {
+    bool has_v6 = false;
+    for (uint32_t i = 0; i < port->address_count; i++) {
+        has_v6 |= port->addresses[i].family == 6;
+    }
+    if (port->gateway.family == 0 && port->gateway6.family == 0 && !reader_given(reader, &port->gateway)) {
+        reader_warn(reader, reader_place(reader, port),
+                    "this port has no `gateway`, so only its own network can be reached; add the router's address.");
+    } else if (has_v6 && port->gateway.family != 0 && port->gateway6.family == 0) {
+        reader_warn(
+            reader, reader_place(reader, port),
+            "this port has IPv6 addresses and no IPv6 router, so with them only its own network can be reached; write `gateway: [%s, "
+            "ROUTER6]`.",
+            address_text(&port->gateway, (char[ADDRESS_TEXT_BYTES]){0}));
+    }
+    check_gateway(reader, port, &port->gateway);
+    check_gateway(reader, port, &port->gateway6);
 }
 
 static void check_ports(struct reader *reader, const struct config *config) {
@@ -260,7 +273,7 @@ static void check_ports(struct reader *reader, const struct config *config) {
             reader_error(reader, reader_place(reader, port), "this port has no `addresses`; add at least one such as `[192.0.2.10/24]`.");
         }
         check_port_addresses(reader, config, port);
-        check_gateway(reader, port);
+        check_gateways(reader, port);
     }
 }
 

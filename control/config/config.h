@@ -18,16 +18,19 @@ struct config_address {
 
 enum config_idle { IDLE_ADAPTIVE, IDLE_POLL };
 enum config_port_mode { CONFIG_PORT_AUTO, CONFIG_PORT_COPY, CONFIG_PORT_REFERENCE };
+enum config_steering { CONFIG_STEERING_AUTO, CONFIG_STEERING_TOEPLITZ, CONFIG_STEERING_RANGES };
+enum config_congestion { CONFIG_CUBIC, CONFIG_NEWRENO };
 enum config_uncertain { UNCERTAIN_RESEND, UNCERTAIN_HOLD };
 
 struct config_port {
     char *device;
     enum config_port_mode mode;
+    enum config_steering steering;
     uint32_t mtu; /* 1500 */
     uint16_t vlan;
     uint32_t address_count;
-    struct config_address *addresses; /* with prefix_length */
-    struct config_address gateway;
+    struct config_address *addresses;        /* with prefix_length */
+    struct config_address gateway, gateway6; /* the router of each family */
 };
 
 struct config_source {
@@ -117,7 +120,8 @@ struct config {
         bool hugepages;
         bool hugepages_auto; /* use them when enough are free */
         enum config_idle idle;
-        bool idle_set;         /* false: by device */
+        bool idle_set; /* false: by device */
+        enum config_congestion congestion;
         uint32_t max_sessions; /* for each worker */
         uint32_t port_count;
         struct config_port *ports;

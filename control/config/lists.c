@@ -71,11 +71,28 @@ void port_addresses_read(struct reader *reader, const struct yaml_node *node, vo
 
 void port_gateway_read(struct reader *reader, const struct yaml_node *node, void *record) {
     struct config_port *port = record;
-    const char *text = item_text(reader, node, "gateway", "`192.0.2.1`");
+    const struct yaml_node *items;
+    uint32_t count = one_or_list(node, &items);
     reader_note(reader, &port->gateway, node);
-    if (text && !address_parse(text, &port->gateway)) {
-        reader_error(reader, node, "`%s` is no address for `gateway`; write the router's address without a prefix, such as `192.0.2.1`.",
-                     text);
+    for (uint32_t i = 0; i < count; i++) {
+        struct config_address address;
+        const char *text = item_text(reader, &items[i], "gateway", "`192.0.2.1`");
+        if (!text) {
+            continue;
+        }
+        if (!address_parse(text, &address)) {
+            reader_error(reader, &items[i],
+                         "`%s` is no address for `gateway`; write the router's address without a prefix, such as "
+                         "`192.0.2.1`, and one of each family at most.",
+                         text);
+            continue;
+        }
+        struct config_address *gateway = address.family == 6 ? &port->gateway6 : &port->gateway;
+        if (gateway->family) {
+            reader_error(reader, &items[i], "`%s` is a second gateway of its family; a port uses one for IPv4 and one for IPv6.", text);
+        }
+        *gateway = address;
+        reader_note(reader, gateway, &items[i]);
     }
 }
 

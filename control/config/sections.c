@@ -21,9 +21,15 @@ static const struct field redis_fields[] = {
 };
 
 static const char *const port_modes[] = {"auto", "copy", "reference", NULL};
+static const char *const port_steerings[] = {"auto", "toeplitz", "ranges", NULL};
 static const struct field port_fields[] = {
     {.key = "device", .kind = FIELD_TEXT, .offset = offsetof(struct config_port, device)},
     {.key = "mode", .kind = FIELD_CHOICE, .offset = offsetof(struct config_port, mode), .fallback = "auto", .choices = port_modes},
+    {.key = "steering",
+     .kind = FIELD_CHOICE,
+     .offset = offsetof(struct config_port, steering),
+     .fallback = "auto",
+     .choices = port_steerings},
     {.key = "mtu", .kind = FIELD_COUNT, .offset = offsetof(struct config_port, mtu), .fallback = "1500", .min = "576", .max = "9000"},
     {.key = "vlan", .kind = FIELD_COUNT16, .offset = offsetof(struct config_port, vlan), .fallback = "0", .max = "4094"},
     {.key = "addresses", .kind = FIELD_CUSTOM, .read = port_addresses_read},
@@ -47,12 +53,14 @@ static void ports_read(struct reader *reader, const struct yaml_node *node, void
     }
 }
 
+static const char *const congestions[] = {"cubic", "newreno", NULL};
 static const struct field dataplane_fields[] = {
     {.key = "lcores", .kind = FIELD_CUSTOM, .read = lcores_read},
     {.key = "memory", .kind = FIELD_SIZE, .offset = AT(dataplane.memory_bytes), .fallback = "512M", .min = "64M", .max = "1T"},
     {.key = "arena", .kind = FIELD_SIZE, .offset = AT(dataplane.arena_bytes), .fallback = "128M", .min = "16M", .max = "1T"},
     {.key = "hugepages", .kind = FIELD_CUSTOM, .read = hugepages_read},
     {.key = "idle", .kind = FIELD_CUSTOM, .read = idle_read},
+    {.key = "congestion", .kind = FIELD_CHOICE, .offset = AT(dataplane.congestion), .fallback = "cubic", .choices = congestions},
     {.key = "max_sessions", .kind = FIELD_COUNT, .offset = AT(dataplane.max_sessions), .fallback = "10000", .min = "1", .max = "1000000"},
     {.key = "ports", .kind = FIELD_CUSTOM, .read = ports_read},
     {.key = "tcp_ports", .kind = FIELD_CUSTOM, .read = tcp_ports_read},

@@ -28,11 +28,11 @@ static void defaults(void **state) {
     assert_string_equal(value_of(arguments, "--tcp-ports", 0), "10000-65535");
     assert_string_equal(value_of(arguments, "--drain-timeout-ms", 0), "30000");
     assert_string_equal(value_of(arguments, "--idle", 0), "adaptive"); /* a virtual device */
+    assert_string_equal(value_of(arguments, "--congestion", 0), "cubic");
     assert_null(value_of(arguments, "--user", 0));
     assert_null(value_of(arguments, "--eal", 0));
-    assert_string_equal(
-        value_of(arguments, "--port", 0),
-        "device=net_tap0,iface=tap9;mode=auto;mtu=1500;vlan=0;address=192.0.2.10/24;address=2001:db8::10/64;gateway=192.0.2.1");
+    assert_string_equal(value_of(arguments, "--port", 0), "device=net_tap0,iface=tap9;mode=auto;mtu=1500;vlan=0;address=192.0.2.10/"
+                                                          "24;address=2001:db8::10/64;gateway=192.0.2.1;gateway=fe80::1");
     assert_null(value_of(arguments, "--port", 1));
     dataplane_arguments_free(arguments);
     fixture_free(fixture);
@@ -49,12 +49,14 @@ static void everything(void **state) {
         "  arena: 52M\n"
         "  hugepages: on\n"
         "  max_sessions: 77\n"
+        "  congestion: newreno\n"
         "  tcp_ports: 20000-20999\n"
         "  drain_timeout: 1500ms\n"
         "  eal_args: [--log-level=7, --no-pci]\n"
         "  ports:\n"
         "    - {device: '0000:3b:00.0', mode: reference, vlan: 12, mtu: 9000, addresses: [192.0.2.10/24], gateway: 192.0.2.1}\n"
-        "    - {device: '0000:3b:00.1', mode: copy, addresses: [198.51.100.10/24]}\n"
+        "    - {device: '0000:3b:00.1', mode: copy, steering: ranges, addresses: [198.51.100.10/24, 2001:db8::10/64],\n"
+        "       gateway: [fe80::1, 198.51.100.1]}\n"
         "pools: {main: [{address: 192.0.2.10, ehlo: a.example.com}]}\n",
         NULL);
     char **arguments = dataplane_arguments(fixture->config);
@@ -74,7 +76,10 @@ static void everything(void **state) {
     assert_string_equal(value_of(arguments, "--eal", 1), "--no-pci");
     assert_string_equal(value_of(arguments, "--port", 0),
                         "device=0000:3b:00.0;mode=reference;mtu=9000;vlan=12;address=192.0.2.10/24;gateway=192.0.2.1");
-    assert_string_equal(value_of(arguments, "--port", 1), "device=0000:3b:00.1;mode=copy;mtu=1500;vlan=0;address=198.51.100.10/24");
+    assert_string_equal(value_of(arguments, "--port", 1),
+                        "device=0000:3b:00.1;mode=copy;mtu=1500;vlan=0;steering=ranges;address=198.51.100.10/24;address=2001:db8::10/64;"
+                        "gateway=198.51.100.1;gateway=fe80::1");
+    assert_string_equal(value_of(arguments, "--congestion", 0), "newreno");
     dataplane_arguments_free(arguments);
     fixture_free(fixture);
 }

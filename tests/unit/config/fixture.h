@@ -20,7 +20,7 @@
     "dataplane:\n"                                                                                                                         \
     "  lcores: [0]\n"                                                                                                                      \
     "  ports:\n"                                                                                                                           \
-    "    - {device: 'net_tap0,iface=tap9', addresses: [192.0.2.10/24, '2001:db8::10/64'], gateway: 192.0.2.1}\n"                           \
+    "    - {device: 'net_tap0,iface=tap9', addresses: [192.0.2.10/24, '2001:db8::10/64'], gateway: [192.0.2.1, 'fe80::1']}\n"              \
     "pools:\n"                                                                                                                             \
     "  main:\n"                                                                                                                            \
     "    - {address: 192.0.2.10, ehlo: mta1.example.com}\n"
