@@ -1,0 +1,305 @@
+/* tcp_cycles.c: what TCP alone costs: messages on connections that stay, connections with one exchange each, and memory of idle ones,
+ * against a peer that keeps no state and answers from the segment itself. Cycles include that peer and the loop; callgrind tells them
+ * apart. */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <x86intrin.h>
+
+#include "dataplane/tcp/tcp.h"
+
+enum {
+    BURST = 32,
+    QUEUE = 4096,
+    MESSAGE_BYTES = 4096,
+    REPLY_BYTES = 30,
+    ENVELOPE_BYTES = 120,
+    MSS = 1448,
+    SEGMENT_MAX = 128,
+    ADDRESSES = 64
+};
+
+struct answer {
+    struct tcp_address local, remote;
+    uint32_t length;
+    uint8_t bytes[SEGMENT_MAX];
+};
+
+struct bench {
+    struct tcp_stack *stack;
+    struct tcp_conn **conns;
+    uint64_t now_us, established, replies, closed;
+    struct answer *queue;
+    uint32_t head, tail;
+    bool connections; /* one exchange a connection */
+    uint64_t segments;
+};
+
+static uint8_t payload[MESSAGE_BYTES + ENVELOPE_BYTES];
+
+static void put16(uint8_t *bytes, uint32_t value) {
+    bytes[0] = (uint8_t)(value >> 8);
+    bytes[1] = (uint8_t)value;
+}
+
+static void put32(uint8_t *bytes, uint32_t value) {
+    put16(bytes, value >> 16);
+    put16(bytes + 2, value);
+}
+
+static uint8_t *answer_begin(struct bench *bench, const struct tcp_segment *segment, uint32_t options, uint32_t text, uint8_t flags,
+                             uint32_t sequence) {
+    struct answer *answer = &bench->queue[bench->tail++ % QUEUE];
+    uint8_t *bytes = answer->bytes;
+    answer->local = segment->local;
+    answer->remote = segment->remote;
+    answer->length = 20 + options + text;
+    put16(bytes, segment->remote_port);
+    put16(bytes + 2, segment->local_port);
+    put32(bytes + 4, sequence);
+    put32(bytes + 8, segment->sequence + segment->payload_length + ((segment->flags & (TCP_SYN | TCP_FIN)) != 0));
+    bytes[12] = (uint8_t)((20 + options) / 4 << 4);
+    bytes[13] = flags;
+    put16(bytes + 14, 65535);
+    put32(bytes + 16, 0);
+    return bytes + 20;
+}
+
+/* The peer. Timestamps are echoed: 12 bytes. */
+static int transmit(void *network, const struct tcp_segment *segment) {
+    struct bench *bench = network;
+    bench->segments++;
+    if (bench->tail - bench->head == QUEUE) {
+        return -EAGAIN;
+    }
+    if ((segment->flags & TCP_SYN) != 0) {
+        uint8_t *options = answer_begin(bench, segment, 20, 0, TCP_SYN | TCP_ACK, 0x1000);
+        static const uint8_t head[8] = {2, 4, (MSS + 12) >> 8, (MSS + 12) & 0xff, 1, 1, 8, 10}, scale[4] = {1, 3, 3, 4};
+        memcpy(options, head, 8);
+        put32(options + 8, (uint32_t)(bench->now_us >> 10));
+        memcpy(options + 12, segment->options + 8, 4);
+        memcpy(options + 16, scale, 4);
+        return 0;
+    }
+    bool last = segment->payload_length > 0 && (segment->flags & TCP_PSH) != 0, fin = (segment->flags & TCP_FIN) != 0;
+    if (!last && !fin) {
+        return 0;
+    }
+    uint32_t text = last ? REPLY_BYTES : 0;
+    uint8_t flags = TCP_ACK | (last ? TCP_PSH : 0) | (last && bench->connections ? TCP_FIN : 0);
+    uint8_t *options = answer_begin(bench, segment, 12, text, flags, segment->acknowledgement);
+    static const uint8_t stamp[4] = {1, 1, 8, 10};
+    memcpy(options, stamp, 4);
+    put32(options + 4, (uint32_t)(bench->now_us >> 10));
+    memcpy(options + 8, segment->options + 4, 4);
+    memset(options + 12, 'x', text);
+    return 0;
+}
+
+static void deliver(struct bench *bench) {
+    while (bench->head != bench->tail) {
+        struct answer *answer = &bench->queue[bench->head % QUEUE];
+        struct tcp_packet packet = {.local = answer->local, .remote = answer->remote, .header = answer->bytes, .length = answer->length};
+        tcp_input(bench->stack, &packet, bench->now_us);
+        bench->head++;
+    }
+}
+
+static void say(struct bench *bench, struct tcp_conn *conn) {
+    struct tcp_piece pieces[3] = {{.bytes = payload, .length = ENVELOPE_BYTES},
+                                  {.bytes = payload + ENVELOPE_BYTES, .length = 600},
+                                  {.bytes = payload + ENVELOPE_BYTES + 600, .length = MESSAGE_BYTES - 600}};
+    if (tcp_send(conn, pieces, bench->connections ? 1 : 3, bench->now_us) != 0) {
+        fprintf(stderr, "tcp_send refuses\n");
+        exit(1);
+    }
+}
+
+static void on_connected(void *user, struct tcp_conn *conn, uint64_t now_us) {
+    struct bench *bench = user;
+    bench->established++;
+    if (bench->connections) {
+        say(bench, conn);
+    }
+}
+
+static uint32_t on_received(void *user, struct tcp_conn *conn, const uint8_t *bytes, uint32_t length, uint64_t now_us) {
+    ((struct bench *)user)->replies++;
+    return length;
+}
+
+static void on_peer_closed(void *user, struct tcp_conn *conn, uint64_t now_us) {
+    tcp_close(conn, now_us);
+}
+
+static void on_closed(void *user, struct tcp_conn *conn, enum tcp_error error, uint64_t now_us) {
+    struct bench *bench = user;
+    bench->closed++;
+    if (error != TCP_OK) {
+        fprintf(stderr, "closed: %s\n", tcp_error_text(error));
+        exit(1);
+    }
+}
+
+static void bench_open(struct bench *bench, uint32_t connections, bool each) {
+    *bench = (struct bench){.now_us = 1000000, .connections = each};
+    bench->queue = calloc(QUEUE, sizeof(*bench->queue));
+    bench->conns = calloc(connections, sizeof(*bench->conns));
+    struct tcp_config config = {
+        .max_connections = connections,
+        .max_time_wait = 1024,
+        .receive_buffer_bytes = 16384,
+        .mtu = 1500,
+        .port_first = 1024,
+        .port_last = 65535,
+        .secret = "0123456789abcde",
+        .transmit = transmit,
+        .network = bench,
+        .events = {.connected = on_connected, .received = on_received, .peer_closed = on_peer_closed, .closed = on_closed}};
+    bench->stack = tcp_stack_create(&config, bench->now_us);
+    if (bench->stack == NULL || bench->queue == NULL || bench->conns == NULL) {
+        fprintf(stderr, "no memory\n");
+        exit(1);
+    }
+}
+
+static void bench_close(struct bench *bench) {
+    tcp_stack_destroy(bench->stack);
+    free(bench->queue);
+    free(bench->conns);
+}
+
+static void connect_one(struct bench *bench, uint32_t number) {
+    struct tcp_address local = {.bytes = {10, 0, 0, 1}, .family = 4};
+    struct tcp_address remote = {.bytes = {10, 1, 0, (uint8_t)(number % ADDRESSES)}, .family = 4};
+    int rc = tcp_connect(bench->stack, &local, &remote, 25, 30 * 1000 * 1000, bench, &bench->conns[number], bench->now_us);
+    if (rc != 0) {
+        fprintf(stderr, "tcp_connect: %s\n", strerror(-rc));
+        exit(1);
+    }
+}
+
+static void pass(struct bench *bench) {
+    bench->now_us += 20;
+    deliver(bench);
+    tcp_poll(bench->stack, 256, bench->now_us);
+}
+
+/* Messages on `connections` connections in turn. */
+static void run_messages(uint32_t connections, uint64_t count) {
+    struct bench bench;
+    bench_open(&bench, connections, false);
+    for (uint32_t i = 0; i < connections; i++) {
+        connect_one(&bench, i);
+        if (i % BURST == BURST - 1 || i + 1 == connections) {
+            pass(&bench);
+        }
+    }
+    uint64_t segments = bench.segments, start = __rdtsc();
+    uint32_t next = 0;
+    for (uint64_t done = 0; done < count; done += BURST) {
+        for (uint32_t i = 0; i < BURST; i++) {
+            struct tcp_conn *conn = bench.conns[next];
+            say(&bench, conn);
+            tcp_output(conn, bench.now_us);
+            next = next + 1 == connections ? 0 : next + 1;
+        }
+        pass(&bench);
+    }
+    uint64_t cycles = __rdtsc() - start, messages = bench.replies;
+    printf("messages: %" PRIu64 " of %d bytes on %u connections: %.0f cycles a message, %.2f segments sent for each\n", messages,
+           MESSAGE_BYTES, connections, (double)cycles / (double)messages, (double)(bench.segments - segments) / (double)messages);
+    bench_close(&bench);
+}
+
+/* Open, one exchange, close; the server closes first. */
+static void run_connections(uint64_t count) {
+    struct bench bench;
+    bench_open(&bench, 4096, true);
+    uint64_t start = __rdtsc();
+    uint32_t next = 0;
+    for (uint64_t done = 0; done < count; done += BURST) {
+        for (uint32_t i = 0; i < BURST; i++) {
+            connect_one(&bench, next);
+            next = (next + 1) % 4096;
+        }
+        pass(&bench);
+    }
+    while (bench.closed < bench.established || bench.established == 0) {
+        pass(&bench);
+    }
+    uint64_t cycles = __rdtsc() - start;
+    printf("connections: %" PRIu64 " opened, one exchange, closed: %.0f cycles each, %.2f segments sent for each\n", bench.closed,
+           (double)cycles / (double)bench.closed, (double)bench.segments / (double)bench.closed);
+    bench_close(&bench);
+}
+
+static uint64_t resident_bytes(void) {
+    unsigned long pages = 0, resident = 0;
+    FILE *file = fopen("/proc/self/statm", "r");
+    if (file == NULL || fscanf(file, "%lu %lu", &pages, &resident) != 2) {
+        resident = 0;
+    }
+    if (file != NULL) {
+        fclose(file);
+    }
+    return resident * 4096ULL;
+}
+
+/* Memory of connections that are open and idle. */
+static void run_idle(uint32_t connections) {
+    struct bench bench;
+    uint64_t before = resident_bytes();
+    bench_open(&bench, connections, false);
+    for (uint32_t i = 0; i < connections; i++) {
+        connect_one(&bench, i);
+        if (i % BURST == BURST - 1 || i + 1 == connections) {
+            pass(&bench);
+        }
+    }
+    for (uint32_t i = 0; i < connections; i++) { /* each has sent and got its answer */
+        say(&bench, bench.conns[i]);
+        tcp_output(bench.conns[i], bench.now_us);
+        if (i % BURST == BURST - 1 || i + 1 == connections) {
+            pass(&bench);
+        }
+    }
+    uint64_t used = resident_bytes() - before - connections * sizeof(struct tcp_conn *);
+    printf("idle: %" PRIu64 " connections, %.0f resident bytes each; %.0f bytes each with every pool full\n", bench.established,
+           (double)used / connections, (double)tcp_stack_memory_bytes(bench.stack) / connections);
+    bench_close(&bench);
+}
+
+int main(int argc, char **argv) {
+    uint64_t messages = 200000, connections = 200000;
+    uint32_t open = 1000, idle = 0;
+    for (int i = 1; i + 1 < argc; i += 2) {
+        uint64_t value = strtoull(argv[i + 1], NULL, 10);
+        if (strcmp(argv[i], "--messages") == 0) {
+            messages = value;
+        } else if (strcmp(argv[i], "--connections") == 0) {
+            connections = value;
+        } else if (strcmp(argv[i], "--open") == 0) {
+            open = (uint32_t)value;
+        } else if (strcmp(argv[i], "--idle") == 0) {
+            idle = (uint32_t)value;
+        } else {
+            fprintf(stderr, "usage: tcp_cycles [--messages N] [--open CONNECTIONS] [--connections N] [--idle CONNECTIONS]\n");
+            return 2;
+        }
+    }
+    memset(payload, 'm', sizeof(payload));
+    if (messages > 0) {
+        run_messages(open, messages);
+    }
+    if (connections > 0) {
+        run_connections(connections);
+    }
+    if (idle > 0) {
+        run_idle(idle);
+    }
+    return 0;
+}
