@@ -1,5 +1,6 @@
 /* peer.c: see peer.h. */
 #include "peer.h"
+#include <arpa/inet.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,8 +28,13 @@ uint16_t sum16(const uint8_t *bytes, uint32_t length, uint32_t start) {
     return (uint16_t)~sum;
 }
 
+static uint32_t pseudo_sum_of(const uint8_t *ip, uint32_t l4_length, uint8_t protocol) {
+    bool six = ip[0] >> 4 == 6;
+    return (uint32_t)(uint16_t)~sum16(ip + (six ? 8 : 12), six ? 32 : 8, protocol + l4_length);
+}
+
 static uint32_t pseudo_sum(const uint8_t *ip, uint32_t l4_length) {
-    return (uint32_t)(uint16_t)~sum16(ip + 12, 8, 6 + l4_length);
+    return pseudo_sum_of(ip, l4_length, 6);
 }
 
 /* port.h, as a device with finished checksums would do it. */
@@ -47,6 +53,7 @@ int port_send(struct port_queue *queue, const struct frame *frame) {
         sent->length += frame->pieces[i].length;
     }
     assert_int_equal(sent->length, frame->header_length + frame->payload_length);
+    sent->segment_bytes = frame->segment_bytes;
     sent->by_reference_allowed = frame->by_reference_allowed;
     if (frame->l4_protocol == 6) {
         uint8_t *tcp = sent->bytes + frame->l2_length + frame->l3_length;
@@ -92,7 +99,7 @@ void port_hand_over_all(struct port_queue *queue) {
 
 void tcp_input(struct tcp_stack *stack, const struct tcp_packet *packet, uint64_t now_us) {
     assert_non_null(stack);
-    assert_true(packet->length >= 20 && packet->length <= FRAME_MAX);
+    assert_true(packet->length >= 20 && packet->length <= HEARD_MAX);
     heard.segments++;
     heard.packet = *packet;
     memcpy(heard.bytes, packet->header, packet->length);
@@ -123,6 +130,20 @@ struct tcp_address ip4(uint32_t address) {
     struct tcp_address ip = {.family = 4};
     put32(ip.bytes, address);
     return ip;
+}
+
+struct tcp_address ip6(const char *text) {
+    struct tcp_address ip = {.family = 6};
+    assert_int_equal(inet_pton(AF_INET6, text, ip.bytes), 1);
+    return ip;
+}
+
+struct host *host_new6(void) {
+    struct host *host = host_new();
+    struct net_interface *interface = &host->config.interfaces[0];
+    interface->addresses[interface->address_count++] = (struct net_address){.address = ip6(OUR_IP6), .prefix_length = 64};
+    interface->gateway6 = ip6(GATEWAY_IP6);
+    return host;
 }
 
 struct host *host_new(void) {
@@ -179,6 +200,15 @@ void host_settle(struct host *host) {
     uint8_t frame[FRAME_MAX];
     host_wait(host, SECOND / 2);
     host_input(host, frame, make_arp(frame, our_mac, 2, gateway_mac, GATEWAY_IP, OUR_IP));
+    host_wait(host, 4 * SECOND);
+    host_forget(host);
+}
+
+void host_settle6(struct host *host) {
+    uint8_t frame[FRAME_MAX];
+    host_wait(host, SECOND / 2);
+    host_input(host, frame, make_arp(frame, our_mac, 2, gateway_mac, GATEWAY_IP, OUR_IP));
+    host_input(host, frame, make_nd(frame, 136, 0xe0, GATEWAY_IP6, OUR_LINK_LOCAL, gateway_mac, GATEWAY_IP6, 2, gateway_mac));
     host_wait(host, 4 * SECOND);
     host_forget(host);
 }
@@ -268,6 +298,122 @@ uint32_t make_icmp_error(uint8_t *frame, uint8_t type, uint8_t code, uint16_t mt
     uint32_t length = make_ipv4(frame, 1, GATEWAY_IP, local, icmp, sizeof icmp);
     fix_icmp(frame, length);
     return length;
+}
+
+uint32_t make_ipv6(uint8_t *frame, uint8_t next, const char *source, const char *destination, const uint8_t *payload, uint32_t length) {
+    struct tcp_address from = ip6(source), to = ip6(destination);
+    uint8_t group[6] = {0x33, 0x33};
+    memcpy(group + 2, to.bytes + 12, 4);
+    make_ethernet(frame, to.bytes[0] == 0xff ? group : our_mac, peer_mac, 0x86dd);
+    uint8_t *ip = frame + 14;
+    put32(ip, 0x60012345);
+    put16(ip + 4, length);
+    ip[6] = next;
+    ip[7] = 61;
+    memcpy(ip + 8, from.bytes, 16);
+    memcpy(ip + 24, to.bytes, 16);
+    memmove(ip + 40, payload, length);
+    return 54 + length;
+}
+
+uint16_t sum_l4(const uint8_t *frame, uint32_t length, uint8_t protocol) {
+    uint32_t head = frame[14] >> 4 == 6 ? 54 : 34;
+    return sum16(frame + head, length - head, protocol == 1 ? 0 : pseudo_sum_of(frame + 14, length - head, protocol));
+}
+
+void fix_icmp6(uint8_t *frame, uint32_t length) {
+    put16(frame + 56, 0);
+    put16(frame + 56, sum_l4(frame, length, 58));
+}
+
+uint32_t make_tcp6(uint8_t *frame, const char *source, const char *destination, uint16_t from, uint16_t to, uint32_t payload_bytes) {
+    uint8_t four[FRAME_MAX];
+    make_tcp(four, FAR_IP, OUR_IP, from, to, payload_bytes);
+    uint32_t length = make_ipv6(frame, 6, source, destination, four + 34, 20 + payload_bytes);
+    put16(frame + 54 + 16, 0);
+    put16(frame + 54 + 16, sum_l4(frame, length, 6));
+    return length;
+}
+
+uint32_t make_echo6(uint8_t *frame, const char *source, const char *destination, uint32_t data_bytes) {
+    uint8_t icmp[FRAME_MAX - 54] = {128};
+    put32(icmp + 4, 0xbeef0001);
+    for (uint32_t i = 0; i < data_bytes; i++)
+        icmp[8 + i] = (uint8_t)(i * 3 + 5);
+    uint32_t length = make_ipv6(frame, 58, source, destination, icmp, 8 + data_bytes);
+    fix_icmp6(frame, length);
+    return length;
+}
+
+uint32_t make_icmp6_error(uint8_t *frame, uint8_t type, uint8_t code, uint32_t mtu, const char *local, uint16_t local_port,
+                          uint32_t sequence) {
+    uint8_t quoted[FRAME_MAX], icmp[8 + 40 + 20] = {type, code};
+    make_tcp6(quoted, local, FAR_IP6, local_port, 25, 1000);
+    put32(quoted + 54 + 4, sequence);
+    put32(icmp + 4, mtu);
+    memcpy(icmp + 8, quoted + 14, 60);
+    uint32_t length = make_ipv6(frame, 58, "2001:db8::1", local, icmp, sizeof icmp);
+    fix_icmp6(frame, length);
+    return length;
+}
+
+uint32_t make_nd(uint8_t *frame, uint8_t type, uint8_t flags, const char *source, const char *destination, const uint8_t *from_mac,
+                 const char *target, uint8_t option, const uint8_t *option_mac) {
+    uint8_t nd[32] = {type};
+    struct tcp_address about = ip6(target);
+    nd[4] = flags;
+    memcpy(nd + 8, about.bytes, 16);
+    nd[24] = option;
+    nd[25] = 1;
+    if (option != 0)
+        memcpy(nd + 26, option_mac, 6);
+    uint32_t length = make_ipv6(frame, 58, source, destination, nd, option != 0 ? 32 : 24);
+    memcpy(frame + 6, from_mac, 6);
+    frame[14 + 7] = 255;
+    fix_icmp6(frame, length);
+    return length;
+}
+
+uint32_t make_fragment(uint8_t *frame, const uint8_t *whole, uint32_t whole_length, uint32_t offset, uint32_t length,
+                       uint32_t identification) {
+    bool six = whole[14] >> 4 == 6;
+    uint32_t head = six ? 54 : 34, more = offset + length < whole_length - head;
+    memcpy(frame, whole, head);
+    if (six) {
+        put16(frame + 18, length + 8);
+        frame[20] = 44;
+        frame[54] = whole[20];
+        frame[55] = 0;
+        put16(frame + 56, offset | more);
+        put32(frame + 58, identification);
+        memcpy(frame + 62, whole + head + offset, length);
+        return 62 + length;
+    }
+    put16(frame + 16, 20 + length);
+    put16(frame + 18, identification);
+    put16(frame + 20, offset / 8 | more << 13);
+    fix_ipv4(frame);
+    memcpy(frame + 34, whole + head + offset, length);
+    return 34 + length;
+}
+
+int transmit_payload6(struct host *host, const char *local, const char *remote, const char *payload) {
+    struct tcp_piece piece = {.bytes = (const uint8_t *)payload, .length = (uint32_t)strlen(payload)};
+    struct tcp_segment segment = {
+        .local = ip6(local),
+        .remote = ip6(remote),
+        .local_port = 40000,
+        .remote_port = 25,
+        .sequence = 0x11223344,
+        .acknowledgement = 0x55667788,
+        .flags = TCP_ACK | TCP_PSH,
+        .first_transmission = true,
+        .window = 0x1234,
+        .piece_count = piece.length > 0,
+        .payload_length = (uint16_t)piece.length,
+        .pieces = &piece,
+    };
+    return net_transmit(host->net, &segment);
 }
 
 int transmit_payload(struct host *host, uint32_t local, uint32_t remote, const char *payload) {
