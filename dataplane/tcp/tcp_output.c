@@ -157,17 +157,19 @@ static void start_timer(struct tcp_conn *conn, uint64_t now_us) {
 int tcp_output_flight(struct tcp_conn *conn, uint32_t index, uint64_t now_us) {
     struct tcp_piece pieces[TCP_SEGMENT_PIECES_MAX];
     struct tcp_flight *flight = flight_at(conn->stack, index);
-    if (flight->length > conn->mss && !tcp_queue_split(conn, index, conn->mss)) { /* the path takes less than it did */
-        retry_soon(conn, now_us);
-        return -ENOBUFS;
+    uint16_t length = flight->length;
+    if (length > conn->mss) { /* the path takes less than it did */
+        /* Where no record is left for the rest, the rest waits for a timeout of its own: the pool may be full of just such segments. */
+        tcp_queue_split(conn, index, conn->mss);
+        length = conn->mss;
     }
     struct tcp_segment segment = {.sequence = flight->sequence,
-                                  .payload_length = flight->length,
+                                  .payload_length = length,
                                   .pieces = pieces,
-                                  .flags = flight->flags & FLIGHT_FIN ? TCP_FIN : 0};
+                                  .flags = (flight->flags & FLIGHT_FIN) != 0 && length == flight->length ? TCP_FIN : 0};
     uint32_t range = flight->range, offset = flight->offset;
-    uint32_t gathered = tcp_queue_gather(conn->stack, &range, &offset, flight->length, pieces, &segment.piece_count);
-    assert(gathered == flight->length);
+    uint32_t gathered = tcp_queue_gather(conn->stack, &range, &offset, length, pieces, &segment.piece_count);
+    assert(gathered == length);
     if (flight->sequence + gathered == conn->snd_end && gathered > 0) {
         segment.flags |= TCP_PSH;
     }

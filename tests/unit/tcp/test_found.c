@@ -54,10 +54,53 @@ static void reset_in_time_wait_keeps_the_backlog(void **state) {
     wire_free(&wire);
 }
 
+/* RFC 9293 3.10.7.4 taken with sense: a peer that has filled our window acknowledges from its right edge; with a segment before it lost,
+ * that ACK still counts, or data the other way would stand still. */
+static void ack_from_the_windows_edge_counts(void **state) {
+    struct wire wire;
+    wire_open(&wire, &(struct tcp_config){.receive_buffer_bytes = BUFFER});
+    wire_connect(&wire);
+    wire_establish(&wire, &(struct wire_peer){.mss = MSS, .shift = -1});
+    wire_send(&wire, wire_pattern(), MSS);
+    wire_put(&wire, TCP_ACK, wire.sequence + BUFFER, wire.iss + 1 + MSS, NULL, 0);
+    assert_int_equal(wire.acknowledged_bytes, MSS);
+    wire_free(&wire);
+}
+
+/* The path takes less than it did and no record of a segment is left to split by: the head still goes out in parts (RFC 1191, 4821). */
+static void smaller_path_with_an_empty_pool_goes_on(void **state) {
+    struct wire wire;
+    wire_open(&wire, &(struct tcp_config){.max_segments_in_flight = 3});
+    wire_connect(&wire);
+    wire_establish(&wire, &(struct wire_peer){.mss = 1460, .shift = -1});
+    wire_send(&wire, wire_pattern(), 10 * 1460);
+    uint32_t sent = wire.segment_count;
+    assert_int_equal(sent, 3);
+    wire_clear(&wire);
+    tcp_input_error(wire.stack, &wire.local, wire.local_port, &wire.remote, wire.remote_port, wire.iss + 1, false, 1000, wire.now_us);
+    wire_wait(&wire, 5000000);
+    uint32_t at = wire.iss + 1;
+    for (uint32_t i = 0; i < 200 && tcp_unacknowledged(wire.conn) > 0; i++) {
+        for (uint32_t s = 0; s < wire.segment_count; s++) {
+            assert_true(wire.segments[s].length <= 960);
+            if (wire.segments[s].sequence <= at && wire.segments[s].sequence + wire.segments[s].length > at) {
+                at = wire.segments[s].sequence + wire.segments[s].length;
+            }
+        }
+        wire_clear(&wire);
+        wire_ack(&wire, at);
+        wire_wait(&wire, 2000000);
+    }
+    assert_int_equal(tcp_unacknowledged(wire.conn), 0);
+    wire_free(&wire);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(probe_of_closed_window_is_answered),
         cmocka_unit_test(reset_in_time_wait_keeps_the_backlog),
+        cmocka_unit_test(ack_from_the_windows_edge_counts),
+        cmocka_unit_test(smaller_path_with_an_empty_pool_goes_on),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
