@@ -1,26 +1,39 @@
-/* tcp_congestion.c: how much may be in flight: slow start and congestion avoidance (RFC 5681 with the byte counting of RFC 3465), NewReno
- * recovery (RFC 6582), and the retransmission timeout's value (RFC 6298). */
+/* tcp_congestion.c: how much may be in flight: slow start (RFC 5681, HyStart++ of RFC 9406), congestion avoidance of the configured kind,
+ * idle restart, and the round-trip time with the retransmission timeout's value (RFC 6298). */
 #include "tcp_conn.h"
 
 enum {
-    CWND_MAX_BYTES = 16 << 20, /* bounds growth on paths without loss */
+    CWND_MAX_BYTES = 64 << 20, /* bounds growth on paths without loss: 2.6 Gb/s at 200 ms */
     INITIAL_SEGMENTS = 10,     /* RFC 6928 */
     INITIAL_BYTES = 14600,
-    DUPLICATES_FOR_LOSS = 3,             /* RFC 5681 3.2 */
     RTO_INITIAL_US = 1000 * 1000,        /* RFC 6298 2.1 */
     RTO_AFTER_SYN_LOSS_US = 3000 * 1000, /* RFC 6298 5.7 */
     RTO_VARIANCE_MIN_US = 200 * 1000, /* what Linux keeps above the smoothed time: more than a delayed ACK, less than RFC 6298's second */
     RTT_MAX_US = 60 * 1000 * 1000,
+    MIN_RTT_LIFE = 300 * 1000, /* about five minutes, in 1.024 ms: paths change */
+    /* RFC 9406 section 4.3 */
+    HYSTART_RTT_THRESH_MIN_US = 4000,
+    HYSTART_RTT_THRESH_MAX_US = 16000,
+    HYSTART_SAMPLES = 8,
+    HYSTART_CSS_DIVISOR = 4,
+    HYSTART_CSS_ROUNDS = 5,
+    HYSTART_SEGMENTS = 8, /* L: what one ACK may add */
 };
 
 static uint32_t initial_window(const struct tcp_conn *conn) {
     return tcp_min(INITIAL_SEGMENTS * conn->mss, tcp_max(2U * conn->mss, INITIAL_BYTES));
 }
 
+static void hystart_start(struct tcp_conn *conn) {
+    conn->growth.hystart =
+        (struct tcp_hystart){.round_end = conn->snd_nxt, .last_min_us = UINT32_MAX, .round_min_us = UINT32_MAX, .baseline_us = UINT32_MAX};
+}
+
 void tcp_congestion_start(struct tcp_conn *conn) {
     conn->ssthresh = UINT32_MAX;
-    conn->cwnd_credit = 0;
-    conn->recover = conn->snd_una;
+    conn->cwnd_peak = 0;
+    hystart_start(conn);
+    tcp_recovery_start(conn);
     /* One lost SYN says little; several say that the path is full (RFC 6928 section 2). */
     conn->cwnd = conn->syn_retries > 1 ? conn->mss : initial_window(conn);
     if (conn->srtt_us == 0) {
@@ -47,99 +60,130 @@ void tcp_congestion_sample(struct tcp_conn *conn, uint32_t rtt_us) {
     conn->backoff = 0;
 }
 
-static void grow(struct tcp_conn *conn, uint32_t acked, uint32_t flight_before) {
-    if (conn->cwnd >= CWND_MAX_BYTES) {
-        return;
+void tcp_congestion_exact_sample(struct tcp_conn *conn, uint32_t rtt_us, uint64_t now_us) {
+    struct tcp_loss *loss = &conn->loss;
+    uint32_t now = (uint32_t)(now_us >> 10);
+    if (loss->min_rtt_us == 0 || rtt_us <= loss->min_rtt_us || now - loss->min_rtt_at > MIN_RTT_LIFE) {
+        loss->min_rtt_us = rtt_us;
+        loss->min_rtt_at = now;
     }
+    if (conn->ssthresh == UINT32_MAX) {
+        struct tcp_hystart *hystart = &conn->growth.hystart;
+        hystart->round_min_us = tcp_min(hystart->round_min_us, rtt_us);
+        if (hystart->samples < UINT8_MAX) {
+            hystart->samples++;
+        }
+    }
+}
+
+/* RFC 9406 section 4.2: how much this ACK adds. The delay rises before the queue is full: then growth slows down, and after some rounds of
+ * it slow start is over. */
+static uint32_t hystart_growth(struct tcp_conn *conn, uint32_t growth) {
+    struct tcp_hystart *hystart = &conn->growth.hystart;
+    if (!hystart->css && hystart->samples >= HYSTART_SAMPLES && hystart->last_min_us != UINT32_MAX) {
+        uint32_t thresh_us = tcp_max(tcp_min(hystart->last_min_us / 8, HYSTART_RTT_THRESH_MAX_US), HYSTART_RTT_THRESH_MIN_US);
+        if (hystart->round_min_us >= hystart->last_min_us + thresh_us) {
+            hystart->css = true;
+            hystart->css_rounds = 0;
+            hystart->baseline_us = hystart->round_min_us;
+        }
+    } else if (hystart->css && hystart->samples >= HYSTART_SAMPLES && hystart->round_min_us < hystart->baseline_us) {
+        hystart->css = false; /* it was not the queue */
+        hystart->baseline_us = UINT32_MAX;
+    }
+    if (SEQ_GEQ(conn->snd_una, hystart->round_end)) {
+        hystart->last_min_us = hystart->round_min_us;
+        hystart->round_min_us = UINT32_MAX;
+        hystart->samples = 0;
+        hystart->round_end = conn->snd_nxt;
+        if (hystart->css && ++hystart->css_rounds == HYSTART_CSS_ROUNDS) {
+            conn->ssthresh = conn->cwnd;
+            conn->growth.cubic = (struct tcp_cubic){0};
+            return 0;
+        }
+    }
+    return hystart->css ? growth / HYSTART_CSS_DIVISOR : growth;
+}
+
+static void avoid_reno(struct tcp_conn *conn, uint32_t delivered) {
+    struct tcp_cubic *counts = &conn->growth.cubic;
+    counts->reno_credit += delivered;
+    if (counts->reno_credit >= conn->cwnd) {
+        counts->reno_credit -= conn->cwnd;
+        conn->cwnd += conn->mss;
+    }
+}
+
+void tcp_congestion_grow(struct tcp_conn *conn, uint32_t delivered, uint32_t flight_before, uint64_t now_us) {
+    /* A window that the sender did not use proves nothing about the path (RFC 9438 section 5.8, RFC 7661). */
+    bool limited = (conn->loss.flags & LOSS_CWND_LIMITED) != 0 || flight_before + conn->mss >= conn->cwnd;
+    conn->loss.flags &= (uint16_t)~LOSS_CWND_LIMITED;
     if (conn->cwnd < conn->ssthresh) {
-        /* A window that the sender did not use proves nothing about the path. */
-        if (conn->cwnd < 2 * flight_before) {
-            bool after_timeout = SEQ_LT(conn->snd_una, conn->recover); /* then L is 1 (RFC 3465 2.3) */
-            conn->cwnd += tcp_min(acked, after_timeout ? conn->mss : 2U * conn->mss);
+        uint32_t segments =
+            conn->loss.state == LOSS_TIMEOUT && (conn->loss.flags & LOSS_SACK) == 0 ? 1 : HYSTART_SEGMENTS; /* RFC 3465 2.3 */
+        uint32_t growth = tcp_min(delivered, segments * conn->mss);
+        if (conn->ssthresh == UINT32_MAX) {
+            growth = hystart_growth(conn, growth);
         }
-    } else if (flight_before + conn->mss >= conn->cwnd) {
-        conn->cwnd_credit += acked;
-        if (conn->cwnd_credit >= conn->cwnd) {
-            conn->cwnd_credit -= conn->cwnd;
-            conn->cwnd += conn->mss;
+        if (limited || conn->cwnd < 2 * flight_before) {
+            conn->cwnd = tcp_min(conn->cwnd + growth, tcp_min(conn->ssthresh, CWND_MAX_BYTES));
         }
-    }
-}
-
-static void retransmit_head(struct tcp_conn *conn, uint64_t now_us) {
-    tcp_queue_mark_lost(conn, flight_at(conn->stack, conn->flight_head));
-    if (tcp_output_flight(conn, conn->flight_head, now_us) == 0) {
-        conn->stack->counters.retransmits_fast++;
-    }
-}
-
-void tcp_congestion_acked(struct tcp_conn *conn, uint32_t acked, uint32_t flight_before, uint64_t now_us) {
-    conn->dup_acks = 0;
-    if ((conn->flags & CONN_RECOVERY) != 0) {
-        if (SEQ_GEQ(conn->snd_una, conn->recover)) {
-            conn->flags &= (uint16_t)~CONN_RECOVERY;
-            conn->arrived_bytes = 0;
-            conn->cwnd = tcp_min(conn->ssthresh, tcp_max(tcp_congestion_pipe(conn), conn->mss) + conn->mss);
-            return;
+    } else if (conn->stack->config.congestion == TCP_NEWRENO) {
+        if (limited) {
+            avoid_reno(conn, delivered);
         }
-        /* A partial ACK: of what it covers all but the segment sent again had arrived out of order before. */
-        conn->arrived_bytes -= tcp_min(conn->arrived_bytes, acked > conn->mss ? acked - conn->mss : 0);
-        if (conn->flight_head != TCP_NONE) {
-            retransmit_head(conn, now_us);
-        }
-        return;
+    } else if (limited) {
+        tcp_cubic_grow(conn, delivered, now_us);
+    } else {
+        tcp_cubic_pause(conn, now_us);
     }
-    conn->arrived_bytes = 0;
-    if (SEQ_GT(conn->snd_una, conn->recover)) {
-        conn->recover = conn->snd_una; /* keeps up, so that the comparison never wraps */
-    }
-    grow(conn, acked, flight_before);
+    conn->cwnd = tcp_min(conn->cwnd, CWND_MAX_BYTES);
 }
 
-static uint32_t half_flight(const struct tcp_conn *conn) {
-    /* No more than cwnd: what limited transmit added does not count (RFC 5681 3.2 step 2). */
-    uint32_t flight = tcp_min(conn->snd_nxt - conn->snd_una, conn->cwnd);
-    return tcp_max(flight / 2, 2U * conn->mss);
+void tcp_congestion_reduce(struct tcp_conn *conn) {
+    struct tcp_loss *loss = &conn->loss;
+    loss->undo_cwnd = conn->cwnd;
+    loss->undo_ssthresh = conn->ssthresh;
+    loss->undo_peak = conn->cwnd_peak;
+    if (conn->ssthresh == UINT32_MAX) { /* the fields of slow start become those of congestion avoidance */
+        conn->growth.cubic = (struct tcp_cubic){0};
+    }
+    loss->flags &= (uint16_t)~LOSS_EPOCH;
+    if (conn->stack->config.congestion == TCP_NEWRENO) {
+        conn->growth.cubic.reno_credit = 0;
+        /* No more than cwnd: what limited transmit added does not count (RFC 5681 3.2 step 2). */
+        conn->ssthresh = tcp_min(conn->snd_nxt - conn->snd_una, conn->cwnd) / 2;
+    } else {
+        conn->ssthresh = tcp_cubic_reduce(conn);
+    }
+    conn->ssthresh = tcp_max(conn->ssthresh, 2U * conn->mss);
 }
 
-void tcp_congestion_duplicate(struct tcp_conn *conn, uint64_t now_us) {
-    /* Each duplicate says that a segment has left the network: that alone gives limited transmit (RFC 3042) and, in
-     * recovery, the inflation of the window. */
-    if (conn->dup_acks < UINT8_MAX) {
-        conn->dup_acks++;
-    }
-    if ((conn->flags & CONN_RECOVERY) != 0 || conn->dup_acks <= DUPLICATES_FOR_LOSS) {
-        uint32_t flight = conn->snd_nxt - conn->snd_una - conn->lost_bytes;
-        conn->arrived_bytes = tcp_min(conn->arrived_bytes + conn->mss, flight);
-    }
-    if ((conn->flags & CONN_RECOVERY) != 0 || conn->dup_acks != DUPLICATES_FOR_LOSS || SEQ_LT(conn->snd_una, conn->recover)) {
-        return;
-    }
-    conn->ssthresh = half_flight(conn);
-    conn->cwnd = conn->ssthresh;
-    conn->cwnd_credit = 0;
-    conn->recover = conn->snd_nxt;
-    conn->flags |= CONN_RECOVERY;
-    retransmit_head(conn, now_us);
-}
-
-void tcp_congestion_timeout(struct tcp_conn *conn) {
-    if (conn->backoff == 0) { /* the first timeout of this loss; later ones keep ssthresh (RFC 5681 3.1) */
-        conn->ssthresh = half_flight(conn);
-    }
-    conn->cwnd = conn->mss;
-    conn->cwnd_credit = 0;
-    conn->dup_acks = 0;
-    conn->arrived_bytes = 0;
-    conn->recover = conn->snd_nxt;
-    conn->flags &= (uint16_t)~CONN_RECOVERY;
-    for (uint32_t i = conn->flight_head; i != TCP_NONE; i = flight_at(conn->stack, i)->next) {
-        tcp_queue_mark_lost(conn, flight_at(conn->stack, i));
+void tcp_congestion_undo(struct tcp_conn *conn) {
+    struct tcp_loss *loss = &conn->loss;
+    conn->cwnd = tcp_max(conn->cwnd, loss->undo_cwnd);
+    conn->ssthresh = tcp_max(conn->ssthresh, loss->undo_ssthresh);
+    conn->cwnd_peak = loss->undo_peak;
+    loss->flags &= (uint16_t)~LOSS_EPOCH;
+    if (conn->ssthresh == UINT32_MAX) {
+        hystart_start(conn);
     }
 }
 
 void tcp_congestion_restart(struct tcp_conn *conn, uint64_t now_us) {
-    if (now_us - conn->sent_us > conn->rto_us) {
-        conn->cwnd = tcp_min(conn->cwnd, initial_window(conn)); /* RFC 5681 4.1 */
+    if (now_us - conn->sent_us <= conn->rto_us) {
+        return;
+    }
+    uint32_t restart = initial_window(conn);
+    if (conn->cwnd > restart) { /* RFC 5681 4.1; RFC 2861 section 3.2: what the path took before is found again by slow start */
+        if (conn->ssthresh != UINT32_MAX) {
+            conn->ssthresh = tcp_max(conn->ssthresh, conn->cwnd / 4 * 3);
+        }
+        conn->cwnd = restart;
+    }
+    if (conn->ssthresh == UINT32_MAX) {
+        hystart_start(conn);
+    } else {
+        tcp_cubic_pause(conn, now_us);
     }
 }

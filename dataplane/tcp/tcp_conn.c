@@ -73,6 +73,8 @@ struct tcp_conn *tcp_conn_create(struct tcp_stack *stack, const struct tcp_addre
     conn->hash = hash;
     conn->pair = TCP_NONE;
     conn->range_head = conn->range_tail = conn->unsent_range = conn->flight_head = conn->flight_tail = conn->block_head = TCP_NONE;
+    conn->loss.sent_head = conn->loss.sent_tail = conn->loss.lost_head = conn->loss.lost_tail = TCP_NONE;
+    conn->loss.lost_cursor = conn->loss.sack_cursor = TCP_NONE;
     init_times(conn, timeout_us, now_us);
     conn->iss = initial_sequence(conn, now_us);
     if (after != 0 && SEQ_LEQ(conn->iss, after)) {
@@ -129,6 +131,9 @@ void tcp_conn_options(struct tcp_conn *conn, const struct tcp_options *options) 
         conn->snd_shift = options->shift;
         conn->rcv_shift = conn->stack->rcv_shift;
     }
+    if (options->sack_permitted) {
+        conn->loss.flags |= LOSS_SACK;
+    }
     if (options->has_timestamps) {
         conn->flags |= CONN_TIMESTAMPS;
         conn->ts_recent = options->ts_value;
@@ -148,7 +153,10 @@ void tcp_conn_established(struct tcp_conn *conn, uint64_t now_us) {
     tcp_timer_arm(conn, tcp_keepalive_next(conn));
     stack->counters.established++;
     if ((conn->flags & CONN_SYN_REPEATED) == 0) {
-        tcp_congestion_sample(conn, (uint32_t)(now_us - conn->sent_us));
+        uint32_t rtt_us = (uint32_t)(now_us - conn->sent_us);
+        tcp_congestion_sample(conn, rtt_us);
+        conn->loss.min_rtt_us = tcp_max(rtt_us, 1);
+        conn->loss.min_rtt_at = (uint32_t)(now_us >> 10);
     }
     tcp_congestion_start(conn);
     if ((conn->flags & CONN_EMBRYO) != 0) {
@@ -217,11 +225,7 @@ void tcp_conn_release(struct tcp_conn *conn) {
     while (conn->range_head != TCP_NONE) {
         tcp_queue_drop_bytes(conn, range_at(stack, conn->range_head)->length - conn->head_offset);
     }
-    while (conn->flight_head != TCP_NONE) {
-        uint32_t index = conn->flight_head;
-        conn->flight_head = flight_at(stack, index)->next;
-        tcp_pool_give(&stack->flights, index);
-    }
+    tcp_flight_release(conn);
     tcp_receive_drop(conn);
 }
 

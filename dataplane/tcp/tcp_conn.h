@@ -32,7 +32,6 @@ enum tcp_conn_flag {
     CONN_PEER_FIN_TOLD = 0x0010,  /* peer_closed was called */
     CONN_ACK_PENDING = 0x0020,
     CONN_ACK_LISTED = 0x0040,
-    CONN_RECOVERY = 0x0080,   /* fast recovery (RFC 6582) */
     CONN_DELIVERING = 0x0100, /* inside `received` */
     CONN_RESUME = 0x0200,     /* tcp_receive_resume was called inside `received` */
     CONN_TIMESTAMPS = 0x0400,
@@ -60,26 +59,103 @@ enum tcp_flight_flag {
     FLIGHT_LOST = 0x02,     /* to be sent again */
     FLIGHT_REPEATED = 0x04, /* was sent more than once: no round-trip sample from it (RFC 6298 section 3) */
     FLIGHT_PROBE = 0x08,    /* an octet beyond a closed window (RFC 9293 3.8.6.1) */
+    FLIGHT_SACKED = 0x10,   /* the peer holds it; neighbours of this kind are one record */
 };
 
-/* One segment in flight. SACK, RACK-TLP and pacing read and mark these. */
+/* What one call of `transmit` sent and is not acknowledged: a segment, or several that the device split. In the order of sequence numbers
+ * by next and previous. By list_next and list_previous it lies on one of two other lists: `sent` in the order of transmission (RFC 8985
+ * section 5.2), or `lost` in the order of sequence numbers; one that the peer holds lies on neither. */
 struct tcp_flight {
     uint32_t sequence;
+    uint32_t length;        /* payload bytes; a FIN adds one sequence number */
     uint32_t range, offset; /* where its first byte lies */
     uint32_t sent_us;       /* low bits of the clock at the last transmission */
-    uint32_t next;
-    uint16_t length; /* payload bytes; a FIN adds one sequence number */
+    uint32_t next, previous;
+    uint32_t list_next, list_previous;
     uint8_t flags;
 };
 
+/* Sequence numbers [left, right) as a SACK option names them. */
+struct tcp_span {
+    uint32_t left, right;
+};
+enum { TCP_SACK_SPANS = 4 /* as many as an option can hold (RFC 2018 section 3) */ };
+
+/* How the bytes lie that came out of order; kept in the first of their blocks. */
+struct tcp_order {
+    uint32_t tail, hint; /* the last block, and the one that was last filled before it */
+    uint32_t span_count;
+    struct tcp_span spans[TCP_SACK_SPANS]; /* the most recent first (RFC 2018 section 4) */
+};
+
 /* Bytes received that the layer above has not taken, or that came out of order. */
-enum { TCP_BLOCK_BYTES = 2032 };
+enum { TCP_BLOCK_BYTES = 1992 };
 struct tcp_block {
     uint32_t next;
     uint32_t sequence;
     uint16_t start, length;
-    uint32_t unused;
+    struct tcp_order order; /* of the first block only */
     uint8_t bytes[TCP_BLOCK_BYTES];
+};
+static_assert(sizeof(struct tcp_block) == 2048, "blocks lie side by side in pages");
+
+enum tcp_loss_state {
+    LOSS_OPEN,     /* nothing is known to be lost */
+    LOSS_RECOVERY, /* fast recovery: RFC 6675 and 9937, without SACK RFC 6582 */
+    LOSS_TIMEOUT,  /* after a retransmission timeout, until all that was in flight then is acknowledged */
+};
+
+/* What passes at retransmit_at while something is in flight (RFC 8985 section 8: one timer for all). */
+enum tcp_loss_timer { LOSS_TIMER_RTO, LOSS_TIMER_PROBE, LOSS_TIMER_REORDER };
+
+enum tcp_loss_flag {
+    LOSS_SACK = 0x0001,           /* both sides agreed on it */
+    LOSS_REORDERED = 0x0002,      /* the path was seen to reorder */
+    LOSS_RACK = 0x0004,           /* rack_sent_us and rack_end hold */
+    LOSS_DSACK_ROUND = 0x0008,    /* dsack_round holds */
+    LOSS_PROBED = 0x0010,         /* a tail loss probe is out, up to probe_end */
+    LOSS_PROBE_REPEATED = 0x0020, /* and it repeated bytes */
+    LOSS_UNDO = 0x0040,           /* the last reduction can be undone: undo_* hold */
+    LOSS_STAMPED = 0x0080,        /* something was sent again in this recovery, first at `stamp` */
+    LOSS_FRTO = 0x0100,           /* the timeout may prove spurious (RFC 5682) */
+    LOSS_CWND_LIMITED = 0x0200,   /* the congestion window held something back since the last ACK */
+    LOSS_EPOCH = 0x0400,          /* CUBIC's epoch runs */
+    LOSS_FRTO_NEW = 0x0800,       /* new segments go before lost ones, this once (RFC 5682 section 3.1 step 2b) */
+};
+
+/* Loss detection and recovery. The first part moves with every segment, the second only when something is wrong. */
+struct tcp_loss {
+    uint32_t sent_head, sent_tail; /* flights by time of transmission */
+    uint32_t lost_head, lost_tail; /* flights to be sent again */
+    uint32_t lost_cursor;          /* where the last one was put in */
+    uint32_t sack_cursor;          /* the flight that the peer last said it holds */
+    uint32_t high_acked;           /* the highest sequence number acknowledged in any way (RACK.fack) */
+    uint32_t rack_sent_us, rack_end, rack_rtt_us;
+    uint32_t min_rtt_us, min_rtt_at; /* the smallest of some minutes; since when, in 1.024 ms */
+    uint32_t probe_end;
+    uint16_t flags;
+    uint8_t state, timer;
+    uint8_t reorder_quarters, reorder_persist; /* RFC 8985 section 6.2 step 4: reo_wnd_mult, reo_wnd_persist */
+    uint32_t dsack_round;
+    uint32_t prr_flight, prr_delivered, prr_out; /* RFC 9937 */
+    uint32_t undo_from, undo_bytes;              /* sent again since then, and not yet reported as duplicate */
+    uint32_t undo_cwnd, undo_ssthresh, undo_peak;
+    uint32_t stamp; /* TSval of the first retransmission */
+};
+
+/* RFC 9438. Times in 1/1024 s. */
+struct tcp_cubic {
+    uint64_t credit;        /* square bytes on the way to the next segment of cwnd */
+    uint32_t epoch, active; /* in 1.024 ms: the beginning, moved on by pauses; and the last ACK */
+    uint32_t plateau_at;    /* K */
+    uint32_t origin;        /* cwnd at the plateau */
+    uint32_t reno, reno_credit;
+};
+/* RFC 9406 */
+struct tcp_hystart {
+    uint32_t round_end, last_min_us, round_min_us, baseline_us;
+    uint8_t samples, css_rounds;
+    bool css;
 };
 
 struct tcp_conn {
@@ -97,7 +173,7 @@ struct tcp_conn {
     uint32_t rcv_adv; /* right edge of the window that we offered; never moves left */
     uint32_t cwnd, ssthresh;
     uint32_t lost_bytes;    /* sequence space of flights marked lost */
-    uint32_t arrived_bytes; /* estimate from duplicate ACKs of what the peer holds out of order */
+    uint32_t arrived_bytes; /* what the peer holds out of order: by SACK, or an estimate from duplicate ACKs */
     uint32_t range_head, range_tail, head_offset;
     uint32_t unsent_range, unsent_offset; /* first byte never sent; TCP_NONE when all were */
     uint32_t flight_head, flight_tail;
@@ -118,7 +194,7 @@ struct tcp_conn {
     uint64_t progress_us; /* when the peer last acknowledged something, or the first byte after a pause was sent */
     uint64_t challenge_us;
     void *user;
-    uint32_t recover, cwnd_credit, max_snd_wnd;
+    uint32_t recover, max_snd_wnd;
     uint32_t ts_offset, last_ack_sent;
     uint32_t block_head, block_count, backlog_bytes;
     uint32_t peer_fin, iss;
@@ -128,7 +204,7 @@ struct tcp_conn {
     uint32_t closed_next;
     uint32_t half_next, half_previous; /* handshakes of listeners, by age */
     uint32_t pair;                     /* TCP_NONE: the port is a listener's */
-    uint8_t error; /* enum tcp_error, for `closed` */
+    uint8_t error;                     /* enum tcp_error, for `closed` */
     /* The path's MTU (tcp_path_mtu.c). */
     uint8_t path_flags, path_timeouts; /* timeouts in a row of segments that a smaller MTU would have split */
     uint16_t path_mtu;                 /* 0: the device's */
@@ -137,6 +213,13 @@ struct tcp_conn {
     uint64_t path_until_us;            /* path_mtu is believed until then */
     uint32_t user_timeout_ms;          /* 0: the stack's */
     uint8_t keepalive_probes;          /* unanswered so far */
+    struct tcp_span duplicate;         /* bytes that came twice, for the next ACK (RFC 2883); left == right: none */
+    struct tcp_loss loss;
+    uint32_t cwnd_peak; /* CUBIC's W_max */
+    union {
+        struct tcp_cubic cubic;
+        struct tcp_hystart hystart; /* in the first slow start: while ssthresh is UINT32_MAX */
+    } growth;
 };
 static_assert(offsetof(struct tcp_conn, snd_end) == 64, "line 0 holds what every segment touches");
 static_assert(offsetof(struct tcp_conn, retransmit_at) == 128, "line 1 holds sending");
@@ -262,6 +345,26 @@ struct tcp_incoming {
     struct tcp_options options;
 };
 
+/* What one ACK told. */
+struct tcp_ack {
+    uint32_t number, before; /* the acknowledgement, and snd_una before it */
+    uint32_t high_acked_before;
+    uint32_t flight_before;    /* bytes in flight before */
+    uint32_t delivered;        /* sequence space first acknowledged by it, in either way */
+    uint32_t sacked;           /* of this by SACK */
+    uint32_t sample_us;        /* a valid round trip (RFC 6298 section 3), or 0 */
+    uint32_t sacked_sample_us; /* the same of what a SACK block told */
+    uint32_t echo;             /* TSecr, if has_echo */
+    bool has_echo;
+    bool advanced;  /* new data acknowledged */
+    bool duplicate; /* as RFC 5681 section 2 defines it, without regard to SACK */
+    bool repeated;  /* covers what was sent more than once */
+    bool original;  /* covers what was taken for lost, and not sent again */
+    bool dsack;
+    struct tcp_span dsacked;
+    bool undo; /* everything that was sent again arrived twice */
+};
+
 /* tcp_stack.c */
 /* One hash of a connection's name serves the tables of connections and of TIME_WAIT records. */
 uint32_t tcp_stack_hash(const struct tcp_stack *stack, const uint8_t local[16], const uint8_t remote[16], uint8_t family,
@@ -335,15 +438,67 @@ uint32_t tcp_queue_gather(const struct tcp_stack *stack, uint32_t *range, uint32
 void tcp_queue_drop_bytes(struct tcp_conn *conn, uint32_t bytes);
 /* Moves a place in the queue forward; a range of TCP_NONE is the end. */
 void tcp_queue_advance(const struct tcp_stack *stack, uint32_t *range, uint32_t *offset, uint32_t bytes);
-/* Takes off what `ack` covers; *sample_us is a valid round-trip sample or 0 (RFC 6298 section 3). */
-void tcp_queue_drop_flights(struct tcp_conn *conn, uint32_t ack, uint64_t now_us, uint32_t *sample_us);
-void tcp_queue_mark_lost(struct tcp_conn *conn, struct tcp_flight *flight);
-/* Makes two of a flight: it keeps its first `bytes`, the next one is the rest and has its flags. False when no record is left. */
-bool tcp_queue_split(struct tcp_conn *conn, uint32_t flight, uint32_t bytes);
+
+/* tcp_flight.c: what is in flight */
+/* A record from the pool as the last in flight; the caller has filled what is not a link. */
+void tcp_flight_append(struct tcp_conn *conn, uint32_t flight);
+/* It was given to the network again. */
+void tcp_flight_sent_again(struct tcp_conn *conn, uint32_t flight, uint64_t now_us);
+void tcp_flight_mark_lost(struct tcp_conn *conn, uint32_t flight);
+/* Whatever is marked lost is in the network after all. */
+void tcp_flight_unmark_lost(struct tcp_conn *conn);
+/* The peer holds it. Returns the record that it is part of afterwards. */
+uint32_t tcp_flight_mark_sacked(struct tcp_conn *conn, uint32_t flight);
+/* Believes no SACK any more: everything is lost (RFC 2018 section 8). */
+void tcp_flight_renege(struct tcp_conn *conn);
+/* Cuts a flight: `bytes` of payload (fewer than it has) stay, the rest is a flight after it with the same history. False when the pool has
+ * no record to spare. */
+bool tcp_flight_split(struct tcp_conn *conn, uint32_t flight, uint32_t bytes);
+/* Takes off what the acknowledgement covers, and notes it in `ack`. */
+void tcp_flight_drop(struct tcp_conn *conn, struct tcp_ack *ack, uint64_t now_us);
+void tcp_flight_release(struct tcp_conn *conn);
+
+/* tcp_sack.c */
+/* Enters the peer's SACK blocks into the scoreboard; before the cumulative acknowledgement is. */
+void tcp_sack_take(struct tcp_conn *conn, const struct tcp_options *options, struct tcp_ack *ack, uint64_t now_us);
+
+/* tcp_rack.c: RFC 8985 */
+/* A flight was acknowledged in any way. */
+void tcp_rack_update(struct tcp_conn *conn, const struct tcp_flight *flight, struct tcp_ack *ack, uint64_t now_us);
+/* Marks lost what should have been acknowledged by now. Returns after how many us to look again, or 0. */
+uint32_t tcp_rack_detect(struct tcp_conn *conn, uint64_t now_us);
+/* The reordering window after an ACK with a D-SACK (section 6.2 step 4). */
+void tcp_rack_duplicate(struct tcp_conn *conn, const struct tcp_ack *ack);
+/* A recovery has ended: the widened window wears off. */
+void tcp_rack_recovered(struct tcp_conn *conn);
+/* The answer to a tail loss probe (section 7.4). */
+void tcp_rack_probe_answer(struct tcp_conn *conn, const struct tcp_ack *ack);
+/* The probe timeout has passed. */
+void tcp_rack_probe(struct tcp_conn *conn, uint64_t now_us);
+/* After how many us a tail loss probe is due, or 0 for none. */
+uint32_t tcp_rack_probe_after(const struct tcp_conn *conn);
+
+/* tcp_recovery.c */
+void tcp_recovery_start(struct tcp_conn *conn);
+/* An ACK was entered: detects losses, enters, goes on with and leaves recovery, moves the windows and the timer. */
+void tcp_recovery_ack(struct tcp_conn *conn, struct tcp_ack *ack, uint64_t now_us);
+/* The retransmission timer has passed: marks what is lost. */
+void tcp_recovery_timeout(struct tcp_conn *conn, uint64_t now_us);
+/* The reordering timer has passed. */
+void tcp_recovery_reorder(struct tcp_conn *conn, uint64_t now_us);
+/* A segment with this sequence space left; `repeats` bytes that left before. */
+void tcp_recovery_sent(struct tcp_conn *conn, uint32_t space, bool repeats, uint64_t now_us);
+/* Sets the timer for what is in flight (RFC 6298 section 5, RFC 8985 section 7.2); `rto_from_us`: what the RTO counts from. */
+void tcp_recovery_arm(struct tcp_conn *conn, uint64_t rto_from_us, uint64_t now_us);
+/* When the oldest flight was sent. */
+uint64_t tcp_recovery_oldest(const struct tcp_conn *conn, uint64_t now_us);
 
 /* tcp_output.c */
 void tcp_output_run(struct tcp_conn *conn, uint64_t now_us);
+/* Sends a flight again: what of it fits one transmission, in which case it is cut there. */
 int tcp_output_flight(struct tcp_conn *conn, uint32_t flight, uint64_t now_us);
+/* A tail loss probe: a new segment, or the last one again (RFC 8985 section 7.3). 0 with *repeats, or -errno. */
+int tcp_output_tail(struct tcp_conn *conn, bool *repeats, uint64_t now_us);
 /* Bytes or a FIN were never sent. */
 bool tcp_output_waits(const struct tcp_conn *conn);
 /* Sends what fits a window that silly window avoidance held back, or one octet beyond a closed one. */
@@ -387,16 +542,34 @@ void tcp_expire(struct tcp_conn *conn, uint64_t now_us);
 /* Takes a segment's text and FIN that begin within or before the window. */
 void tcp_receive(struct tcp_conn *conn, uint32_t sequence, const uint8_t *bytes, uint32_t length, bool fin, uint64_t now_us);
 void tcp_receive_drop(struct tcp_conn *conn);
+/* Blocks that one connection may hold. */
+uint32_t tcp_receive_blocks_max(const struct tcp_config *config);
+/* Bytes came again that were here already: the next ACK says so (RFC 2883). */
+void tcp_receive_duplicate(struct tcp_conn *conn, uint32_t left, uint32_t right, uint64_t now_us);
+/* What a SACK option says now; returns how many of `max` spans. */
+uint32_t tcp_receive_spans(const struct tcp_conn *conn, struct tcp_span *spans, uint32_t max);
 uint32_t tcp_receive_room(const struct tcp_conn *conn);
 
 /* tcp_congestion.c */
 void tcp_congestion_start(struct tcp_conn *conn);
 uint32_t tcp_congestion_pipe(const struct tcp_conn *conn);
 void tcp_congestion_sample(struct tcp_conn *conn, uint32_t rtt_us);
-void tcp_congestion_acked(struct tcp_conn *conn, uint32_t acked, uint32_t flight_before, uint64_t now_us);
-void tcp_congestion_duplicate(struct tcp_conn *conn, uint64_t now_us);
-void tcp_congestion_timeout(struct tcp_conn *conn);
+/* One that is exact, not from an echo: for the smallest round trip and for slow start. */
+void tcp_congestion_exact_sample(struct tcp_conn *conn, uint32_t rtt_us, uint64_t now_us);
+/* Bytes were delivered, `flight_before` were in flight before. */
+void tcp_congestion_grow(struct tcp_conn *conn, uint32_t delivered, uint32_t flight_before, uint64_t now_us);
+/* Something was lost: remembers the windows for tcp_congestion_undo and sets ssthresh. */
+void tcp_congestion_reduce(struct tcp_conn *conn);
+void tcp_congestion_undo(struct tcp_conn *conn);
 void tcp_congestion_restart(struct tcp_conn *conn, uint64_t now_us);
+
+/* tcp_cubic.c: RFC 9438 */
+void tcp_cubic_grow(struct tcp_conn *conn, uint32_t delivered, uint64_t now_us);
+/* The connection was idle, or limited by something else than the congestion window: the epoch does not count that time (section 5.8). */
+void tcp_cubic_pause(struct tcp_conn *conn, uint64_t now_us);
+/* Remembers W_max with fast convergence (section 4.7); returns ssthresh (section 4.6). */
+uint32_t tcp_cubic_reduce(struct tcp_conn *conn);
+uint32_t tcp_cubic_root(uint64_t value);
 
 /* tcp_time_wait.c */
 /* Turns a connection that is over into a record, which then owns its port. */

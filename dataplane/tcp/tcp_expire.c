@@ -35,8 +35,9 @@ static void expire_retransmit(struct tcp_conn *conn, uint64_t now_us) {
     }
     if ((head->flags & FLIGHT_PROBE) == 0) {
         tcp_path_mtu_timeout(conn, head->length, now_us);
-        tcp_congestion_timeout(conn);
+        tcp_recovery_timeout(conn, now_us);
     }
+    conn->loss.timer = LOSS_TIMER_RTO;
     if (tcp_output_flight(conn, conn->flight_head, now_us) == 0) {
         stack->counters.retransmits_timeout++;
         if (conn->backoff < UINT8_MAX) {
@@ -47,6 +48,21 @@ static void expire_retransmit(struct tcp_conn *conn, uint64_t now_us) {
     uint64_t next = now_us + tcp_output_rto(conn, conn->backoff), end = conn->progress_us + tcp_conn_user_timeout(conn);
     conn->retransmit_at = next < end || conn->snd_wnd == 0 ? next : end;
     tcp_timer_arm(conn, conn->retransmit_at);
+}
+
+static void expire_flight(struct tcp_conn *conn, uint64_t now_us) {
+    switch ((enum tcp_loss_timer)conn->loss.timer) {
+    case LOSS_TIMER_RTO:
+        expire_retransmit(conn, now_us);
+        break;
+    case LOSS_TIMER_PROBE:
+        tcp_rack_probe(conn, now_us);
+        break;
+    case LOSS_TIMER_REORDER:
+        tcp_recovery_reorder(conn, now_us);
+        tcp_output_run(conn, now_us);
+        break;
+    }
 }
 
 static void expire_limit(struct tcp_conn *conn) {
@@ -86,7 +102,7 @@ void tcp_expire(struct tcp_conn *conn, uint64_t now_us) {
         if (handshake) {
             expire_syn(conn, now_us);
         } else if (conn->flight_head != TCP_NONE) {
-            expire_retransmit(conn, now_us);
+            expire_flight(conn, now_us);
         } else {
             expire_persist(conn, now_us);
         }

@@ -75,8 +75,7 @@ static bool in_window(const struct tcp_conn *conn, const struct tcp_incoming *in
         return true;
     }
     if (space == 0) {
-        /* The edge itself counts: a peer that has filled the window acknowledges from there, also when a segment before it was lost. */
-        return SEQ_GT(in->sequence, conn->rcv_nxt) && SEQ_LEQ(in->sequence, conn->rcv_adv);
+        return SEQ_GT(in->sequence, conn->rcv_nxt) && SEQ_LT(in->sequence, conn->rcv_adv);
     }
     return window > 0 && SEQ_LT(in->sequence, conn->rcv_adv) && SEQ_GT(in->sequence + space, conn->rcv_nxt);
 }
@@ -87,6 +86,9 @@ static void refuse(struct tcp_conn *conn, const struct tcp_incoming *in, uint64_
     }
     if (in->length > 0 || (in->flags & (TCP_FIN | TCP_SYN)) != 0) {
         conn->stack->counters.duplicates++;
+        if (in->length > 0 && (in->flags & TCP_SYN) == 0 && SEQ_LEQ(in->sequence + in->length, conn->rcv_nxt)) {
+            tcp_receive_duplicate(conn, in->sequence, in->sequence + in->length, now_us);
+        }
         tcp_output_list_ack(conn);
     } else {
         tcp_output_challenge(conn, now_us); /* limited: two sides that disagree must not answer each other without end */
@@ -145,29 +147,33 @@ static uint32_t echoed_sample(const struct tcp_conn *conn, const struct tcp_inco
 }
 
 /* New data acknowledged; returns the bytes that left the queue. Everything is settled before the layer above hears of it. */
-static uint32_t ack_new(struct tcp_conn *conn, const struct tcp_incoming *in, uint64_t now_us) {
-    uint32_t ack = in->acknowledgement, acked = ack - conn->snd_una, flight_before = conn->snd_nxt - conn->snd_una, sample;
-    uint32_t bytes = SEQ_GT(ack, conn->snd_end) ? acked - 1 : acked; /* the FIN is no byte */
-    conn->snd_una = ack;
+static uint32_t ack_new(struct tcp_conn *conn, struct tcp_ack *ack, uint64_t now_us) {
+    uint32_t acked = ack->number - conn->snd_una;
+    uint32_t bytes = SEQ_GT(ack->number, conn->snd_end) ? acked - 1 : acked; /* the FIN is no byte */
+    ack->advanced = true;
+    conn->snd_una = ack->number;
     conn->progress_us = now_us;
     conn->flags &= (uint16_t)~CONN_SOFT_ERROR;
     if ((conn->path_timeouts | (conn->path_flags & PATH_SUSPECT)) != 0) {
         tcp_path_mtu_proven(conn);
     }
-    tcp_queue_drop_flights(conn, ack, now_us, &sample);
-    if (sample == 0) {
+    tcp_flight_drop(conn, ack, now_us);
+    if (conn->flight_head == TCP_NONE) {
+        conn->retransmit_at = TCP_NEVER;
+    }
+    return bytes;
+}
+
+static void take_sample(struct tcp_conn *conn, const struct tcp_incoming *in, const struct tcp_ack *ack, uint64_t now_us) {
+    uint32_t sample = ack->sample_us != 0 ? ack->sample_us : ack->sacked_sample_us;
+    if (sample > 0) {
+        tcp_congestion_exact_sample(conn, sample, now_us);
+    } else if (ack->advanced) {
         sample = echoed_sample(conn, in, now_us);
     }
     if (sample > 0) {
         tcp_congestion_sample(conn, sample);
     }
-    conn->retransmit_at = TCP_NEVER;
-    if (conn->flight_head != TCP_NONE) { /* RFC 6298 5.3 */
-        conn->retransmit_at = now_us + tcp_output_rto(conn, conn->backoff);
-        tcp_timer_arm(conn, conn->retransmit_at);
-    }
-    tcp_congestion_acked(conn, acked, flight_before, now_us);
-    return bytes;
 }
 
 /* RFC 9293 3.10.7.4, fifth. False: the segment is dropped. */
@@ -181,11 +187,23 @@ static bool input_ack(struct tcp_conn *conn, const struct tcp_incoming *in, uint
     take_timestamp(conn, in);
     uint32_t window = in->window << conn->snd_shift;
     bool probing = conn->flight_head != TCP_NONE && (flight_at(stack, conn->flight_head)->flags & FLIGHT_PROBE) != 0;
+    bool sack = in->options.sack_count > 0 && (conn->loss.flags & LOSS_SACK) != 0;
+    struct tcp_ack told = {.number = ack,
+                           .before = una,
+                           .high_acked_before = conn->loss.high_acked,
+                           .flight_before = conn->snd_nxt - una,
+                           .has_echo = has_timestamp(conn, in) && in->options.ts_echo != 0,
+                           .echo = in->options.ts_echo,
+                           .duplicate = ack == una && in->length == 0 && (in->flags & TCP_FIN) == 0 && window == conn->snd_wnd && !probing};
+    if (sack) {
+        tcp_sack_take(conn, &in->options, &told, now_us);
+    }
     if (SEQ_GT(ack, una)) {
-        bytes = ack_new(conn, in, now_us);
-    } else if (ack == una && in->length == 0 && (in->flags & TCP_FIN) == 0 && window == conn->snd_wnd && conn->flight_head != TCP_NONE &&
-               !probing) { /* a duplicate ACK as RFC 5681 section 2 defines it */
-        tcp_congestion_duplicate(conn, now_us);
+        bytes = ack_new(conn, &told, now_us);
+    }
+    if (SEQ_GT(ack, una) || told.duplicate || sack) {
+        take_sample(conn, in, &told, now_us);
+        tcp_recovery_ack(conn, &told, now_us);
     }
     bool closed_on_us = conn->snd_wnd == 0 && conn->flight_head != TCP_NONE && !probing;
     /* Numbers only grow with time, so a higher ACK is the later word on the window even where the bytes beside it are old. */
@@ -198,11 +216,11 @@ static bool input_ack(struct tcp_conn *conn, const struct tcp_incoming *in, uint
     } else if (probing && conn->flight_head != TCP_NONE && (flight_at(stack, conn->flight_head)->flags & FLIGHT_PROBE) != 0) {
         /* The window opened and the octet was not taken: it goes out with what follows. */
         flight_at(stack, conn->flight_head)->flags &= (uint8_t)~FLIGHT_PROBE;
-        tcp_queue_mark_lost(conn, flight_at(stack, conn->flight_head));
+        tcp_flight_mark_lost(conn, conn->flight_head);
         conn->backoff = 0;
     } else if (closed_on_us && ack == una) {
         /* The peer had taken back its window with segments on their way, and opened it again: what was sent meanwhile was not taken. */
-        tcp_queue_mark_lost(conn, flight_at(stack, conn->flight_head));
+        tcp_flight_mark_lost(conn, conn->flight_head);
         conn->backoff = 0;
     }
     if (bytes > 0) {

@@ -1,6 +1,7 @@
 /* tcp_output.c: segments on their way out: what the windows allow now, what was lost, SYN, ACK and RST. */
 #include <errno.h>
 
+#include "tcp_bytes.h"
 #include "tcp_conn.h"
 
 enum {
@@ -41,6 +42,30 @@ static void set_endpoints(struct tcp_segment *segment, const uint8_t *local, con
     segment->remote_port = remote_port;
 }
 
+/* What came out of order or twice; beside bytes only as far as these leave room in the segment. */
+static uint8_t write_sack(const struct tcp_conn *conn, uint8_t *options, uint8_t length, uint32_t payload) {
+    struct tcp_span spans[TCP_SACK_SPANS];
+    if (conn->block_head == TCP_NONE && conn->duplicate.left == conn->duplicate.right) {
+        return length;
+    }
+    uint32_t room = tcp_min(TCP_OPTIONS_BYTES_MAX - (uint32_t)length, payload < conn->mss ? conn->mss - payload : 0);
+    if (room < TCP_SACK_PREFIX_BYTES + TCP_SACK_BLOCK_BYTES) {
+        return length;
+    }
+    uint32_t most = (room - TCP_SACK_PREFIX_BYTES) / TCP_SACK_BLOCK_BYTES;
+    uint32_t count = tcp_receive_spans(conn, spans, tcp_min(most, TCP_SACK_SPANS));
+    if (count == 0) {
+        return length;
+    }
+    uint8_t *at = options + length;
+    at += tcp_options_write_sack(at, count);
+    for (uint32_t i = 0; i < count; i++, at += TCP_SACK_BLOCK_BYTES) {
+        tcp_put32(at, spans[i].left);
+        tcp_put32(at + 4, spans[i].right);
+    }
+    return (uint8_t)(at - options);
+}
+
 /* Gives one segment of an open connection to the network: completes the endpoints, the acknowledgement, window and options, and notes that
  * an ACK went with it. */
 static int emit(struct tcp_conn *conn, struct tcp_segment *segment, uint64_t now_us) {
@@ -56,6 +81,10 @@ static int emit(struct tcp_conn *conn, struct tcp_segment *segment, uint64_t now
         segment->options = options;
         segment->options_length = tcp_options_write(options, tcp_output_timestamp(conn, now_us), conn->ts_recent);
     }
+    if ((conn->loss.flags & LOSS_SACK) != 0) {
+        segment->options = options;
+        segment->options_length = write_sack(conn, options, segment->options_length, segment->payload_length);
+    }
     int rc = stack->config.transmit(stack->config.network, segment);
     if (rc == -EAGAIN) {
         conn->rcv_adv = edge; /* the peer has not heard of it */
@@ -67,6 +96,7 @@ static int emit(struct tcp_conn *conn, struct tcp_segment *segment, uint64_t now
         conn->flags |= CONN_SOFT_ERROR; /* as if lost on the way: the timers repeat it and give up in the end */
         return rc;
     }
+    conn->duplicate.left = conn->duplicate.right;
     conn->flags &= (uint16_t)~CONN_ACK_PENDING;
     conn->ack_at = TCP_NEVER;
     conn->unacked_bytes = 0;
@@ -124,6 +154,7 @@ void tcp_output_syn(struct tcp_conn *conn, uint64_t now_us) {
                                   .shift = stack->rcv_shift,
                                   .has_shift = !answers || (conn->flags & CONN_SCALING) != 0,
                                   .has_timestamps = !answers || (conn->flags & CONN_TIMESTAMPS) != 0,
+                                  .sack_permitted = !answers || (conn->loss.flags & LOSS_SACK) != 0,
                                   .ts_value = tcp_output_timestamp(conn, now_us),
                                   .ts_echo = answers ? conn->ts_recent : 0};
     struct tcp_segment segment = {.sequence = conn->iss,
@@ -149,27 +180,22 @@ void tcp_output_syn(struct tcp_conn *conn, uint64_t now_us) {
     tcp_timer_arm(conn, conn->retransmit_at);
 }
 
-static void start_timer(struct tcp_conn *conn, uint64_t now_us) {
-    conn->retransmit_at = now_us + tcp_output_rto(conn, conn->backoff);
-    tcp_timer_arm(conn, conn->retransmit_at);
-}
-
 int tcp_output_flight(struct tcp_conn *conn, uint32_t index, uint64_t now_us) {
     struct tcp_piece pieces[TCP_SEGMENT_PIECES_MAX];
     struct tcp_flight *flight = flight_at(conn->stack, index);
-    uint16_t length = flight->length;
-    if (length > conn->mss) { /* the path takes less than it did */
-        /* Where no record is left for the rest, the rest waits for a timeout of its own: the pool may be full of just such segments. */
-        tcp_queue_split(conn, index, conn->mss);
-        length = conn->mss;
-    }
+    bool whole = flight->length <= conn->mss || tcp_flight_split(conn, index, conn->mss);
+    uint32_t length = tcp_min(flight->length, conn->mss);
     struct tcp_segment segment = {.sequence = flight->sequence,
-                                  .payload_length = length,
+                                  .payload_length = (uint16_t)length,
                                   .pieces = pieces,
-                                  .flags = (flight->flags & FLIGHT_FIN) != 0 && length == flight->length ? TCP_FIN : 0};
+                                  .flags = whole && (flight->flags & FLIGHT_FIN) != 0 ? TCP_FIN : 0};
     uint32_t range = flight->range, offset = flight->offset;
     uint32_t gathered = tcp_queue_gather(conn->stack, &range, &offset, length, pieces, &segment.piece_count);
-    assert(gathered == length);
+    if (gathered < length) { /* joined records may lie in more pieces than one segment takes */
+        segment.payload_length = (uint16_t)gathered;
+        segment.flags = 0;
+        whole = tcp_flight_split(conn, index, gathered);
+    }
     if (flight->sequence + gathered == conn->snd_end && gathered > 0) {
         segment.flags |= TCP_PSH;
     }
@@ -177,14 +203,15 @@ int tcp_output_flight(struct tcp_conn *conn, uint32_t index, uint64_t now_us) {
         retry_soon(conn, now_us);
         return -EAGAIN;
     }
-    if ((flight->flags & FLIGHT_LOST) != 0) {
-        conn->lost_bytes -= flight_space(flight);
+    if (whole) {
+        tcp_flight_sent_again(conn, index, now_us);
+    } else { /* no record for the rest: the whole of it stays lost, and the acknowledgement shortens it */
+        flight->flags |= FLIGHT_REPEATED;
     }
-    flight->flags = (uint8_t)((flight->flags & ~FLIGHT_LOST) | FLIGHT_REPEATED);
-    flight->sent_us = (uint32_t)now_us;
     conn->sent_us = now_us;
+    tcp_recovery_sent(conn, gathered + ((segment.flags & TCP_FIN) != 0), true, now_us);
     if (conn->retransmit_at == TCP_NEVER) {
-        start_timer(conn, now_us);
+        tcp_recovery_arm(conn, now_us, now_us);
     }
     return 0;
 }
@@ -198,17 +225,9 @@ static void flight_append(struct tcp_conn *conn, uint32_t length, uint8_t flags,
                                   .range = conn->unsent_range,
                                   .offset = conn->unsent_offset,
                                   .sent_us = (uint32_t)now_us,
-                                  .next = TCP_NONE,
-                                  .length = (uint16_t)length,
+                                  .length = length,
                                   .flags = flags};
-    if (conn->flight_tail == TCP_NONE) {
-        conn->flight_head = index;
-        conn->progress_us = now_us;
-        start_timer(conn, now_us);
-    } else {
-        flight_at(stack, conn->flight_tail)->next = index;
-    }
-    conn->flight_tail = index;
+    tcp_flight_append(conn, index);
     conn->snd_nxt += flight_space(flight);
 }
 
@@ -217,8 +236,7 @@ static void flight_append(struct tcp_conn *conn, uint32_t length, uint8_t flags,
 static int send_new(struct tcp_conn *conn, uint32_t length, uint32_t room, uint8_t flight_flags, uint64_t now_us) {
     struct tcp_stack *stack = conn->stack;
     struct tcp_piece pieces[TCP_SEGMENT_PIECES_MAX];
-    struct tcp_segment segment = {
-        .sequence = conn->snd_nxt, .first_transmission = true, .pieces = pieces, .segment_bytes = conn->mss};
+    struct tcp_segment segment = {.sequence = conn->snd_nxt, .first_transmission = true, .pieces = pieces, .segment_bytes = conn->mss};
     uint32_t mss = conn->mss, reserve = stack->flights.capacity >> TCP_RESERVE_SHIFT, left = tcp_pool_left(&stack->flights);
     if (conn->flight_head != TCP_NONE && left <= reserve) {
         stack->counters.pool_exhausted++;
@@ -253,6 +271,8 @@ static int send_new(struct tcp_conn *conn, uint32_t length, uint32_t room, uint8
         retry_soon(conn, now_us);
         return rc;
     }
+    bool first = conn->flight_head == TCP_NONE;
+    uint32_t from = conn->snd_nxt;
     for (; gathered > mss; gathered -= mss) {
         flight_append(conn, mss, flight_flags & (uint8_t)~FLIGHT_FIN, now_us);
         tcp_queue_advance(stack, &conn->unsent_range, &conn->unsent_offset, mss);
@@ -262,6 +282,11 @@ static int send_new(struct tcp_conn *conn, uint32_t length, uint32_t room, uint8
     conn->unsent_range = range;
     conn->unsent_offset = offset;
     conn->sent_us = now_us;
+    tcp_recovery_sent(conn, conn->snd_nxt - from, false, now_us);
+    if (first) {
+        conn->progress_us = now_us;
+        tcp_recovery_arm(conn, now_us, now_us);
+    }
     if ((flight_flags & FLIGHT_FIN) != 0) {
         conn->flags |= CONN_FIN_SENT;
         tcp_conn_enter(conn, conn->state == TCP_STATE_CLOSE_WAIT ? TCP_STATE_LAST_ACK : TCP_STATE_FIN_WAIT_1);
@@ -300,29 +325,59 @@ void tcp_output_probe(struct tcp_conn *conn, uint64_t now_us) {
     }
 }
 
+int tcp_output_tail(struct tcp_conn *conn, bool *repeats, uint64_t now_us) {
+    uint32_t room = window_room(conn), unsent = conn->snd_end - conn->snd_nxt;
+    *repeats = false;
+    if (tcp_output_waits(conn) && room > 0 && (unsent > 0 || room > 1)) {
+        uint32_t length = tcp_min(unsent, conn->mss);
+        if (length <= room) {
+            return send_new(conn, length, room, 0, now_us);
+        }
+    }
+    *repeats = true;
+    const struct tcp_flight *tail = flight_at(conn->stack, conn->flight_tail);
+    if (SEQ_GT(conn->snd_nxt, conn->snd_una + conn->snd_wnd)) {
+        return -EAGAIN; /* the peer took its window back */
+    }
+    if (tail->length > conn->mss && !tcp_flight_split(conn, conn->flight_tail, tail->length - conn->mss)) {
+        return -ENOBUFS;
+    }
+    return tcp_output_flight(conn, conn->flight_tail, now_us);
+}
+
 /* Sends again what is marked lost, as the congestion window allows; false when it cannot go on now. */
 static bool send_lost(struct tcp_conn *conn, uint64_t now_us) {
-    for (uint32_t i = conn->flight_head; i != TCP_NONE && conn->lost_bytes > 0; i = flight_at(conn->stack, i)->next) {
-        const struct tcp_flight *flight = flight_at(conn->stack, i);
-        if ((flight->flags & FLIGHT_LOST) == 0) {
-            continue;
-        }
+    while (conn->loss.lost_head != TCP_NONE) {
+        const struct tcp_flight *flight = flight_at(conn->stack, conn->loss.lost_head);
         uint32_t pipe = tcp_congestion_pipe(conn);
-        if (pipe > 0 && pipe + flight_space(flight) > conn->cwnd) {
+        if (pipe > 0 && pipe + tcp_min(flight_space(flight), conn->mss) > conn->cwnd) {
             return false;
         }
-        if (i != conn->flight_head && SEQ_GT(flight->sequence + flight_space(flight), conn->snd_una + conn->snd_wnd)) {
+        if (conn->loss.lost_head != conn->flight_head && SEQ_GT(flight->sequence + flight_space(flight), conn->snd_una + conn->snd_wnd)) {
             return false; /* the peer took its window back: the first segment is probe enough (RFC 9293 3.8.6) */
         }
-        if (tcp_output_flight(conn, i, now_us) != 0) {
+        if (tcp_output_flight(conn, conn->loss.lost_head, now_us) != 0) {
             return false;
+        }
+        conn->stack->counters.retransmits_fast += conn->loss.state == LOSS_RECOVERY;
+        if ((flight->flags & FLIGHT_LOST) != 0) {
+            return false; /* only its beginning went: no record is left to cut it */
         }
     }
     return true;
 }
 
+/* A segment of bytes never sent would go now. */
+static bool may_send_new(const struct tcp_conn *conn) {
+    uint32_t length = tcp_min(conn->snd_end - conn->snd_nxt, conn->mss);
+    return tcp_output_waits(conn) && length > 0 && length <= window_room(conn) && tcp_congestion_pipe(conn) + length <= conn->cwnd;
+}
+
 void tcp_output_run(struct tcp_conn *conn, uint64_t now_us) {
-    if (!conn_sends(conn) || (conn->lost_bytes > 0 && !send_lost(conn, now_us)) || !tcp_output_waits(conn)) {
+    uint32_t next_before = conn->snd_nxt;
+    bool failed = false, new_first = (conn->loss.flags & LOSS_FRTO_NEW) != 0 && may_send_new(conn);
+    conn->loss.flags &= (uint16_t)~LOSS_FRTO_NEW;
+    if (!conn_sends(conn) || (conn->lost_bytes > 0 && !new_first && !send_lost(conn, now_us)) || !tcp_output_waits(conn)) {
         return;
     }
     if (conn->flight_head == TCP_NONE) {
@@ -334,6 +389,7 @@ void tcp_output_run(struct tcp_conn *conn, uint64_t now_us) {
         uint32_t window = window_room(conn), pipe = tcp_congestion_pipe(conn);
         uint32_t allowed = conn->cwnd > pipe ? conn->cwnd - pipe : 0;
         if (length > allowed) {
+            conn->loss.flags |= LOSS_CWND_LIMITED;
             break; /* a whole segment waits for the congestion window rather than go in parts */
         }
         if (length > window) {
@@ -350,10 +406,14 @@ void tcp_output_run(struct tcp_conn *conn, uint64_t now_us) {
             length = several(conn, unsent, allowed, window);
         }
         if (send_new(conn, length, window, 0, now_us) != 0) {
-            return;
+            failed = true;
+            break;
         }
     }
-    if (conn->flight_head == TCP_NONE && tcp_output_waits(conn) && conn->retransmit_at == TCP_NEVER) {
+    if (conn->snd_nxt != next_before && conn->loss.timer == LOSS_TIMER_PROBE) { /* RFC 8985 7.2: the probe follows the last segment */
+        tcp_recovery_arm(conn, tcp_recovery_oldest(conn, now_us), now_us);
+    }
+    if (!failed && conn->flight_head == TCP_NONE && tcp_output_waits(conn) && conn->retransmit_at == TCP_NEVER) {
         conn->retransmit_at = now_us + tcp_output_rto(conn, conn->backoff);
         conn->progress_us = now_us;
         tcp_timer_arm(conn, conn->retransmit_at);

@@ -130,7 +130,7 @@ static uint32_t segment_at(const struct tcp_conn *conn, uint32_t sequence) {
     for (uint32_t i = conn->flight_head; i != TCP_NONE; i = flight_at(conn->stack, i)->next) {
         const struct tcp_flight *flight = flight_at(conn->stack, i);
         if (SEQ_LT(sequence, flight->sequence + flight_space(flight))) {
-            return flight->length;
+            return (flight->flags & FLIGHT_SACKED) != 0 ? 0 : flight->length; /* what arrived was not too large */
         }
     }
     return 0;
@@ -157,15 +157,14 @@ void tcp_path_mtu_error(struct tcp_conn *conn, uint32_t sequence, uint32_t mtu, 
     /* They were too large, which says nothing about congestion (RFC 1191 section 6.4, RFC 8201 section 5.4). */
     for (uint32_t i = conn->flight_head; i != TCP_NONE; i = flight_at(conn->stack, i)->next) {
         if (flight_at(conn->stack, i)->length > passes) {
-            tcp_queue_mark_lost(conn, flight_at(conn->stack, i));
+            tcp_flight_mark_lost(conn, i);
         }
     }
     conn->backoff = 0;
     conn->retransmit_at = TCP_NEVER;
     tcp_output_run(conn, now_us);
     if (conn->state > TCP_STATE_CLOSED && conn->flight_head != TCP_NONE && conn->retransmit_at == TCP_NEVER) {
-        conn->retransmit_at = now_us + tcp_output_rto(conn, 0);
-        tcp_timer_arm(conn, conn->retransmit_at);
+        tcp_recovery_arm(conn, now_us, now_us);
     }
 }
 

@@ -1,4 +1,4 @@
-/* tcp_queue.c: the send queue of a connection: ranges that wait for their acknowledgement, and a record for each segment in flight. */
+/* tcp_queue.c: the send queue of a connection: ranges of bytes that wait for their acknowledgement. */
 #include <errno.h>
 
 #include "tcp_conn.h"
@@ -106,76 +106,5 @@ void tcp_queue_advance(const struct tcp_stack *stack, uint32_t *range, uint32_t 
     while (*range != TCP_NONE && *offset >= range_at(stack, *range)->length) {
         *offset -= range_at(stack, *range)->length;
         *range = range_at(stack, *range)->next;
-    }
-}
-
-/* Moves a flight's beginning forward by so many bytes. */
-static void flight_advance(struct tcp_conn *conn, struct tcp_flight *flight, uint32_t bytes) {
-    flight->sequence += bytes;
-    flight->length = (uint16_t)(flight->length - bytes);
-    tcp_queue_advance(conn->stack, &flight->range, &flight->offset, bytes);
-}
-
-/* Moves a flight's beginning to `ack`, which lies inside it. */
-static void flight_trim(struct tcp_conn *conn, struct tcp_flight *flight, uint32_t ack) {
-    uint32_t bytes = ack - flight->sequence;
-    if ((flight->flags & FLIGHT_LOST) != 0) {
-        conn->lost_bytes -= bytes;
-    }
-    flight_advance(conn, flight, bytes);
-}
-
-bool tcp_queue_split(struct tcp_conn *conn, uint32_t index, uint32_t bytes) {
-    struct tcp_stack *stack = conn->stack;
-    struct tcp_flight *flight = flight_at(stack, index);
-    assert(bytes > 0 && bytes < flight->length);
-    uint32_t rest = tcp_pool_take(&stack->flights);
-    if (rest == TCP_NONE) {
-        stack->counters.pool_exhausted++;
-        return false;
-    }
-    *flight_at(stack, rest) = *flight;
-    flight_advance(conn, flight_at(stack, rest), bytes);
-    flight->length = (uint16_t)bytes;
-    flight->flags &= (uint8_t)~FLIGHT_FIN;
-    flight->next = rest;
-    if (conn->flight_tail == index) {
-        conn->flight_tail = rest;
-    }
-    return true;
-}
-
-void tcp_queue_drop_flights(struct tcp_conn *conn, uint32_t ack, uint64_t now_us, uint32_t *sample_us) {
-    struct tcp_stack *stack = conn->stack;
-    uint32_t sample = 0;
-    bool repeated = false;
-    while (conn->flight_head != TCP_NONE) {
-        uint32_t index = conn->flight_head;
-        struct tcp_flight *flight = flight_at(stack, index);
-        if (SEQ_GT(flight->sequence + flight_space(flight), ack)) {
-            if (SEQ_LT(flight->sequence, ack)) {
-                flight_trim(conn, flight, ack);
-            }
-            break;
-        }
-        conn->passed_bytes = flight->length > conn->passed_bytes ? flight->length : conn->passed_bytes;
-        repeated |= (flight->flags & (FLIGHT_REPEATED | FLIGHT_PROBE)) != 0;
-        sample = (uint32_t)now_us - flight->sent_us;
-        if ((flight->flags & FLIGHT_LOST) != 0) {
-            conn->lost_bytes -= flight_space(flight);
-        }
-        conn->flight_head = flight->next;
-        tcp_pool_give(&stack->flights, index);
-    }
-    if (conn->flight_head == TCP_NONE) {
-        conn->flight_tail = TCP_NONE;
-    }
-    *sample_us = repeated ? 0 : sample;
-}
-
-void tcp_queue_mark_lost(struct tcp_conn *conn, struct tcp_flight *flight) {
-    if ((flight->flags & FLIGHT_LOST) == 0) {
-        flight->flags |= FLIGHT_LOST;
-        conn->lost_bytes += flight_space(flight);
     }
 }

@@ -2,10 +2,14 @@
 #include "tcp_conn.h"
 
 enum {
-    BLOCKS_PER_CONNECTION = 32, /* no peer may hold more of the pool */
+    BLOCKS_MIN = 32,            /* no peer may hold more of the pool, or twice what its window fills */
     ORDER_RESERVE_SHIFT = 2,    /* a quarter of the pool is kept from bytes out of order, which any peer can send */
     DELAYED_ACK_US = 40 * 1000, /* RFC 5681 4.2: at most 500 ms, and every second full segment */
 };
+
+uint32_t tcp_receive_blocks_max(const struct tcp_config *config) {
+    return tcp_max(BLOCKS_MIN, 2 * (config->receive_buffer_bytes / TCP_BLOCK_BYTES));
+}
 
 uint32_t tcp_receive_room(const struct tcp_conn *conn) {
     uint32_t size = tcp_min(conn->stack->config.receive_buffer_bytes, (uint32_t)UINT16_MAX << conn->rcv_shift);
@@ -24,9 +28,20 @@ void tcp_receive_drop(struct tcp_conn *conn) {
 
 static void drop_head_block(struct tcp_conn *conn) {
     uint32_t index = conn->block_head;
-    conn->block_head = block_at(conn->stack, index)->next;
+    const struct tcp_block *block = block_at(conn->stack, index);
+    conn->block_head = block->next;
+    if (conn->block_head != TCP_NONE) {
+        struct tcp_order *order = &block_at(conn->stack, conn->block_head)->order;
+        *order = block->order;
+        order->hint = order->hint == index ? TCP_NONE : order->hint;
+    }
     conn->block_count--;
     tcp_pool_give(&conn->stack->blocks, index);
+}
+
+/* How the blocks lie; there is one at least. */
+static struct tcp_order *order_of(const struct tcp_conn *conn) {
+    return &block_at(conn->stack, conn->block_head)->order;
 }
 
 /* All of these bytes can be kept for certain, should the layer above take none. Blocks that came out of order may split them. */
@@ -35,7 +50,7 @@ static bool can_keep(const struct tcp_conn *conn, uint32_t length) {
     for (uint32_t kept = TCP_BLOCK_BYTES; kept < length; kept += TCP_BLOCK_BYTES) {
         blocks++;
     }
-    return conn->block_count + blocks <= BLOCKS_PER_CONNECTION && tcp_pool_left(&conn->stack->blocks) >= blocks;
+    return conn->block_count + blocks <= tcp_receive_blocks_max(&conn->stack->config) && tcp_pool_left(&conn->stack->blocks) >= blocks;
 }
 
 /* Copies bytes into blocks after `previous` (TCP_NONE: at the front), which may be filled up; returns how many fitted. */
@@ -51,10 +66,16 @@ static uint32_t keep_after(struct tcp_conn *conn, uint32_t *previous, uint32_t s
             block->length = (uint16_t)(block->length + kept);
         }
     }
-    while (kept < length && conn->block_count < BLOCKS_PER_CONNECTION && tcp_pool_left(&stack->blocks) > reserve) {
+    uint32_t most = tcp_receive_blocks_max(&stack->config);
+    while (kept < length && conn->block_count < most && tcp_pool_left(&stack->blocks) > reserve) {
         uint32_t index = tcp_pool_take(&stack->blocks), take = tcp_min(length - kept, TCP_BLOCK_BYTES);
         struct tcp_block *block = block_at(stack, index);
         uint32_t *link = *previous == TCP_NONE ? &conn->block_head : &block_at(stack, *previous)->next;
+        if (*previous == TCP_NONE) {
+            block->order = conn->block_head != TCP_NONE ? *order_of(conn) : (struct tcp_order){.tail = index, .hint = TCP_NONE};
+        } else if (*link == TCP_NONE) {
+            order_of(conn)->tail = index;
+        }
         block->next = *link;
         block->sequence = sequence + kept;
         block->start = 0;
@@ -72,6 +93,14 @@ static uint32_t keep_after(struct tcp_conn *conn, uint32_t *previous, uint32_t s
 static uint32_t keep(struct tcp_conn *conn, uint32_t sequence, const uint8_t *bytes, uint32_t length, uint32_t reserve) {
     struct tcp_stack *stack = conn->stack;
     uint32_t end = sequence + length, at = sequence, previous = TCP_NONE, next = conn->block_head;
+    if (next != TCP_NONE) { /* most come after all others, or near the last one that did not */
+        const struct tcp_order *order = order_of(conn);
+        if (SEQ_LEQ(block_at(stack, order->tail)->sequence, sequence)) {
+            next = order->tail;
+        } else if (order->hint != TCP_NONE && SEQ_LEQ(block_at(stack, order->hint)->sequence, sequence)) {
+            next = order->hint;
+        }
+    }
     while (SEQ_LT(at, end)) {
         if (next != TCP_NONE && SEQ_LEQ(block_at(stack, next)->sequence, at)) {
             uint32_t covered = block_at(stack, next)->sequence + block_at(stack, next)->length;
@@ -82,6 +111,9 @@ static uint32_t keep(struct tcp_conn *conn, uint32_t sequence, const uint8_t *by
         }
         uint32_t limit = next != TCP_NONE && SEQ_LT(block_at(stack, next)->sequence, end) ? block_at(stack, next)->sequence : end;
         uint32_t kept = keep_after(conn, &previous, at, bytes + (at - sequence), limit - at, reserve);
+        if (previous != TCP_NONE && previous != order_of(conn)->tail) {
+            order_of(conn)->hint = previous;
+        }
         if (kept < limit - at) {
             return at + kept - sequence;
         }
@@ -106,6 +138,80 @@ static void drop_before(struct tcp_conn *conn, uint32_t sequence) {
         }
         drop_head_block(conn);
     }
+}
+
+/* Bytes out of order came: the span that they are part of is the first to be told (RFC 2018 section 4). */
+static void note_span(struct tcp_conn *conn, struct tcp_span span) {
+    struct tcp_order *order = order_of(conn);
+    uint32_t kept = 0;
+    struct tcp_span others[TCP_SACK_SPANS];
+    for (uint32_t i = 0; i < order->span_count; i++) {
+        const struct tcp_span *other = &order->spans[i];
+        if (SEQ_LEQ(other->left, span.right) && SEQ_GEQ(other->right, span.left)) {
+            span.left = SEQ_LT(other->left, span.left) ? other->left : span.left;
+            span.right = SEQ_GT(other->right, span.right) ? other->right : span.right;
+        } else {
+            others[kept++] = *other;
+        }
+    }
+    kept = tcp_min(kept, TCP_SACK_SPANS - 1);
+    order->spans[0] = span;
+    memcpy(order->spans + 1, others, kept * sizeof(others[0]));
+    order->span_count = kept + 1;
+}
+
+uint32_t tcp_receive_spans(const struct tcp_conn *conn, struct tcp_span *spans, uint32_t max) {
+    uint32_t count = 0;
+    if (conn->duplicate.left != conn->duplicate.right && count < max) {
+        spans[count++] = conn->duplicate;
+    }
+    if (conn->block_head != TCP_NONE) {
+        const struct tcp_order *order = order_of(conn);
+        for (uint32_t i = 0; i < order->span_count && count < max; i++) {
+            if (SEQ_GT(order->spans[i].left, conn->rcv_nxt)) { /* else in order by now, and an answer from above carries this ACK */
+                spans[count++] = order->spans[i];
+            }
+        }
+    }
+    return count;
+}
+
+void tcp_receive_duplicate(struct tcp_conn *conn, uint32_t left, uint32_t right, uint64_t now_us) {
+    if ((conn->loss.flags & LOSS_SACK) == 0 || !SEQ_LT(left, right)) {
+        return;
+    }
+    if (conn->duplicate.left != conn->duplicate.right) {
+        tcp_output_ack(conn, now_us); /* each is told once (RFC 2883 section 4) */
+    }
+    conn->duplicate = (struct tcp_span){.left = left, .right = right};
+    tcp_output_list_ack(conn);
+}
+
+/* What is in order by now is told no more. */
+static void drop_spans(struct tcp_conn *conn) {
+    struct tcp_order *order = order_of(conn);
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < order->span_count; i++) {
+        if (SEQ_GT(order->spans[i].left, conn->rcv_nxt)) {
+            order->spans[kept++] = order->spans[i];
+        }
+    }
+    order->span_count = kept;
+}
+
+/* What blocks hold already of a segment out of order, the first stretch of it. */
+static struct tcp_span find_held(const struct tcp_conn *conn, uint32_t sequence, uint32_t end) {
+    if (conn->block_head != TCP_NONE) {
+        const struct tcp_order *order = order_of(conn);
+        for (uint32_t i = 0; i < order->span_count; i++) {
+            uint32_t left = SEQ_GT(order->spans[i].left, sequence) ? order->spans[i].left : sequence;
+            uint32_t right = SEQ_LT(order->spans[i].right, end) ? order->spans[i].right : end;
+            if (SEQ_LT(left, right)) {
+                return (struct tcp_span){.left = left, .right = right};
+            }
+        }
+    }
+    return (struct tcp_span){0};
 }
 
 /* Hands bytes to the layer above; returns how many it took. */
@@ -173,6 +279,13 @@ static void drain(struct tcp_conn *conn, uint64_t now_us) {
         drop_before(conn, conn->rcv_nxt - (length - taken));
         conn->backlog_bytes = length - taken;
     }
+    if (conn->backlog_bytes == 0) {
+        return;
+    }
+    const struct tcp_block *tail = block_at(conn->stack, order_of(conn)->tail);
+    if (SEQ_LEQ(tail->sequence + tail->length, conn->rcv_nxt)) {
+        return;
+    }
     /* The layer above is behind: what follows in order joins the backlog. */
     for (uint32_t i = conn->block_head; conn->backlog_bytes > 0 && i != TCP_NONE; i = block_at(conn->stack, i)->next) {
         struct tcp_block *block = block_at(conn->stack, i);
@@ -235,7 +348,7 @@ static void schedule_ack(struct tcp_conn *conn, uint32_t length, bool at_once, u
 void tcp_receive(struct tcp_conn *conn, uint32_t sequence, const uint8_t *bytes, uint32_t length, bool fin, uint64_t now_us) {
     struct tcp_stack *stack = conn->stack;
     uint32_t end = sequence + length;
-    bool asks = length > 0 || fin; /* an ACK is owed even where nothing of it can be kept (RFC 9293 3.8.6.1: a window probe) */
+    bool asks = length > 0 || fin;    /* an ACK is owed even where nothing of it can be kept (RFC 9293 3.8.6.1: a window probe) */
     if (SEQ_GT(end, conn->rcv_adv)) { /* beyond what we offered */
         length = SEQ_GT(conn->rcv_adv, sequence) ? conn->rcv_adv - sequence : 0;
         end = sequence + length;
@@ -249,6 +362,7 @@ void tcp_receive(struct tcp_conn *conn, uint32_t sequence, const uint8_t *bytes,
     }
     if (SEQ_LT(sequence, conn->rcv_nxt)) { /* the beginning is known already */
         uint32_t old = tcp_min(conn->rcv_nxt - sequence, length);
+        tcp_receive_duplicate(conn, sequence, sequence + old, now_us);
         sequence += old;
         bytes += old;
         length -= old;
@@ -261,7 +375,12 @@ void tcp_receive(struct tcp_conn *conn, uint32_t sequence, const uint8_t *bytes,
     }
     if (length > 0 && sequence != conn->rcv_nxt) {
         stack->counters.out_of_order++;
-        keep(conn, sequence, bytes, length, stack->blocks.capacity >> ORDER_RESERVE_SHIFT);
+        struct tcp_span held = find_held(conn, sequence, sequence + length);
+        uint32_t kept = keep(conn, sequence, bytes, length, stack->blocks.capacity >> ORDER_RESERVE_SHIFT);
+        if (kept > 0) {
+            note_span(conn, (struct tcp_span){.left = sequence, .right = sequence + kept});
+        }
+        tcp_receive_duplicate(conn, held.left, held.right, now_us);
         tcp_output_ack(conn, now_us); /* at once: the peer counts duplicates (RFC 5681 4.2) */
         return;
     }
@@ -277,6 +396,9 @@ void tcp_receive(struct tcp_conn *conn, uint32_t sequence, const uint8_t *bytes,
         drain(conn, now_us);
         if (conn->state == TCP_STATE_CLOSED) {
             return;
+        }
+        if (conn->block_head != TCP_NONE) {
+            drop_spans(conn);
         }
         if (conn->rcv_nxt == before) {
             tcp_output_list_ack(conn);

@@ -7,14 +7,14 @@
 
 #include "wire.h"
 
-static void syn_carries_mss_timestamps_and_window_scale(void **state) {
+static void syn_carries_mss_sack_permitted_timestamps_and_window_scale(void **state) {
     struct wire wire;
     wire_open(&wire, NULL);
     wire_connect(&wire);
     const struct wire_segment *syn = wire_last(&wire);
     assert_int_equal(syn->options_length, 20);
     assert_memory_equal(syn->options, "\x02\x04\x05\xb4", 4); /* MSS 1460 = MTU 1500 - 40 */
-    assert_memory_equal(syn->options + 4, "\x01\x01\x08\x0a", 4);
+    assert_memory_equal(syn->options + 4, "\x04\x02\x08\x0a", 4); /* SACK-permitted pads the timestamps, as with Linux */
     assert_memory_equal(syn->options + 16, "\x01\x03\x03\x00", 4);
     assert_int_equal(syn->window, 16384);
     assert_in_range(syn->local_port, 20000, 20999);
@@ -300,7 +300,7 @@ static void ipv6_addresses_pass_through(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(syn_carries_mss_timestamps_and_window_scale),
+        cmocka_unit_test(syn_carries_mss_sack_permitted_timestamps_and_window_scale),
         cmocka_unit_test(syn_ack_establishes_and_is_acknowledged_once),
         cmocka_unit_test(bytes_go_and_come_and_both_sides_close),
         cmocka_unit_test(reset_in_answer_to_the_syn_is_refusal),
