@@ -8,6 +8,7 @@
 const uint8_t our_mac[6] = {2, 0, 0, 0, 0, 2}, peer_mac[6] = {2, 0, 0, 0, 0, 9}, gateway_mac[6] = {2, 0, 0, 0, 0, 1},
               evil_mac[6] = {2, 0xe, 0xe, 0xe, 0xe, 0xe}, broadcast_mac[6] = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff};
 struct heard heard;
+struct net *answer_from;
 
 static void put16(uint8_t *at, uint32_t value) {
     at[0] = (uint8_t)(value >> 8);
@@ -71,10 +72,11 @@ void port_flush(struct port_queue *queue) {
 }
 
 uint32_t port_receive(struct port_queue *queue, void (*input)(void *context, const uint8_t *frame, uint32_t length), void *context) {
-    (void)queue;
-    (void)input;
-    (void)context;
-    return 0;
+    uint32_t length = queue->receive_length;
+    queue->receive_length = 0;
+    if (length > 0)
+        input(context, queue->receive, length);
+    return length > 0;
 }
 
 bool port_checksum_good(const struct port_queue *queue) {
@@ -103,6 +105,9 @@ void tcp_input(struct tcp_stack *stack, const struct tcp_packet *packet, uint64_
     heard.segments++;
     heard.packet = *packet;
     memcpy(heard.bytes, packet->header, packet->length);
+    struct tcp_segment segment = {.local = packet->local, .remote = packet->remote, .flags = TCP_ACK};
+    if (answer_from != NULL)
+        assert_int_equal(net_transmit(answer_from, &segment), 0);
 }
 
 void tcp_input_error(struct tcp_stack *stack, const struct tcp_address *local, uint16_t local_port, const struct tcp_address *remote,

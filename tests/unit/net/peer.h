@@ -39,6 +39,8 @@ struct port_queue {
     bool forget; /* keep nothing, for the mutation test */
     int send_result;
     bool checksum_good, handed_over;
+    uint32_t receive_length; /* the next port_receive gives `receive`, once */
+    uint8_t receive[FRAME_MAX];
     uint32_t handed_to[SENT_MAX], handed_count, handed_all_count, flushes;
 };
 
@@ -53,6 +55,8 @@ struct heard {
     bool hard;
 };
 extern struct heard heard;
+/* tcp_input answers by this net at once, if any. */
+extern struct net *answer_from;
 
 struct host {
     struct net *net;

@@ -1,5 +1,5 @@
-/* test_mutation.c: 200,000 damaged frames from a fixed seed. Nothing is read out of bounds (AddressSanitizer), and what reaches TCP is
- * whole. */
+/* test_mutation.c: 200,000 damaged frames of both families from a fixed seed. Nothing is read out of bounds (AddressSanitizer), and what
+ * reaches TCP is whole. */
 #include "peer.h"
 #include <stdio.h>
 #include <string.h>
@@ -16,7 +16,23 @@ static uint32_t pick(uint32_t below) {
 }
 
 static uint32_t make_any(uint8_t *frame) {
-    switch (pick(7)) {
+    static uint8_t whole[FRAME_MAX];
+    switch (pick(13)) {
+    case 7:
+        return make_tcp6(frame, pick(2) ? FAR_IP6 : PEER_IP6, OUR_IP6, 25, (uint16_t)(20000 + pick(4000)), pick(1400));
+    case 8:
+        return make_echo6(frame, PEER_IP6, pick(2) ? OUR_IP6 : OUR_LINK_LOCAL, pick(1400));
+    case 9:
+        return make_icmp6_error(frame, (uint8_t)(1 + pick(4)), (uint8_t)pick(8), pick(70000), OUR_IP6, (uint16_t)(20000 + pick(4000)),
+                                pick(1u << 31));
+    case 10:
+        return make_nd(frame, (uint8_t)(135 + pick(2)), (uint8_t)pick(256), pick(2) ? PEER_IP6 : "::", pick(2) ? OUR_IP6 : "ff02::1:ff00:2",
+                       pick(2) ? peer_mac : evil_mac, pick(2) ? OUR_IP6 : PEER_IP6, (uint8_t)pick(3), peer_mac);
+    case 11:
+    case 12: { /* two fragments of one datagram, of few identifications */
+        uint32_t length = pick(2) ? make_tcp6(whole, PEER_IP6, OUR_IP6, 25, 20000, 180) : make_tcp(whole, PEER_IP, OUR_IP, 25, 20000, 180);
+        return pick(2) ? make_fragment(frame, whole, length, 0, 104, pick(8)) : make_fragment(frame, whole, length, 104, 96, pick(8));
+    }
     case 0:
         return make_tcp(frame, pick(2) ? FAR_IP : PEER_IP, OUR_IP, 25, (uint16_t)(20000 + pick(4000)), pick(1400));
     case 1:
@@ -59,18 +75,20 @@ static uint32_t mutate(uint8_t *frame, uint32_t length) {
     /* So that the damage gets past the first checksum, it is mended now and then. */
     if (length >= 34 && (uint32_t)(frame[14] & 15) * 4 + 14 <= length && pick(2))
         fix_ipv4(frame);
-    if (length >= 42 && frame[23] == 1 && pick(2))
+    if (length >= 42 && frame[12] == 8 && frame[23] == 1 && pick(2))
         fix_icmp(frame, length);
+    if (length >= 62 && frame[12] == 0x86 && frame[20] == 58 && pick(2))
+        fix_icmp6(frame, length);
     return length;
 }
 
 static void test_mutated_frames(void **state) {
-    struct host *host = host_new();
+    struct host *host = host_new6();
     host->config.workers = 3;
     host->config.port_first = 20000;
     host->config.port_span = 1000;
     host_open(host);
-    uint32_t segments = 0, answered = 0;
+    uint32_t segments = 0, answered = 0, six = 0;
     static uint8_t frame[FRAME_MAX];
     for (uint32_t i = 0; i < FRAMES; i++) {
         memset(frame, 0, sizeof frame);
@@ -79,12 +97,15 @@ static void test_mutated_frames(void **state) {
         uint32_t length = mutate(frame, make_any(frame));
         host_input(host, frame, length);
         if (heard.segments != segments) {
-            uint8_t pseudo[8];
+            uint8_t pseudo[32];
             segments = heard.segments;
-            memcpy(pseudo, heard.packet.remote.bytes, 4);
-            memcpy(pseudo + 4, heard.packet.local.bytes, 4);
-            assert_int_equal(sum16(heard.bytes, heard.packet.length, (uint16_t)~sum16(pseudo, 8, 6 + heard.packet.length)), 0);
-            assert_memory_equal(heard.packet.local.bytes, "\x0a\x63\x00\x02", 4);
+            uint32_t bytes = heard.packet.local.family == 4 ? 4 : 16;
+            struct tcp_address ours = bytes == 4 ? ip4(OUR_IP) : ip6(OUR_IP6);
+            memcpy(pseudo, heard.packet.remote.bytes, bytes);
+            memcpy(pseudo + bytes, heard.packet.local.bytes, bytes);
+            assert_int_equal(sum16(heard.bytes, heard.packet.length, (uint16_t)~sum16(pseudo, 2 * bytes, 6 + heard.packet.length)), 0);
+            assert_memory_equal(&heard.packet.local, &ours, sizeof ours);
+            six += bytes == 16;
         }
         answered += host->queues[0]->sent_count;
         host_forget(host);
@@ -93,12 +114,16 @@ static void test_mutated_frames(void **state) {
             net_poll(host->net, host->now_us);
         if (pick(16) == 0)
             transmit_payload(host, OUR_IP, pick(2) ? FAR_IP : PEER_IP + pick(16), "payload");
+        if (pick(16) == 0)
+            transmit_payload6(host, OUR_IP6, pick(2) ? FAR_IP6 : PEER_IP6, "payload");
         host_forget(host);
     }
     /* The frames that were left whole kept everything alive. */
     assert_true(segments > FRAMES / 100);
     assert_true(answered > FRAMES / 100);
     assert_true(heard.errors > FRAMES / 1000);
+    assert_true(six > FRAMES / 1000);
+    assert_true(net_counters(host->net)->reassembled > FRAMES / 1000);
     print_message("%u segments, %u answers, %u errors\n", segments, answered, heard.errors);
     host_end(host);
 }

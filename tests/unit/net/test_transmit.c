@@ -1,5 +1,6 @@
 /* test_transmit.c: the way out: interface, next hop, headers (RFC 791, 1122 3.3.1, 6864, 9293 3.1). */
 #include "peer.h"
+#include "dataplane/port/toeplitz.h"
 #include <errno.h>
 #include <string.h>
 
@@ -89,6 +90,98 @@ static void test_round_trip(void **state) {
     assert_int_equal(heard.segments, 1);
     assert_memory_equal(heard.bytes + 20, "odd", 3);
     host_end(other);
+    host_end(host);
+}
+
+/* frame.h: the device cuts; lengths and sum are those of the whole, which peer.c's port_send verifies. */
+static void test_segmentation(void **state) {
+    struct host *host = host_new6();
+    host_open(host);
+    host_settle6(host);
+    static const uint8_t bytes[1800];
+    struct tcp_piece piece = {.bytes = bytes, .length = sizeof bytes};
+    struct tcp_segment segment = {
+        .local = ip4(OUR_IP), .remote = ip4(FAR_IP), .piece_count = 1, .payload_length = sizeof bytes, .pieces = &piece};
+    static const uint16_t asked[] = {1000, 1800, 0}, given[] = {1000, 0, 0};
+    for (uint32_t i = 0; i < 6; i++) {
+        host_forget(host);
+        segment.segment_bytes = asked[i % 3];
+        segment.local = i < 3 ? ip4(OUR_IP) : ip6(OUR_IP6);
+        segment.remote = i < 3 ? ip4(FAR_IP) : ip6(FAR_IP6);
+        assert_int_equal(net_transmit(host->net, &segment), 0);
+        assert_int_equal(host->queues[0]->sent[0].segment_bytes, given[i % 3]);
+    }
+    host_end(host);
+}
+
+/* RFC 6864: a datagram that may be cut has an identification of its own; one that may not has none. */
+static void test_fragmentation_allowed(void **state) {
+    struct host *host = settled();
+    struct tcp_segment segment = {.local = ip4(OUR_IP), .remote = ip4(FAR_IP), .may_fragment = true};
+    uint32_t last = UINT32_MAX;
+    for (uint32_t i = 0; i < 100; i++) {
+        host_forget(host);
+        assert_int_equal(net_transmit(host->net, &segment), 0);
+        const uint8_t *ip = host->queues[0]->sent[0].bytes + 14;
+        assert_memory_equal(ip + 6, "\0\0", 2);
+        assert_int_equal(sum16(ip, 20, 0), 0);
+        uint32_t identification = (uint32_t)ip[4] << 8 | ip[5];
+        if (i > 0)
+            assert_int_equal(identification, (last + 1) & 0xffff);
+        last = identification;
+    }
+    host_end(host);
+}
+
+/* net.h: a server on one core for all queues of a device: a segment leaves by the queue that the peer's device would choose for it
+ * or by the one that it answers. */
+static void test_more_queues(void **state) {
+    static struct port_rss rss;
+    toeplitz_rss_default(&rss, 2);
+    struct toeplitz toeplitz;
+    toeplitz_set_up(&toeplitz, rss.key, rss.key_length);
+    struct host *host = host_new();
+    struct net_interface *interface = &host->config.interfaces[0];
+    interface->more_queue_count = 1;
+    interface->more_queues[0] = host->queues[1];
+    interface->rss = &rss;
+    host_open(host);
+    host_settle(host);
+    uint32_t flushes = host->queues[1]->flushes, by_second = 0;
+    net_poll(host->net, host->now_us);
+    assert_int_equal(host->queues[1]->flushes, flushes + 1);
+    struct tcp_segment segment = {.local = ip4(OUR_IP), .remote = ip4(FAR_IP), .local_port = 25};
+    for (uint16_t port = 40000; port < 40100; port++) {
+        host_forget(host);
+        segment.remote_port = port;
+        assert_int_equal(net_transmit(host->net, &segment), 0);
+        uint32_t queue = toeplitz_queue(&rss, toeplitz_tuple(&toeplitz, &segment.local, &segment.remote, 25, port));
+        assert_int_equal(host->queues[queue]->sent_count, 1);
+        assert_int_equal(host->queues[1 - queue]->sent_count, 0);
+        by_second += queue;
+    }
+    assert_in_range(by_second, 30, 70);
+    host_end(host);
+
+    host = host_new();
+    host->config.interfaces[0].more_queue_count = 1;
+    host->config.interfaces[0].more_queues[0] = host->queues[1];
+    host_open(host);
+    host_settle(host);
+    uint8_t frame[FRAME_MAX];
+    answer_from = host->net;
+    for (uint32_t i = 0; i < 2; i++) { /* TCP answers at once, while the frame is being handled */
+        host_forget(host);
+        host->queues[i]->receive_length = make_tcp(frame, FAR_IP, OUR_IP, 25, 40000, 3);
+        memcpy(host->queues[i]->receive, frame, host->queues[i]->receive_length);
+        assert_int_equal(net_receive(host->net, host->now_us), 1);
+        assert_int_equal(host->queues[i]->sent_count, 1);
+        assert_int_equal(host->queues[1 - i]->sent_count, 0);
+    }
+    answer_from = NULL;
+    host_forget(host);
+    assert_int_equal(transmit_payload(host, OUR_IP, FAR_IP, "timer"), 0);
+    assert_int_equal(host->queues[0]->sent_count, 1);
     host_end(host);
 }
 
@@ -240,6 +333,9 @@ int main(void) {
         cmocka_unit_test(test_no_route),
         cmocka_unit_test(test_headers),
         cmocka_unit_test(test_round_trip),
+        cmocka_unit_test(test_segmentation),
+        cmocka_unit_test(test_fragmentation_allowed),
+        cmocka_unit_test(test_more_queues),
         cmocka_unit_test(test_repeats_are_copied),
         cmocka_unit_test(test_full_device),
         cmocka_unit_test(test_poll_flushes),
