@@ -221,7 +221,7 @@ def stanza(device, object_path, addresses, queues, vlan, ports, gateway):
     if ports:
         lines.append(f"  tcp_ports: {ports[0]}-{ports[1]}")
     if queues > 1:
-        lines.append(f"  lcores: [1-{queues}]   # as many as the device has queues: {queues}")
+        lines.append(f'  lcores: "1-{queues}"   # as many workers as {device} has queues')
     lines += ["  ports:", f"    - device: net_af_xdp0,iface={device},start_queue=0,queue_count={queues},xdp_prog={object_path}", f"      addresses: [{listed}]"]
     if gateway:
         lines.append(f"      gateway: {gateway}")
