@@ -101,10 +101,11 @@ class Process:
 class Lab:
     serial = 0
 
-    def __init__(self, mtu=1500):
+    def __init__(self, mtu=1500, v6=True):
         Lab.serial += 1
         self.id = "bp-wan%d-%d" % (os.getpid(), Lab.serial)
         self.mtu = mtu
+        self.v6 = v6
         self.names = []
         self.processes = []
         self.directory = tempfile.TemporaryDirectory(prefix=self.id)
@@ -135,7 +136,7 @@ class Lab:
             command("ip", "netns", "add", self.id + place)
             self.names.append(self.id + place)
             command(*self.inside(place), "ip", "link", "set", "lo", "up")
-            for key in ("all", "default") if place == "w" else ():
+            for key in ("all", "default") if place == "w" or not self.v6 else ():
                 command(*self.inside(place), "sysctl", "-qw", "net/ipv6/conf/%s/disable_ipv6=1" % key)
         for place, link, far in (("l", "left", "wl"), ("r", "right", "wr")):
             command(*self.inside(place), "ip", "link", "add", link, "mtu", str(self.mtu), "type", "veth", "peer", "name", far, "mtu",
@@ -145,7 +146,8 @@ class Lab:
                 command(*self.inside(where), "ip", "link", "set", name, "txqueuelen", "10000", "up")
         for place, link, address, address6 in (("l", "left", LEFT, LEFT6), ("r", "right", RIGHT, RIGHT6)):
             command(*self.inside(place), "ip", "addr", "add", address + "/24", "dev", link)
-            command(*self.inside(place), "ip", "addr", "add", address6 + "/64", "dev", link, "nodad")
+            if self.v6:
+                command(*self.inside(place), "ip", "addr", "add", address6 + "/64", "dev", link, "nodad")
             for key, value in SYSCTLS.items():
                 command(*self.inside(place), "sysctl", "-qw", "%s=%s" % (key, value))
 

@@ -62,7 +62,9 @@ static void read_ipv6(struct packet *packet, const uint8_t *frame, uint32_t leng
     packet->protocol = ip[6];
     packet->dont_fragment = true;
     packet->end = packet->l3 + total;
-    packet->housekeeping = ip[6] == PROTOCOL_ICMP6 && packet->end > l4 && frame[l4] >= NEIGHBOUR_FIRST && frame[l4] <= NEIGHBOUR_LAST;
+    bool to_link = ip[24] == 0xff && (ip[25] & 15) == 2; /* multicast of link-local scope: solicitations, listener reports */
+    packet->housekeeping =
+        to_link || (ip[6] == PROTOCOL_ICMP6 && packet->end > l4 && frame[l4] >= NEIGHBOUR_FIRST && frame[l4] <= NEIGHBOUR_LAST);
     read_transport(packet, frame, l4, true);
 }
 

@@ -13,7 +13,7 @@ enum {
 /* Offsets from the frame's first byte. `end` leaves Ethernet's padding out. */
 struct packet {
     uint8_t family;       /* 4, 6, or 0: not IP */
-    bool housekeeping;    /* ARP or Neighbour Discovery: the link's own, which an impaired path does not touch */
+    bool housekeeping;    /* ARP, Neighbour Discovery, multicast of the link: which an impaired path does not touch */
     bool dont_fragment;   /* always for IPv6 */
     uint8_t protocol;     /* of the transport header */
     uint32_t l3, payload; /* IP header; first byte after the TCP or UDP header, or after the IP header of other protocols */

@@ -112,15 +112,15 @@ static void frame_input(void *context, const uint8_t *frame, uint32_t length) {
     struct impairment_verdict verdict;
     direction->frames_in++;
     direction->bytes_in += length;
-    direction->last_in_ns = at_ns;
-    if (direction->first_in_ns == 0)
-        direction->first_in_ns = at_ns;
     packet_read(&packet, frame, length);
     if (packet.housekeeping && !direction->wan->options.harm_all) {
         direction->housekeeping++;
         direction_add(direction, frame, length, at_ns);
         return;
     }
+    direction->last_in_ns = at_ns;
+    if (direction->first_in_ns == 0)
+        direction->first_in_ns = at_ns;
     impairment_decide(&direction->impairment, &packet, length, at_ns, &verdict);
     direction->fates[verdict.fate]++;
     if (verdict.fate == IMPAIRMENT_TOO_BIG)

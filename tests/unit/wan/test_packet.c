@@ -87,6 +87,10 @@ static void the_links_own_traffic_is_known(void **state) {
         packet_read(&packet, frame, LENGTH6);
         assert_int_equal(packet.housekeeping, type >= 133 && type <= 137); /* RFC 4861 section 4 */
     }
+    segment6(frame, 0); /* a listener report behind a hop-by-hop header (RFC 3810 section 5.2) */
+    memcpy(frame + 14 + 24, "\xff\x02", 2);
+    packet_read(&packet, frame, LENGTH6);
+    assert_true(packet.housekeeping);
 }
 
 /* Any bytes of any length: nothing is read outside (the sanitizers watch), and a packet lies within its frame. */
