@@ -56,6 +56,7 @@ struct tcp_packet {
     struct tcp_address local, remote; /* local: our address, the packet's destination */
     const uint8_t *header;
     uint32_t length; /* TCP header and payload, bytes */
+    uint32_t hash;   /* of the connection's name, from tcp_prefetch; 0: not known */
 };
 
 enum tcp_error {
@@ -184,6 +185,9 @@ void tcp_endpoints(const struct tcp_conn *conn, struct tcp_address *local, uint1
 /* Smoothed round-trip time, or 0 when none was measured. */
 uint32_t tcp_rtt_us(const struct tcp_conn *conn);
 
+/* May be called for each packet of a burst some four packets before its tcp_input: brings its connection's lines into the cache, in two
+ * steps spread over these calls, and notes the hash in the packet. `header` must be in the cache already. */
+void tcp_prefetch(struct tcp_stack *stack, struct tcp_packet *packet);
 /* One segment in. A segment for no connection is answered with RST where RFC 9293 3.10.7.1 says so. */
 void tcp_input(struct tcp_stack *stack, const struct tcp_packet *packet, uint64_t now_us);
 /* An ICMP error about a segment that we sent (RFC 5927: ignored unless `sequence` is in flight). `hard` before establishment ends the

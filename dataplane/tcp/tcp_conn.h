@@ -269,6 +269,7 @@ struct tcp_listeners {
     uint32_t half_open, half_oldest, half_newest; /* handshakes not yet complete */
 };
 
+enum { TCP_AHEAD = 2 /* packets between the two steps of tcp_prefetch */ };
 struct tcp_stack {
     struct tcp_config config;
     struct tcp_counters counters;
@@ -286,6 +287,8 @@ struct tcp_stack {
     uint32_t wait_oldest, wait_newest;
     uint8_t rcv_shift;
     size_t memory_bytes;
+    uint32_t ahead[TCP_AHEAD]; /* hashes of the last packets of tcp_prefetch */
+    uint32_t ahead_at;
 };
 
 #define SEQ_LT(a, b)  ((int32_t)((uint32_t)(a) - (uint32_t)(b)) < 0)

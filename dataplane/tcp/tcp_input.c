@@ -317,6 +317,25 @@ static void input_unknown(struct tcp_stack *stack, const struct tcp_packet *pack
     answer_reset(stack, packet, in, local_port, remote_port);
 }
 
+void tcp_prefetch(struct tcp_stack *stack, struct tcp_packet *packet) {
+    enum { LINE = 64 };
+    uint32_t *ahead = &stack->ahead[stack->ahead_at++ % TCP_AHEAD];
+    uint32_t index = stack->conn_heads[*ahead & stack->conn_mask]; /* asked for TCP_AHEAD packets ago */
+    if (index != TCP_NONE) {
+        const uint8_t *conn = (const uint8_t *)conn_at(stack, index);
+        __builtin_prefetch(conn, 1);
+        __builtin_prefetch(conn + LINE, 1);
+        __builtin_prefetch(conn + 2 * LINE, 1);
+        __builtin_prefetch(conn + 3 * LINE, 1);
+    }
+    if (packet->length >= HEADER_MIN) {
+        packet->hash = tcp_stack_hash(stack, packet->local.bytes, packet->remote.bytes, packet->local.family, tcp_get16(packet->header + 2),
+                                      tcp_get16(packet->header));
+        *ahead = packet->hash;
+        __builtin_prefetch(&stack->conn_heads[packet->hash & stack->conn_mask]);
+    }
+}
+
 void tcp_input(struct tcp_stack *stack, const struct tcp_packet *packet, uint64_t now_us) {
     const uint8_t *header = packet->header;
     stack->counters.segments_in++;
@@ -333,7 +352,10 @@ void tcp_input(struct tcp_stack *stack, const struct tcp_packet *packet, uint64_
                               .payload = header + header_bytes,
                               .length = packet->length - header_bytes};
     tcp_options_parse(&in.options, header + HEADER_MIN, header_bytes - HEADER_MIN);
-    uint32_t hash = tcp_stack_hash(stack, packet->local.bytes, packet->remote.bytes, packet->local.family, local_port, remote_port);
+    uint32_t hash = packet->hash;
+    if (hash == 0) {
+        hash = tcp_stack_hash(stack, packet->local.bytes, packet->remote.bytes, packet->local.family, local_port, remote_port);
+    }
     uint32_t index = tcp_stack_find(stack, hash, packet->local.bytes, packet->remote.bytes, packet->local.family, local_port, remote_port);
     if (index == TCP_NONE) {
         input_unknown(stack, packet, &in, hash, local_port, remote_port, now_us);
