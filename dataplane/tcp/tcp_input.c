@@ -75,8 +75,10 @@ static bool in_window(const struct tcp_conn *conn, const struct tcp_incoming *in
         return true;
     }
     if (space == 0) {
-        /* The edge itself counts: a peer that has filled the window acknowledges from there, also when a segment before it was lost. */
-        return SEQ_GT(in->sequence, conn->rcv_nxt) && SEQ_LEQ(in->sequence, conn->rcv_adv);
+        /* The edge itself counts: a peer that has filled the window acknowledges from there, also when a segment before it was lost. A
+         * reset is no acknowledgement. */
+        uint32_t edge = conn->rcv_adv + ((in->flags & TCP_RST) == 0);
+        return SEQ_GT(in->sequence, conn->rcv_nxt) && SEQ_LT(in->sequence, edge);
     }
     return window > 0 && SEQ_LT(in->sequence, conn->rcv_adv) && SEQ_GT(in->sequence + space, conn->rcv_nxt);
 }
