@@ -13,10 +13,22 @@ struct sending {
     const uint8_t *mac;
 };
 
+/* The queue on which transmit.c would have sent it: source and destination lie side by side in both headers, and so do the ports. */
+static struct port_queue *resolve_queue(const struct link *link, const struct frame *frame) {
+    uint32_t addresses_bytes = frame->family == 4 ? 8 : 32;
+    const uint8_t *ip = frame->header + frame->l2_length, *ports = ip + frame->l3_length;
+    if (link->config.more_queue_count == 0 || !link->hashes || frame->l4_protocol != PROTOCOL_TCP)
+        return link->config.queue;
+    uint32_t hash = toeplitz_part(&link->toeplitz, 0, ip + (frame->family == 4 ? 12 : 8), addresses_bytes) ^
+                    toeplitz_part(&link->toeplitz, addresses_bytes, ports, 4);
+    uint32_t queue = toeplitz_queue(link->config.rss, hash) % (link->config.more_queue_count + 1);
+    return queue == 0 ? link->config.queue : link->config.more_queues[queue - 1];
+}
+
 static void resolve_send_waiting(void *context, uint8_t *header, const struct frame *frame) {
     const struct sending *sending = context;
     memcpy(header, sending->mac, 6);
-    if (port_send(sending->in->link->config.queue, frame) != 0)
+    if (port_send(resolve_queue(sending->in->link, frame), frame) != 0)
         sending->in->net->counters.frames_wait_dropped++;
 }
 
