@@ -18,6 +18,12 @@ int af_xdp_arguments(const char *device, uint32_t workers, char *arguments, size
     if (strstr(device, "queue_count=") == NULL && workers > 1 && strstr(device, "start_queue=") == NULL &&
         interface_queues(name) >= workers)
         snprintf(queues, sizeof queues, ",queue_count=%u", workers);
+    if (strstr(device, "xdp_prog=") != NULL && (rc = xdp_program_forget(name)) != 0) {
+        snprintf(error, error_bytes,
+                 "%s: the program of a dataplane before cannot be taken away (%s); run `deploy/nic/nic unshare %s --force`", device,
+                 strerror(-rc), name);
+        return rc;
+    }
     int length =
         snprintf(arguments, arguments_bytes, "%s%s%s", device, queues, strstr(device, "busy_budget=") == NULL ? ",busy_budget=0" : "");
     if (length < 0 || (size_t)length >= arguments_bytes) {

@@ -102,6 +102,9 @@ int interface_hold_multicast(const char *name);
 /* af_xdp.c */
 bool af_xdp_is(const char *device);
 int af_xdp_arguments(const char *device, uint32_t workers, char *arguments, size_t arguments_bytes, char *error, size_t error_bytes);
+/* xdp_program.c. Detaches deploy/nic's sharing program, if it is there. 0 or -errno. A device has one dataplane, so that it is a dead
+ * one's. */
+int xdp_program_forget(const char *interface);
 
 /* af_packet.c */
 bool af_packet_is(const char *device);
