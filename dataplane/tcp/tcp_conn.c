@@ -21,7 +21,7 @@ static void init_times(struct tcp_conn *conn, uint64_t timeout_us, uint64_t now_
     conn->retransmit_at = conn->ack_at = conn->retry_at = TCP_NEVER;
     conn->limit_at = now_us + timeout_us;
     conn->rto_us = 1000 * 1000;
-    conn->challenge_us = now_us - CHALLENGE_REST_US; /* the first one is free */
+    conn->challenge = tcp_tick(now_us - CHALLENGE_REST_US); /* the first one is free */
     conn->progress_us = now_us;
     conn->timer.slot = TCP_NONE;
 }
@@ -147,10 +147,14 @@ void tcp_conn_options(struct tcp_conn *conn, const struct tcp_options *options) 
 
 void tcp_conn_established(struct tcp_conn *conn, uint64_t now_us) {
     struct tcp_stack *stack = conn->stack;
+    if ((conn->flags & CONN_EMBRYO) != 0) {
+        tcp_listen_unlink(conn);
+    }
     tcp_conn_enter(conn, TCP_STATE_ESTABLISHED);
     conn->retransmit_at = conn->limit_at = conn->retry_at = TCP_NEVER;
-    conn->progress_us = conn->heard_us = now_us;
-    tcp_timer_arm(conn, tcp_keepalive_next(conn));
+    conn->progress_us = now_us;
+    conn->heard = tcp_tick(now_us);
+    tcp_timer_arm(conn, tcp_keepalive_next(conn, now_us));
     stack->counters.established++;
     if ((conn->flags & CONN_SYN_REPEATED) == 0) {
         uint32_t rtt_us = (uint32_t)(now_us - conn->sent_us);

@@ -188,11 +188,11 @@ struct tcp_conn {
     uint64_t sent_us;       /* when a segment with data last left */
     uint32_t unacked_bytes; /* received since our last ACK */
     uint32_t ts_recent;
-    uint64_t heard_us; /* when an acceptable segment last came */
+    uint32_t heard; /* when an acceptable segment last came, in ticks */
     /* Line 3 and on: what moves rarely. */
     struct tcp_timer_link timer;
     uint64_t progress_us; /* when the peer last acknowledged something, or the first byte after a pause was sent */
-    uint64_t challenge_us;
+    uint32_t challenge; /* when the last challenge ACK went, in ticks */
     void *user;
     uint32_t recover, max_snd_wnd;
     uint32_t ts_offset, last_ack_sent;
@@ -202,23 +202,25 @@ struct tcp_conn {
     uint32_t hash, hash_next;
     uint32_t ack_next, ack_previous;
     uint32_t closed_next;
-    uint32_t half_next, half_previous; /* handshakes of listeners, by age */
-    uint32_t pair;                     /* TCP_NONE: the port is a listener's */
-    uint8_t error;                     /* enum tcp_error, for `closed` */
-    /* The path's MTU (tcp_path_mtu.c). */
-    uint8_t path_flags, path_timeouts; /* timeouts in a row of segments that a smaller MTU would have split */
-    uint16_t path_mtu;                 /* 0: the device's */
-    uint16_t peer_mss;                 /* as announced */
-    uint16_t passed_bytes;             /* payload of the largest segment acknowledged */
-    uint64_t path_until_us;            /* path_mtu is believed until then */
-    uint32_t user_timeout_ms;          /* 0: the stack's */
-    uint8_t keepalive_probes;          /* unanswered so far */
+    uint32_t pair;             /* TCP_NONE: the port is a listener's */
+    uint32_t user_timeout_ms;  /* 0: the stack's */
+    uint8_t error;             /* enum tcp_error, for `closed` */
+    uint8_t keepalive_probes;  /* unanswered so far */
+    uint8_t path_flags;        /* the path's MTU (tcp_path_mtu.c): enum tcp_path_flag */
+    uint8_t path_timeouts;     /* timeouts in a row of segments that a smaller MTU would have split */
+    uint16_t path_mtu;         /* 0: the device's */
+    uint16_t peer_mss;         /* as announced */
+    uint16_t passed_bytes;     /* payload of the largest segment acknowledged */
+    uint32_t path_until;       /* path_mtu is believed until then, in ticks */
     struct tcp_span duplicate;         /* bytes that came twice, for the next ACK (RFC 2883); left == right: none */
     struct tcp_loss loss;
     uint32_t cwnd_peak; /* CUBIC's W_max */
     union {
         struct tcp_cubic cubic;
         struct tcp_hystart hystart; /* in the first slow start: while ssthresh is UINT32_MAX */
+        struct {
+            uint32_t next, previous;
+        } half; /* before it is established: a listener's handshakes, by age */
     } growth;
 };
 static_assert(offsetof(struct tcp_conn, snd_end) == 64, "line 0 holds what every segment touches");
@@ -295,6 +297,12 @@ struct tcp_stack {
 #define SEQ_LEQ(a, b) ((int32_t)((uint32_t)(a) - (uint32_t)(b)) <= 0)
 #define SEQ_GT(a, b)  ((int32_t)((uint32_t)(a) - (uint32_t)(b)) > 0)
 #define SEQ_GEQ(a, b) ((int32_t)((uint32_t)(a) - (uint32_t)(b)) >= 0)
+
+/* Of what is rarely looked at, time is kept in ticks of 1.024 ms, which last 49 days. */
+enum { TCP_TICK_SHIFT = 10 };
+static inline uint32_t tcp_tick(uint64_t now_us) {
+    return (uint32_t)(now_us >> TCP_TICK_SHIFT);
+}
 
 static inline uint32_t tcp_min(uint32_t a, uint32_t b) {
     return a < b ? a : b;
@@ -407,10 +415,10 @@ void tcp_path_mtu_error(struct tcp_conn *conn, uint32_t sequence, uint32_t mtu, 
 /* The retransmission timer fired for a segment of `length` bytes: a black hole, perhaps (RFC 4821 section 7.7). */
 void tcp_path_mtu_timeout(struct tcp_conn *conn, uint32_t length, uint64_t now_us);
 /* New data was acknowledged after path_timeouts or in doubt. */
-void tcp_path_mtu_proven(struct tcp_conn *conn);
+void tcp_path_mtu_proven(struct tcp_conn *conn, uint64_t now_us);
 void tcp_path_mtu_raise(struct tcp_conn *conn);
 static inline void tcp_path_mtu_age(struct tcp_conn *conn, uint64_t now_us) {
-    if (conn->path_mtu != 0 && now_us >= conn->path_until_us) {
+    if (conn->path_mtu != 0 && (int32_t)(tcp_tick(now_us) - conn->path_until) >= 0) {
         tcp_path_mtu_raise(conn);
     }
 }
@@ -532,7 +540,7 @@ static inline uint64_t tcp_output_rto(const struct tcp_conn *conn, uint32_t back
 
 /* tcp_keepalive.c */
 /* When the connection is to be probed or given up for its silence, or TCP_NEVER. */
-uint64_t tcp_keepalive_next(const struct tcp_conn *conn);
+uint64_t tcp_keepalive_next(const struct tcp_conn *conn, uint64_t now_us);
 void tcp_keepalive_expire(struct tcp_conn *conn, uint64_t now_us);
 static inline uint64_t tcp_conn_user_timeout(const struct tcp_conn *conn) {
     return conn->user_timeout_ms != 0 ? conn->user_timeout_ms * 1000ULL : conn->stack->config.user_timeout_us;

@@ -111,7 +111,7 @@ void tcp_expire(struct tcp_conn *conn, uint64_t now_us) {
         tcp_keepalive_expire(conn, now_us);
     }
     if (conn->state > TCP_STATE_CLOSED) {
-        uint64_t quiet = tcp_keepalive_next(conn);
+        uint64_t quiet = tcp_keepalive_next(conn, now_us);
         uint64_t at = conn->limit_at < conn->ack_at ? conn->limit_at : conn->ack_at;
         at = conn->retry_at < at ? conn->retry_at : at;
         at = quiet < at ? quiet : at;

@@ -158,7 +158,7 @@ static uint32_t ack_new(struct tcp_conn *conn, struct tcp_ack *ack, uint64_t now
     conn->progress_us = now_us;
     conn->flags &= (uint16_t)~CONN_SOFT_ERROR;
     if ((conn->path_timeouts | (conn->path_flags & PATH_SUSPECT)) != 0) {
-        tcp_path_mtu_proven(conn);
+        tcp_path_mtu_proven(conn, now_us);
     }
     tcp_flight_drop(conn, ack, now_us);
     if (conn->flight_head == TCP_NONE) {
@@ -260,7 +260,7 @@ static void input_synchronized(struct tcp_conn *conn, const struct tcp_incoming 
         refuse(conn, in, now_us);
         return;
     }
-    conn->heard_us = now_us;
+    conn->heard = tcp_tick(now_us);
     conn->keepalive_probes = 0;
     if ((in->flags & TCP_RST) != 0) {
         input_reset(conn, in, now_us);
@@ -325,10 +325,9 @@ void tcp_prefetch(struct tcp_stack *stack, struct tcp_packet *packet) {
     uint32_t index = stack->conn_heads[*ahead & stack->conn_mask]; /* asked for TCP_AHEAD packets ago */
     if (index != TCP_NONE) {
         const uint8_t *conn = (const uint8_t *)conn_at(stack, index);
-        __builtin_prefetch(conn, 1);
-        __builtin_prefetch(conn + LINE, 1);
-        __builtin_prefetch(conn + 2 * LINE, 1);
-        __builtin_prefetch(conn + 3 * LINE, 1);
+        for (uint32_t at = 0; at < sizeof(struct tcp_conn); at += LINE) {
+            __builtin_prefetch(conn + at, 1);
+        }
     }
     if (packet->length >= HEADER_MIN) {
         packet->hash = tcp_stack_hash(stack, packet->local.bytes, packet->remote.bytes, packet->local.family, tcp_get16(packet->header + 2),

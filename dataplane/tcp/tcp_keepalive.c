@@ -9,17 +9,18 @@ static bool applies(const struct tcp_conn *conn) {
            conn->retransmit_at == TCP_NEVER;
 }
 
-uint64_t tcp_keepalive_next(const struct tcp_conn *conn) {
+uint64_t tcp_keepalive_next(const struct tcp_conn *conn, uint64_t now_us) {
     uint64_t idle = conn->stack->config.keepalive_us;
     if (!applies(conn)) {
         return TCP_NEVER;
     }
-    return conn->heard_us + idle + conn->keepalive_probes * (idle < INTERVAL_MAX_US ? idle : INTERVAL_MAX_US);
+    uint64_t silent = (uint64_t)(tcp_tick(now_us) - conn->heard) << TCP_TICK_SHIFT;
+    return now_us - silent + idle + conn->keepalive_probes * (idle < INTERVAL_MAX_US ? idle : INTERVAL_MAX_US);
 }
 
 void tcp_keepalive_expire(struct tcp_conn *conn, uint64_t now_us) {
     struct tcp_stack *stack = conn->stack;
-    if (tcp_keepalive_next(conn) > now_us) {
+    if (tcp_keepalive_next(conn, now_us) > now_us) {
         return;
     }
     if (conn->keepalive_probes == PROBES_MAX) {

@@ -74,9 +74,10 @@ static void link_newest(struct tcp_conn *conn) {
     struct tcp_stack *stack = conn->stack;
     struct tcp_listeners *listeners = &stack->listeners;
     uint32_t index = conn_index(conn);
-    conn->half_next = TCP_NONE;
-    conn->half_previous = listeners->half_newest;
-    *(conn->half_previous == TCP_NONE ? &listeners->half_oldest : &conn_at(stack, conn->half_previous)->half_next) = index;
+    uint32_t before = listeners->half_newest;
+    conn->growth.half.next = TCP_NONE;
+    conn->growth.half.previous = before;
+    *(before == TCP_NONE ? &listeners->half_oldest : &conn_at(stack, before)->growth.half.next) = index;
     listeners->half_newest = index;
     listeners->half_open++;
 }
@@ -84,8 +85,9 @@ static void link_newest(struct tcp_conn *conn) {
 void tcp_listen_unlink(struct tcp_conn *conn) {
     struct tcp_stack *stack = conn->stack;
     struct tcp_listeners *listeners = &stack->listeners;
-    *(conn->half_previous == TCP_NONE ? &listeners->half_oldest : &conn_at(stack, conn->half_previous)->half_next) = conn->half_next;
-    *(conn->half_next == TCP_NONE ? &listeners->half_newest : &conn_at(stack, conn->half_next)->half_previous) = conn->half_previous;
+    uint32_t before = conn->growth.half.previous, after = conn->growth.half.next;
+    *(before == TCP_NONE ? &listeners->half_oldest : &conn_at(stack, before)->growth.half.next) = after;
+    *(after == TCP_NONE ? &listeners->half_newest : &conn_at(stack, after)->growth.half.previous) = before;
     listeners->half_open--;
 }
 
@@ -133,7 +135,6 @@ void tcp_listen_syn(struct tcp_stack *stack, struct tcp_listener *listener, cons
 bool tcp_listen_accept(struct tcp_conn *conn, uint64_t now_us) {
     struct tcp_stack *stack = conn->stack;
     const struct tcp_listener *listener = conn->user;
-    tcp_listen_unlink(conn);
     conn->flags &= (uint16_t)~CONN_EMBRYO;
     void *user = stack->config.events.accepted(listener->user, conn, now_us);
     conn->user = user;

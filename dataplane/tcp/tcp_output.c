@@ -118,8 +118,9 @@ void tcp_output_keepalive(struct tcp_conn *conn, uint64_t now_us) {
 }
 
 void tcp_output_challenge(struct tcp_conn *conn, uint64_t now_us) {
-    if (now_us - conn->challenge_us >= CHALLENGE_SPACING_US) {
-        conn->challenge_us = now_us;
+    uint32_t now = tcp_tick(now_us);
+    if (now - conn->challenge >= CHALLENGE_SPACING_US >> TCP_TICK_SHIFT) {
+        conn->challenge = now;
         conn->stack->counters.challenge_acks++;
         tcp_output_ack(conn, now_us);
     }

@@ -44,7 +44,8 @@ static bool is_for(const struct tcp_path *path, const struct tcp_conn *conn) {
     return path->family == conn->family && memcmp(path->remote, conn->remote, 16) == 0;
 }
 
-static void remember(const struct tcp_conn *conn) {
+static void remember(const struct tcp_conn *conn, uint64_t now_us) {
+    uint64_t until_us = now_us + ((uint64_t)(conn->path_until - tcp_tick(now_us)) << TCP_TICK_SHIFT);
     struct tcp_paths *paths = &conn->stack->paths;
     struct tcp_path *set = set_of(conn), *place = set;
     for (unsigned i = 0; i < WAYS; i++) {
@@ -54,12 +55,12 @@ static void remember(const struct tcp_conn *conn) {
         }
         place = set[i].until_us < place->until_us ? &set[i] : place;
     }
-    *place = (struct tcp_path){.until_us = conn->path_until_us,
+    *place = (struct tcp_path){.until_us = until_us,
                                .mtu = conn->path_mtu,
                                .family = conn->family,
                                .may_fragment = (conn->path_flags & PATH_MAY_FRAGMENT) != 0};
     memcpy(place->remote, conn->remote, 16);
-    paths->until_us = conn->path_until_us > paths->until_us ? conn->path_until_us : paths->until_us;
+    paths->until_us = until_us > paths->until_us ? until_us : paths->until_us;
 }
 
 void tcp_path_mtu_start(struct tcp_conn *conn, uint64_t now_us) {
@@ -70,7 +71,7 @@ void tcp_path_mtu_start(struct tcp_conn *conn, uint64_t now_us) {
     for (unsigned i = 0; i < WAYS; i++) {
         if (is_for(&set[i], conn) && now_us < set[i].until_us) {
             conn->path_mtu = set[i].mtu;
-            conn->path_until_us = set[i].until_us;
+            conn->path_until = tcp_tick(set[i].until_us);
             conn->path_flags = set[i].may_fragment ? PATH_MAY_FRAGMENT : 0;
         }
     }
@@ -101,7 +102,7 @@ void tcp_path_mtu_apply(struct tcp_conn *conn) {
 
 static void lower(struct tcp_conn *conn, uint32_t mtu, bool may_fragment, uint64_t until_us) {
     conn->path_mtu = (uint16_t)mtu;
-    conn->path_until_us = until_us;
+    conn->path_until = tcp_tick(until_us);
     conn->path_flags |= may_fragment ? PATH_MAY_FRAGMENT : 0;
     conn->path_timeouts = 0;
     conn->stack->counters.path_mtu_lowered++;
@@ -153,7 +154,7 @@ void tcp_path_mtu_error(struct tcp_conn *conn, uint32_t sequence, uint32_t mtu, 
         return;
     }
     lower(conn, tcp_max(mtu, least), fragments, now_us + LOWERED_US);
-    remember(conn);
+    remember(conn, now_us);
     /* They were too large, which says nothing about congestion (RFC 1191 section 6.4, RFC 8201 section 5.4). */
     for (uint32_t i = conn->flight_head; i != TCP_NONE; i = flight_at(conn->stack, i)->next) {
         if (flight_at(conn->stack, i)->length > passes) {
@@ -182,11 +183,11 @@ void tcp_path_mtu_timeout(struct tcp_conn *conn, uint32_t length, uint64_t now_u
     }
 }
 
-void tcp_path_mtu_proven(struct tcp_conn *conn) {
+void tcp_path_mtu_proven(struct tcp_conn *conn, uint64_t now_us) {
     conn->path_timeouts = 0;
     if ((conn->path_flags & PATH_SUSPECT) != 0) {
         conn->path_flags &= (uint8_t)~PATH_SUSPECT;
         conn->stack->counters.black_holes++;
-        remember(conn);
+        remember(conn, now_us);
     }
 }

@@ -15,6 +15,10 @@ void tcp_wheel_init(struct tcp_wheel *wheel, uint64_t now_us) {
     wheel->tick = now_us >> TCP_WHEEL_TICK_SHIFT;
 }
 
+static uint64_t due_of(const struct tcp_wheel *wheel, const struct tcp_conn *conn) {
+    return wheel->tick + (uint32_t)(conn->timer.tick - (uint32_t)wheel->tick);
+}
+
 static void wheel_insert(struct tcp_stack *stack, struct tcp_conn *conn, uint64_t tick) {
     struct tcp_wheel *wheel = &stack->wheel;
     uint64_t differs = tick ^ wheel->tick;
@@ -25,7 +29,7 @@ static void wheel_insert(struct tcp_stack *stack, struct tcp_conn *conn, uint64_
     unsigned level = differs == 0 ? 0 : (63U - (unsigned)__builtin_clzll(differs)) / SLOT_BITS;
     unsigned place = (unsigned)(tick >> (level * SLOT_BITS)) & SLOT_MASK;
     uint32_t slot = level * TCP_WHEEL_SLOTS + place, index = conn_index(conn), head = wheel->heads[slot];
-    conn->timer = (struct tcp_timer_link){.tick = tick, .next = head, .previous = TCP_NONE, .slot = slot};
+    conn->timer = (struct tcp_timer_link){.tick = (uint32_t)tick, .next = head, .previous = TCP_NONE, .slot = slot};
     if (head != TCP_NONE) {
         conn_at(stack, head)->timer.previous = index;
     }
@@ -63,7 +67,7 @@ void tcp_timer_arm(struct tcp_conn *conn, uint64_t at_us) {
         tick = conn->stack->wheel.tick + 1;
     }
     if (conn->timer.slot != TCP_NONE) {
-        if (conn->timer.tick <= tick) {
+        if (due_of(&conn->stack->wheel, conn) <= tick) {
             return;
         }
         tcp_timer_remove(conn);
@@ -124,7 +128,7 @@ uint32_t tcp_timer_run(struct tcp_stack *stack, uint32_t budget, uint64_t now_us
         }
         wheel->tick = tick;
         struct tcp_conn *conn = conn_at(stack, wheel->heads[slot]);
-        uint64_t due = conn->timer.tick;
+        uint64_t due = due_of(wheel, conn);
         tcp_timer_remove(conn);
         if (due > tick) {
             wheel_insert(stack, conn, due); /* moves down a level */

@@ -19,7 +19,7 @@ struct tcp_wheel {
 };
 
 struct tcp_timer_link {
-    uint64_t tick;
+    uint32_t tick; /* its low bits: it lies ahead of the wheel's by less than 2^32 */
     uint32_t next, previous;
     uint32_t slot; /* TCP_NONE when not on the wheel */
 };
