@@ -14,7 +14,7 @@
 enum {
     AHEAD = 4,
     BURST = 32,
-    QUEUE = 4096,
+    QUEUE = 1 << 20,
     MESSAGE_BYTES = 4096,
     REPLY_BYTES = 30,
     ENVELOPE_BYTES = 120,
@@ -39,6 +39,7 @@ struct bench {
     bool connections; /* one exchange a connection */
     uint64_t segments;
     bool prefetch;
+    uint64_t wanted; /* replies; each is followed by the next message until then */
 };
 
 static bool prefetch = true;
@@ -125,12 +126,12 @@ static int transmit(void *network, const struct tcp_segment *segment) {
 
 static void deliver(struct bench *bench) {
     struct tcp_packet packets[AHEAD];
-    uint32_t end = bench->tail;
+    uint32_t end = bench->tail - bench->head > BURST ? bench->head + BURST : bench->tail;
     for (uint32_t at = bench->head; at != end + AHEAD; at++) {
         if (at - bench->head >= AHEAD) {
             tcp_input(bench->stack, &packets[at % AHEAD], bench->now_us);
         }
-        if (at < end) {
+        if ((int32_t)(end - at) > 0) {
             const struct answer *answer = &bench->queue[at % QUEUE];
             packets[at % AHEAD] =
                 (struct tcp_packet){.local = answer->local, .remote = answer->remote, .header = answer->bytes, .length = answer->length};
@@ -161,7 +162,10 @@ static void on_connected(void *user, struct tcp_conn *conn, uint64_t now_us) {
 }
 
 static uint32_t on_received(void *user, struct tcp_conn *conn, const uint8_t *bytes, uint32_t length, uint64_t now_us) {
-    ((struct bench *)user)->replies++;
+    struct bench *bench = user;
+    if (++bench->replies < bench->wanted) {
+        say(bench, conn); /* tcp_input sends it */
+    }
     return length;
 }
 
@@ -232,17 +236,19 @@ static void run_messages(uint32_t connections, uint64_t count) {
             pass(&bench);
         }
     }
+    while (bench.established < connections) {
+        pass(&bench);
+    }
     uint64_t segments = bench.segments;
     struct stopwatch watch;
     stopwatch_start(&watch);
-    uint32_t next = 0;
-    for (uint64_t done = 0; done < count; done += BURST) {
-        for (uint32_t i = 0; i < BURST; i++) {
-            struct tcp_conn *conn = bench.conns[next];
-            say(&bench, conn);
-            tcp_output(conn, bench.now_us);
-            next = (next + STRIDE) % connections; /* not in the order of memory */
-        }
+    bench.wanted = count;
+    for (uint32_t i = 0, next = 0; i < connections && i < count; i++) {
+        say(&bench, bench.conns[next]);
+        tcp_output(bench.conns[next], bench.now_us);
+        next = (next + STRIDE) % connections; /* not in the order of memory */
+    }
+    while (bench.replies < count) {
         pass(&bench);
     }
     double cycles = stopwatch_cycles(&watch);
