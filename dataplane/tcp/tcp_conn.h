@@ -60,6 +60,7 @@ enum tcp_flight_flag {
     FLIGHT_REPEATED = 0x04, /* was sent more than once: no round-trip sample from it (RFC 6298 section 3) */
     FLIGHT_PROBE = 0x08,    /* an octet beyond a closed window (RFC 9293 3.8.6.1) */
     FLIGHT_SACKED = 0x10,   /* the peer holds it; neighbours of this kind are one record */
+    FLIGHT_CUT = 0x20,      /* only its beginning was sent again, for want of a record for the rest, which is lost once that arrived */
 };
 
 /* What one call of `transmit` sent and is not acknowledged: a segment, or several that the device split. In the order of sequence numbers

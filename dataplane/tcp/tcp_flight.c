@@ -50,7 +50,7 @@ void tcp_flight_append(struct tcp_conn *conn, uint32_t index) {
 void tcp_flight_sent_again(struct tcp_conn *conn, uint32_t index, uint64_t now_us) {
     struct tcp_flight *flight = flight_at(conn->stack, index);
     detach(conn, index);
-    flight->flags |= FLIGHT_REPEATED;
+    flight->flags = (uint8_t)((flight->flags & ~FLIGHT_CUT) | FLIGHT_REPEATED);
     flight->sent_us = (uint32_t)now_us;
     list_insert(conn, &conn->loss.sent_head, &conn->loss.sent_tail, index, conn->loss.sent_tail);
 }
@@ -223,6 +223,10 @@ void tcp_flight_drop(struct tcp_conn *conn, struct tcp_ack *ack, uint64_t now_us
             if (SEQ_LT(flight->sequence, ack->number)) {
                 ack->delivered += (flight->flags & FLIGHT_SACKED) != 0 ? 0 : ack->number - flight->sequence;
                 flight_trim(conn, flight, ack->number);
+                if ((flight->flags & FLIGHT_CUT) != 0) {
+                    flight->flags &= (uint8_t)~FLIGHT_CUT;
+                    tcp_flight_mark_lost(conn, index);
+                }
             }
             break;
         }

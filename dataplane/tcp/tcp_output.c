@@ -204,10 +204,9 @@ int tcp_output_flight(struct tcp_conn *conn, uint32_t index, uint64_t now_us) {
         retry_soon(conn, now_us);
         return -EAGAIN;
     }
-    if (whole) {
-        tcp_flight_sent_again(conn, index, now_us);
-    } else { /* no record for the rest: the whole of it stays lost, and the acknowledgement shortens it */
-        flight->flags |= FLIGHT_REPEATED;
+    tcp_flight_sent_again(conn, index, now_us);
+    if (!whole) {
+        flight->flags |= FLIGHT_CUT;
     }
     conn->sent_us = now_us;
     tcp_recovery_sent(conn, gathered + ((segment.flags & TCP_FIN) != 0), true, now_us);

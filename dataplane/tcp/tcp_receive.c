@@ -161,16 +161,28 @@ static void note_span(struct tcp_conn *conn, struct tcp_span span) {
 }
 
 uint32_t tcp_receive_spans(const struct tcp_conn *conn, struct tcp_span *spans, uint32_t max) {
-    uint32_t count = 0;
-    if (conn->duplicate.left != conn->duplicate.right && count < max) {
-        spans[count++] = conn->duplicate;
-    }
-    if (conn->block_head != TCP_NONE) {
-        const struct tcp_order *order = order_of(conn);
-        for (uint32_t i = 0; i < order->span_count && count < max; i++) {
-            if (SEQ_GT(order->spans[i].left, conn->rcv_nxt)) { /* else in order by now, and an answer from above carries this ACK */
-                spans[count++] = order->spans[i];
+    const struct tcp_order *order = conn->block_head != TCP_NONE ? order_of(conn) : NULL;
+    const struct tcp_span *duplicate = &conn->duplicate;
+    uint32_t count = 0, known = order != NULL ? order->span_count : 0, told = TCP_NONE;
+    if (duplicate->left != duplicate->right && max > 1) {
+        bool below = SEQ_LEQ(duplicate->right, conn->rcv_nxt);
+        for (uint32_t i = 0; !below && told == TCP_NONE && i < known; i++) {
+            if (SEQ_GT(order->spans[i].left, conn->rcv_nxt) && SEQ_LEQ(order->spans[i].left, duplicate->left) &&
+                SEQ_GEQ(order->spans[i].right, duplicate->right)) {
+                told = i;
             }
+        }
+        if (below || told != TCP_NONE) {
+            spans[count++] = *duplicate;
+        }
+        if (told != TCP_NONE) { /* second comes what it is a part of, or the peer could not tell what it means (RFC 2883 4.2) */
+            spans[count++] = order->spans[told];
+        }
+    }
+    for (uint32_t i = 0; i < known && count < max; i++) {
+        /* What is in order by now is told no more: an answer from above carries this ACK. */
+        if (i != told && SEQ_GT(order->spans[i].left, conn->rcv_nxt)) {
+            spans[count++] = order->spans[i];
         }
     }
     return count;
