@@ -371,6 +371,7 @@ struct tcp_ack {
     bool advanced;  /* new data acknowledged */
     bool duplicate; /* as RFC 5681 section 2 defines it, without regard to SACK */
     bool repeated;  /* covers what was sent more than once */
+    bool late;      /* and answers a copy from before this recovery */
     bool original;  /* covers what was taken for lost, and not sent again */
     bool dsack;
     struct tcp_span dsacked;

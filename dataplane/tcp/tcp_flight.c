@@ -199,12 +199,21 @@ static void flight_trim(struct tcp_conn *conn, struct tcp_flight *flight, uint32
     tcp_queue_advance(conn->stack, &flight->range, &flight->offset, bytes);
 }
 
+/* Eifel detection (RFC 3522): the acknowledgement of what this recovery sent again answers what left before the recovery did so. */
+static bool answers_earlier(const struct tcp_conn *conn, const struct tcp_flight *flight, const struct tcp_ack *ack, uint64_t now_us) {
+    const struct tcp_loss *loss = &conn->loss;
+    uint32_t age_us = (uint32_t)now_us - flight->sent_us;
+    return (loss->flags & LOSS_STAMPED) != 0 && ack->has_echo && SEQ_LT(ack->echo, loss->stamp) &&
+           SEQ_GEQ(tcp_output_timestamp(conn, now_us - age_us), loss->stamp);
+}
+
 /* What the acknowledgement of a flight tells, unless a SACK told it before. */
 static void note(struct tcp_conn *conn, const struct tcp_flight *flight, struct tcp_ack *ack, uint64_t now_us) {
     ack->delivered += flight_space(flight);
     conn->passed_bytes = (uint16_t)tcp_max(conn->passed_bytes, tcp_min(flight->length, conn->mss));
     if ((flight->flags & (FLIGHT_REPEATED | FLIGHT_PROBE)) != 0) {
         ack->repeated = true;
+        ack->late |= answers_earlier(conn, flight, ack, now_us);
     } else {
         ack->sample_us = tcp_max((uint32_t)now_us - flight->sent_us, 1);
     }

@@ -124,11 +124,6 @@ static void undo(struct tcp_conn *conn) {
     conn->stack->counters.spurious_recoveries++;
 }
 
-/* Eifel detection (RFC 3522): the acknowledgement answers what left before the first retransmission. */
-static bool answers_original(const struct tcp_conn *conn, const struct tcp_ack *ack) {
-    return ack->advanced && ack->repeated && (conn->loss.flags & LOSS_STAMPED) != 0 && ack->has_echo && SEQ_LT(ack->echo, conn->loss.stamp);
-}
-
 /* Nothing was lost: all that was sent again arrived twice (RFC 2883), or the first copy arrived late. */
 static bool is_spurious(const struct tcp_conn *conn, const struct tcp_ack *ack) {
     const struct tcp_loss *loss = &conn->loss;
@@ -141,7 +136,7 @@ static bool is_spurious(const struct tcp_conn *conn, const struct tcp_ack *ack) 
     if (loss->state == LOSS_OPEN) {
         return false;
     }
-    return answers_original(conn, ack) || ((loss->flags & LOSS_FRTO) != 0 && ack->original);
+    return ack->late || ((loss->flags & LOSS_FRTO) != 0 && ack->original);
 }
 
 /* RFC 5682 section 3: after a timeout the first ACK that says something new lets new data out instead of repetitions; what was sent only
@@ -215,7 +210,7 @@ static void ack_new(struct tcp_conn *conn, const struct tcp_ack *ack, uint64_t n
     struct tcp_loss *loss = &conn->loss;
     uint32_t acked = ack->number - ack->before;
     conn->dup_acks = 0;
-    if ((loss->flags & LOSS_UNDO) != 0 && loss->state != LOSS_OPEN && answers_original(conn, ack)) {
+    if ((loss->flags & LOSS_UNDO) != 0 && loss->state != LOSS_OPEN && ack->late) {
         conn->arrived_bytes = 0;
         undo(conn);
     } else if (loss->state == LOSS_RECOVERY) {
