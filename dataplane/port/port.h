@@ -79,6 +79,10 @@ void port_flush(struct port_queue *queue);
 /* Receives one burst and calls `input` for each frame (contiguous bytes, valid during the call). Returns how many. Frames that another
  * worker handed over are included. */
 uint32_t port_receive(struct port_queue *queue, void (*input)(void *context, const uint8_t *frame, uint32_t length), void *context);
+/* The same; `ahead` sees each frame of the burst about four frames before `input` does, its first bytes in the cache: to bring in what
+ * `input` will want. Its length is that of the first part of a frame of several segments. */
+uint32_t port_receive_ahead(struct port_queue *queue, void (*ahead)(void *context, const uint8_t *frame, uint32_t length),
+                            void (*input)(void *context, const uint8_t *frame, uint32_t length), void *context);
 /* From inside `input`: did the device itself verify the TCP checksum of the frame being handled and find it good? Otherwise net verifies.
  */
 bool port_checksum_good(const struct port_queue *queue);
