@@ -17,7 +17,7 @@ static struct tcp_port_block *block_at(const struct tcp_ports *ports, uint32_t i
 
 int tcp_ports_create(struct tcp_ports *ports, const struct tcp_config *config, uint32_t users, const struct tcp_hash_key *key) {
     uint32_t heads = HEADS_MIN;
-    while (heads < users && heads < 1U << 30) {
+    while (heads <= users / 2) { /* few pairs have one port each: two to a head at the very worst */
         heads <<= 1;
     }
     *ports = (struct tcp_ports){.mask = heads - 1,

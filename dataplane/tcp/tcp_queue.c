@@ -5,6 +5,27 @@
 
 enum { QUEUE_BYTES_MAX = 1 << 30 /* half of what sequence arithmetic can tell apart */ };
 
+/* The piece continues the last range in memory and belongs to the same owner: one range, and one piece of a segment, does for both. Only
+ * within a page, because whoever cut the bytes may have cut them where pages end for the device's sake. */
+static bool extend_tail(struct tcp_conn *conn, const struct tcp_piece *piece) {
+    enum { PAGE_SHIFT = 12 };
+    if (conn->range_tail == TCP_NONE) {
+        return false;
+    }
+    struct tcp_range *tail = range_at(conn->stack, conn->range_tail);
+    uintptr_t first = (uintptr_t)tail->bytes, last = (uintptr_t)piece->bytes + piece->length - 1;
+    if (tail->bytes + tail->length != piece->bytes || tail->owner != piece->owner || first >> PAGE_SHIFT != last >> PAGE_SHIFT) {
+        return false;
+    }
+    if (conn->unsent_range == TCP_NONE) {
+        conn->unsent_range = conn->range_tail;
+        conn->unsent_offset = tail->length;
+    }
+    tail->length += piece->length;
+    conn->snd_end += piece->length;
+    return true;
+}
+
 int tcp_send(struct tcp_conn *conn, const struct tcp_piece *pieces, uint32_t count, uint64_t now_us) {
     struct tcp_stack *stack = conn->stack;
     if (conn->state == TCP_STATE_CLOSED || (conn->flags & CONN_FIN_QUEUED) != 0) {
@@ -22,7 +43,7 @@ int tcp_send(struct tcp_conn *conn, const struct tcp_piece *pieces, uint32_t cou
         return -ENOBUFS;
     }
     for (uint32_t i = 0; i < count; i++) {
-        if (pieces[i].length == 0) {
+        if (pieces[i].length == 0 || extend_tail(conn, &pieces[i])) {
             continue;
         }
         uint32_t index = tcp_pool_take(&stack->ranges);

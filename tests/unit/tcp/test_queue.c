@@ -32,7 +32,7 @@ static void owner_is_released_once_when_acknowledged(void **state) {
     struct counted_owner owner = {.base.release = count_release};
     struct tcp_piece pieces[3];
     for (uint32_t i = 0; i < 3; i++) {
-        pieces[i] = (struct tcp_piece){.bytes = wire_pattern() + i * 100, .length = 100, .owner = &owner.base};
+        pieces[i] = (struct tcp_piece){.bytes = wire_pattern() + i * 200, .length = 100, .owner = &owner.base};
     }
     assert_int_equal(tcp_send(wire.conn, pieces, 3, wire.now_us), 0);
     assert_int_equal(owner.base.references, 3);
@@ -119,8 +119,10 @@ static void pieces_are_gathered_into_full_segments(void **state) {
 static void segment_holds_sixteen_pieces(void **state) {
     struct wire wire;
     open_with(&wire, NULL);
+    static uint8_t apart[40 * 20];
     for (uint32_t i = 0; i < 40; i++) {
-        struct tcp_piece piece = {.bytes = wire_pattern() + i * 10, .length = 10};
+        memcpy(apart + i * 20, wire_pattern() + i * 10, 10);
+        struct tcp_piece piece = {.bytes = apart + i * 20, .length = 10};
         assert_int_equal(tcp_send(wire.conn, &piece, 1, wire.now_us), 0);
     }
     tcp_output(wire.conn, wire.now_us);
@@ -132,6 +134,36 @@ static void segment_holds_sixteen_pieces(void **state) {
     wire_wait(&wire, 2000000);
     assert_int_equal(wire.segments[0].length, 155);
     assert_memory_equal(wire.segments[0].payload, wire_pattern() + 165, 155);
+    wire_free(&wire);
+}
+
+/* Pieces that continue one another in memory are one, for the device too; but not over the end of a page. */
+static void adjacent_pieces_are_one_within_a_page(void **state) {
+    static uint8_t pages[2 * 4096] __attribute__((aligned(4096)));
+    struct wire wire;
+    open_with(&wire, NULL);
+    struct counted_owner owner = {.base.release = count_release}, other = {.base.release = count_release};
+    memcpy(pages, wire_pattern(), sizeof(pages));
+    const struct tcp_piece pieces[] = {{.bytes = pages + 3700, .length = 100, .owner = &owner.base},
+                                       {.bytes = pages + 3800, .length = 296, .owner = &owner.base},
+                                       {.bytes = pages + 4096, .length = 50, .owner = &owner.base},
+                                       {.bytes = pages + 4146, .length = 50, .owner = &other.base}};
+    assert_int_equal(tcp_send(wire.conn, pieces, 1, wire.now_us), 0);
+    tcp_output(wire.conn, wire.now_us);
+    assert_int_equal(wire_last(&wire)->length, 100);
+    assert_int_equal(tcp_send(wire.conn, pieces + 1, 3, wire.now_us), 0); /* the first continues what has left already */
+    assert_int_equal(owner.base.references, 2);
+    assert_int_equal(other.base.references, 1);
+    tcp_output(wire.conn, wire.now_us);
+    assert_int_equal(wire_last(&wire)->sequence, wire.iss + 101);
+    assert_int_equal(wire_last(&wire)->length, 396);
+    assert_int_equal(wire_last(&wire)->piece_count, 3);
+    assert_memory_equal(wire_last(&wire)->payload, pages + 3800, 396);
+    wire_ack(&wire, wire.iss + 1 + 396);
+    assert_int_equal(owner.base.references, 1);
+    wire_ack(&wire, wire.iss + 1 + 496);
+    assert_int_equal(owner.released, 1);
+    assert_int_equal(other.released, 1);
     wire_free(&wire);
 }
 
@@ -279,6 +311,7 @@ int main(void) {
         cmocka_unit_test(send_takes_all_or_none),
         cmocka_unit_test(pieces_are_gathered_into_full_segments),
         cmocka_unit_test(segment_holds_sixteen_pieces),
+        cmocka_unit_test(adjacent_pieces_are_one_within_a_page),
         cmocka_unit_test(callbacks_may_send_and_close),
         cmocka_unit_test(callbacks_may_abort),
         cmocka_unit_test(resume_from_inside_received),

@@ -96,8 +96,10 @@ static void many_pieces_cut_it_at_a_whole_segment(void **state) {
     struct wire wire;
     open_one(&wire, &splits);
     struct tcp_piece pieces[40];
+    static uint8_t apart[40 * 200];
     for (uint32_t i = 0; i < 40; i++) {
-        pieces[i] = (struct tcp_piece){.bytes = wire_pattern() + i * 150, .length = 150};
+        memcpy(apart + i * 200, wire_pattern() + i * 150, 150);
+        pieces[i] = (struct tcp_piece){.bytes = apart + i * 200, .length = 150};
     }
     assert_int_equal(tcp_send(wire.conn, pieces, 40, wire.now_us), 0);
     tcp_output(wire.conn, wire.now_us);
