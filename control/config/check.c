@@ -2,6 +2,7 @@
 #include "check.h"
 #include "address.h"
 #include "control/job.h"
+#include "share.h"
 
 #include <bypost/path.h>
 #include <ctype.h>
@@ -164,8 +165,42 @@ static void check_lcores(struct reader *reader, const struct config *config) {
     }
 }
 
+/* A device shared by AF_XDP: its program must take the address, and where the kernel has it too, all our local ports. */
+static void check_shared_address(struct reader *reader, const struct config *config, const struct config_address *address,
+                                 const struct share *share, bool kernels) {
+    const struct yaml_node *node = reader_place(reader, address);
+    char text[ADDRESS_TEXT_BYTES];
+    address_text(address, text);
+    if (!share_takes(share, address)) {
+        reader_error(
+            reader, node,
+            "%s is shared without %s, whose frames would go to the kernel; run `deploy/nic/nic share %s` with all the addresses of "
+            "this port.",
+            share->device, text, share->device);
+    } else if (kernels && share->port_first == 0) {
+        reader_error(reader, node,
+                     "%s is also the kernel's, and %s is shared by addresses, so that the kernel would hear nothing more there; run "
+                     "`deploy/nic/nic share %s --ports FIRST-LAST`.",
+                     text, share->device, share->device);
+    } else if (!kernels && share->port_first != 0) {
+        reader_error(
+            reader, node,
+            "%s is shared by ports, and the kernel does not have %s, so that nobody would answer for it; run `deploy/nic/nic share "
+            "%s --address %s`.",
+            share->device, text, share->device, text);
+    } else if (share->port_first != 0 &&
+               (config->dataplane.port_first < share->port_first || config->dataplane.port_last > share->port_last)) {
+        reader_error(reader, reader_place(reader, &config->dataplane.port_first),
+                     "tcp_ports %u-%u is not within %u-%u, the ports of %s that are bypost's, and the kernel would reset the others' "
+                     "connections; write `tcp_ports: %u-%u`.",
+                     config->dataplane.port_first, config->dataplane.port_last, share->port_first, share->port_last, share->device,
+                     share->port_first, share->port_last);
+    }
+}
+
 static void check_port_addresses(struct reader *reader, const struct config *config, const struct config_port *port) {
     char text[ADDRESS_TEXT_BYTES], interface[IF_NAMESIZE];
+    struct share share;
     for (uint32_t i = 0; i < port->address_count; i++) {
         const struct config_address *address = &port->addresses[i];
         const struct yaml_node *node = reader_place(reader, address);
@@ -184,12 +219,16 @@ static void check_port_addresses(struct reader *reader, const struct config *con
                 }
             }
         }
-        if (address_kernel_interface(address, interface)) {
+        bool kernels = address_kernel_interface(address, interface);
+        if (share_read(port->device ? port->device : "", &share)) {
+            check_shared_address(reader, config, address, &share, kernels);
+        } else if (kernels) {
             /* The kernel would answer our peers' segments with RST (DESIGN.md section 7). */
             (config->sandbox ? reader_warn : reader_error)(reader, node,
                                                            "%s is also the kernel's, on %s, which would reset bypost's connections; give "
-                                                           "bypost an address of its own, or run `ip address del %s/%u dev %s`.",
-                                                           text, interface, text, address->prefix_length, interface);
+                                                           "bypost an address of its own, run `ip address del %s/%u dev %s`, or share it "
+                                                           "with `deploy/nic/nic share %s --ports FIRST-LAST`.",
+                                                           text, interface, text, address->prefix_length, interface, interface);
         }
     }
 }

@@ -7,19 +7,21 @@ PACKAGES_RUN=(
     librte-meta-net librte-meta-mempool librte-meta-bus # drivers, which DPDK loads by itself
     dpdk                                                # dpdk-devbind.py
     ca-certificates iproute2 ethtool procps
+    libbpf1 pci.ids kmod # deploy/nic
 )
 # Libraries: those that bypost links. For --runtime-only the run-time packages are read from what these depend on.
 # nettle-dev: on Debian 12 libunbound.pc asks for it and its package does not.
 PACKAGES_LIBRARY=(
-    libdpdk-dev libhiredis-dev libevent-dev libunbound-dev nettle-dev libfyaml-dev libjansson-dev libyajl-dev
+    libdpdk-dev libbpf-dev libxdp-dev libhiredis-dev libevent-dev libunbound-dev nettle-dev libfyaml-dev libjansson-dev libyajl-dev
     'libmsgpack-c-dev|libmsgpack-dev' libidn2-dev libpcre2-dev libjemalloc-dev
 )
 PACKAGES_BUILD=(
     gcc libc6-dev make autoconf automake libtool meson ninja-build pkg-config
+    clang                           # deploy/nic's XDP program
     dpkg-dev debian-archive-keyring # wolfSSL comes as a source package
 )
 PACKAGES_TEST=(
-    libcmocka-dev clang libclang-rt-dev clang-format clang-tidy
+    libcmocka-dev libclang-rt-dev clang-format clang-tidy
     python3 python3-dkim python3-aiosmtpd python3-redis python3-jsonschema
     postfix unbound nftables
 )

@@ -3,6 +3,7 @@ import ipaddress
 import json
 import os
 import re
+import shutil
 import socket
 import struct
 
@@ -70,6 +71,8 @@ def compile_program(addresses, ports, vlan, path, source=SOURCE):
     with open(path + ".h", "w") as file:
         file.write(header_text(addresses, ports, vlan))
     part = path + ".part"
+    if shutil.which("clang") is None:
+        raise NicError("the XDP program is compiled for its addresses, and there is no clang here; run `apt-get install clang libbpf-dev`.")
     try:
         command("clang", "-O2", "-g", "-Wall", "-Werror", "-target", "bpf", f"-I/usr/include/{os.uname().machine}-linux-gnu", "-include", path + ".h", "-c",
                 source, "-o", part)
@@ -214,7 +217,7 @@ def read_record(directory, device):
         return None
 
 
-def stanza(device, object_path, addresses, queues, vlan, ports, gateway):
+def stanza(device, object_path, addresses, queues, vlan, ports, routers):
     """What belongs into bypost.yaml."""
     listed = ", ".join(str(a) if prefix_given(a) else f"{a.ip}/{24 if a.version == 4 else 64}" for a in addresses)
     lines = ["dataplane:"]
@@ -223,8 +226,8 @@ def stanza(device, object_path, addresses, queues, vlan, ports, gateway):
     if queues > 1:
         lines.append(f'  lcores: "1-{queues}"   # as many workers as {device} has queues')
     lines += ["  ports:", f"    - device: net_af_xdp0,iface={device},start_queue=0,queue_count={queues},xdp_prog={object_path}", f"      addresses: [{listed}]"]
-    if gateway:
-        lines.append(f"      gateway: {gateway}")
+    if routers:
+        lines.append(f"      gateway: {routers[0] if len(routers) == 1 else '[' + ', '.join(routers) + ']'}")
     if vlan:
         lines.append(f"      vlan: {vlan}")
     return "\n".join(lines)
@@ -325,8 +328,9 @@ def share(device, options):
                          lambda mac=mac: command("ip", "maddr", "add", mac, "dev", device), lambda mac=mac: command("ip", "maddr", "del", mac, "dev", device))
                 record["undo"].setdefault("multicast", []).append(mac)
         steps.do(f"write {record_path}, for unshare and for `bypost check`", lambda: _write_record(record_path, record), lambda: _forget(record_path))
-    gateway = gateways(device).get(addresses[0].version)
-    record["stanza"] = stanza(device, object_path, addresses, queues, options.vlan, ports, gateway)
+    routers = gateways(device)
+    routers = [routers[version] for version in (4, 6) if version in routers and version in [address.version for address in addresses]]
+    record["stanza"] = stanza(device, object_path, addresses, queues, options.vlan, ports, routers)
     record["steps"] = steps.told
     return record
 
