@@ -71,7 +71,7 @@ struct bulk {
     struct tcp_address remote, gateway, gateway6;
     bool listens, poll;
     uint16_t tcp_port, mtu;
-    uint32_t count, started, ended, window_bytes;
+    uint32_t count, started, ended, window_bytes, sleep_us;
     enum tcp_congestion congestion;
     uint64_t limit_us;
     struct link *links;
@@ -272,7 +272,7 @@ static void bulk_run(struct bulk *bulk) {
         bulk_tick(bulk, at_us);
         net_poll(bulk->net, at_us);
         if (frames == 0 && !bulk->poll)
-            usleep(SLEEP_US);
+            usleep(bulk->sleep_us);
     }
     /* The last ACK and RST leave. */
     for (int i = 0; i < 8; i++) {
@@ -399,7 +399,7 @@ static void usage(FILE *out) {
           "  --port N (5001)  --count N connections, one after the other  --send BYTES  --send-after-eof  --close-after-eof\n"
           "  --close-at-ms MS  --reset-after BYTES (acknowledged and received)  --read-wait-ms MS  --read-rate BYTES (a second)\n"
           "  --seconds S (then the connection is reset and the figures stand)  --limit S (60)  --window BYTES  --congestion cubic|newreno\n"
-          "  --gateway A  --gateway6 A  --mtu N  --idle poll|sleep  --lcore CPU\n",
+          "  --gateway A  --gateway6 A  --mtu N  --idle poll|sleep  --sleep-us N (50)  --lcore CPU\n",
           out);
 }
 
@@ -425,6 +425,7 @@ enum bulk_option {
     OPTION_GATEWAY6,
     OPTION_MTU,
     OPTION_IDLE,
+    OPTION_SLEEP,
     OPTION_LCORE,
     OPTION_HELP
 };
@@ -480,6 +481,7 @@ static void parse(struct bulk *bulk, int argc, char **argv, const char **device,
         {"gateway6", 1, NULL, OPTION_GATEWAY6},
         {"mtu", 1, NULL, OPTION_MTU},
         {"idle", 1, NULL, OPTION_IDLE},
+        {"sleep-us", 1, NULL, OPTION_SLEEP},
         {"lcore", 1, NULL, OPTION_LCORE},
         {"help", 0, NULL, OPTION_HELP},
         {NULL, 0, NULL, 0},
@@ -528,6 +530,9 @@ static void parse(struct bulk *bulk, int argc, char **argv, const char **device,
         case OPTION_IDLE:
             bulk->poll = strcmp(optarg, "poll") == 0;
             break;
+        case OPTION_SLEEP:
+            bulk->sleep_us = (uint32_t)atoi(optarg);
+            break;
         case OPTION_LCORE:
             *lcore = optarg;
             break;
@@ -556,6 +561,7 @@ int main(int argc, char **argv) {
     bulk->count = 1;
     bulk->tcp_port = 5001;
     bulk->mtu = 1500;
+    bulk->sleep_us = SLEEP_US;
     bulk->window_bytes = WINDOW_BYTES;
     bulk->limit_us = 60000000;
     parse(bulk, argc, argv, &device, &lcore);

@@ -11,6 +11,8 @@ enum {
     PENDING_FRAMES_MAX = 4 << 20,
     PORT_MTU = 1500,
     MEMORY_MIB = 64,
+    SLEEP_US = 50,
+    SLEEP_US_MAX = 10000,
     QUEUE_BYTES_MIN = 10 * 1514, /* a queue given in bandwidth-delay products holds a few frames at least, as any router does */
     MTU_MIN = 68,                /* RFC 791 */
 };
@@ -41,6 +43,7 @@ enum wan_option {
     OPTION_ROUTER6,
     OPTION_HARM_ALL,
     OPTION_IDLE,
+    OPTION_SLEEP,
     OPTION_SECONDS,
     OPTION_LCORE,
     OPTION_STATS,
@@ -69,7 +72,7 @@ void options_usage(FILE *out) {
           "  --queue BYTES|Nbdp         in front of it (1bdp: rate times the delays of both directions, 15,140 bytes at least)\n"
           "  --mtu BYTES, --icmp on|off larger IP packets are answered by a router (on), or vanish (off)\n"
           "all:\n"
-          "  --seed N (1)  --seconds N  --idle poll|sleep (sleep: 50 us at most)  --harm-all (ARP and Neighbour Discovery too)\n"
+          "  --seed N (1)  --seconds N  --idle poll|sleep  --sleep-us N (50)  --harm-all (ARP and Neighbour Discovery too)\n"
           "  --router4 ADDRESS (192.0.2.1)  --router6 ADDRESS (2001:db8::1)  what ICMP errors come from\n"
           "  --stats FILE  --pending FRAMES (32768)  --port-mtu BYTES (1500)  --lcore CPU  --memory MIB (64)\n",
           out);
@@ -197,6 +200,11 @@ static const char *parse_common(struct options *options, enum wan_option option,
     case OPTION_IDLE:
         options->poll = strcmp(value, "poll") == 0;
         return options->poll || strcmp(value, "sleep") == 0 ? NULL : "poll or sleep";
+    case OPTION_SLEEP:
+        if (numbers(value, &number, 1, 1, SLEEP_US_MAX) != 1)
+            return "microseconds, 1 to 10000";
+        options->sleep_us = (uint32_t)number;
+        return NULL;
     case OPTION_SECONDS:
         return numbers(value, &options->seconds, 1, 0, 1e6) == 1 ? NULL : "seconds";
     default:
@@ -230,6 +238,7 @@ static const struct option long_options[] = {
     {"router6", 1, NULL, OPTION_ROUTER6},
     {"harm-all", 0, NULL, OPTION_HARM_ALL},
     {"idle", 1, NULL, OPTION_IDLE},
+    {"sleep-us", 1, NULL, OPTION_SLEEP},
     {"seconds", 1, NULL, OPTION_SECONDS},
     {"lcore", 1, NULL, OPTION_LCORE},
     {"stats", 1, NULL, OPTION_STATS},
@@ -266,6 +275,7 @@ int options_parse(struct options *options, int argc, char **argv, char *error, s
     options->pending_frames = PENDING_FRAMES;
     options->port_mtu = PORT_MTU;
     options->memory_mib = MEMORY_MIB;
+    options->sleep_us = SLEEP_US;
     inet_pton(AF_INET, "192.0.2.1", options->router4);
     inet_pton(AF_INET6, "2001:db8::1", options->router6);
     bool chosen[OPTIONS_DIRECTIONS] = {true, true};

@@ -18,8 +18,9 @@ struct options {
     uint32_t pending_frames; /* bound of memory, a direction */
     uint16_t port_mtu;       /* of the devices */
     uint8_t router4[4], router6[16];
-    bool harm_all;     /* ARP and Neighbour Discovery too */
-    bool poll;         /* spin; otherwise sleep up to OPTIONS_SLEEP_US */
+    bool harm_all; /* ARP and Neighbour Discovery too */
+    bool poll;     /* spin; otherwise sleep up to OPTIONS_SLEEP_US */
+    uint32_t sleep_us;
     double seconds;    /* 0: until SIGTERM */
     const char *lcore; /* CPU to stay on, or NULL: any */
     const char *stats; /* file for the JSON, or NULL: standard output */

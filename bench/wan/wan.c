@@ -18,7 +18,6 @@
 #include <unistd.h>
 
 enum {
-    SLEEP_NS = 50000,   /* the longest sleep: DPDK's devices are polled */
     SPIN_NS = 8000,     /* a shorter sleep ends too late */
     LATE_NS = 50000,    /* a release later than this is counted */
     RELEASE_BURST = 64, /* frames sent in one pass of a direction */
@@ -265,7 +264,7 @@ static void wan_open(struct wan *wan) {
 
 /* Until the next frame is due, or a little, because nothing tells when one comes. */
 static void rest(const struct wan *wan, uint64_t at_ns) {
-    uint64_t wait_ns = SLEEP_NS;
+    uint64_t wait_ns = (uint64_t)wan->options.sleep_us * 1000;
     for (uint32_t i = 0; i < OPTIONS_DIRECTIONS; i++) {
         const struct pending_entry *entry = pending_first(&wan->directions[i].pending);
         if (entry != NULL && entry->release_ns < at_ns + wait_ns)
