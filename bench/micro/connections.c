@@ -72,7 +72,7 @@ struct worker {
     uint64_t completed, failed, refused;
     uint32_t ready, asked, answered; /* idle connections; samples */
     _Atomic uint64_t completed_shown;
-    _Atomic uint32_t ready_shown, answered_shown, open_shown;
+    _Atomic uint32_t ready_shown, answered_shown;
     _Atomic bool stop, opens, samples;
 };
 
@@ -200,7 +200,7 @@ static void open_some(struct worker *worker, uint64_t now_us) {
 
 /* Idle connections, spread over all of them, are asked once more. */
 static void sample(struct worker *worker, uint64_t now_us) {
-    uint32_t step = worker->fresh / SAMPLES + 1;
+    uint32_t step = worker->fresh < SAMPLES ? 1 : worker->fresh / SAMPLES;
     for (uint32_t i = 0; i < worker->fresh && worker->asked < SAMPLES; i += step) {
         if (worker->links[i].state != LINK_IDLE)
             continue;
@@ -225,7 +225,6 @@ static int run(void *argument) {
         atomic_store_explicit(&worker->completed_shown, worker->completed, memory_order_relaxed);
         atomic_store_explicit(&worker->ready_shown, worker->ready, memory_order_relaxed);
         atomic_store_explicit(&worker->answered_shown, worker->answered, memory_order_relaxed);
-        atomic_store_explicit(&worker->open_shown, worker->open, memory_order_relaxed);
     }
     return 0;
 }
@@ -297,14 +296,21 @@ static uint64_t resident_bytes(void) {
     return pages * (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
+/* Of this process: workers spin, so that less than one a worker means that others had the cores. */
+static double processor_seconds(void) {
+    struct timespec time;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
+    return (double)time.tv_sec + (double)time.tv_nsec / 1e9;
+}
+
 static void sleep_us(uint64_t us) {
     struct timespec time = {.tv_sec = (time_t)(us / 1000000), .tv_nsec = (long)(us % 1000000) * 1000};
     nanosleep(&time, NULL);
 }
 
 struct figures {
-    uint64_t completed, failed, refused;
-    uint32_t ready, answered, open;
+    uint64_t completed;
+    uint32_t ready, answered;
 };
 
 static struct figures add_up(struct worker *workers, uint32_t count) {
@@ -313,7 +319,6 @@ static struct figures add_up(struct worker *workers, uint32_t count) {
         sum.completed += atomic_load_explicit(&workers[i].completed_shown, memory_order_relaxed);
         sum.ready += atomic_load_explicit(&workers[i].ready_shown, memory_order_relaxed);
         sum.answered += atomic_load_explicit(&workers[i].answered_shown, memory_order_relaxed);
-        sum.open += atomic_load_explicit(&workers[i].open_shown, memory_order_relaxed);
     }
     return sum;
 }
@@ -340,13 +345,15 @@ static void measure_rate(const struct plan *plan, struct worker *workers) {
     sleep_us((uint64_t)plan->warm_ms * 1000);
     struct figures before = add_up(workers, count);
     uint64_t from_us = clock_us();
+    double processor_s = processor_seconds();
     sleep_us((uint64_t)plan->measure_ms * 1000);
     struct figures after = add_up(workers, count);
     double seconds = (double)(clock_us() - from_us) / 1e6;
+    processor_s = processor_seconds() - processor_s;
     set_all(workers, count, false, false);
     sleep_us(500000); /* what is open ends */
-    printf("{\"connections_per_second\": %.0f, \"seconds\": %.2f, \"parallel\": %u, ",
-           (double)(after.completed - before.completed) / seconds, seconds, plan->parallel);
+    printf("{\"connections_per_second\": %.0f, \"seconds\": %.2f, \"parallel\": %u, \"client_cores\": %.2f, ",
+           (double)(after.completed - before.completed) / seconds, seconds, plan->parallel, processor_s / seconds);
 }
 
 static void measure_concurrent(const struct plan *plan, struct worker *workers) {
