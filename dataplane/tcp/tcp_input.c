@@ -221,10 +221,12 @@ static bool input_ack(struct tcp_conn *conn, const struct tcp_incoming *in, uint
         flight_at(stack, conn->flight_head)->flags &= (uint8_t)~FLIGHT_PROBE;
         tcp_flight_mark_lost(conn, conn->flight_head);
         conn->backoff = 0;
+        tcp_recovery_arm(conn, now_us, now_us);
     } else if (closed_on_us && ack == una) {
         /* The peer had taken back its window with segments on their way, and opened it again: what was sent meanwhile was not taken. */
         tcp_flight_mark_lost(conn, conn->flight_head);
         conn->backoff = 0;
+        tcp_recovery_arm(conn, now_us, now_us);
     }
     if (bytes > 0) {
         tcp_queue_drop_bytes(conn, bytes);
