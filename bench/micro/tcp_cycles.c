@@ -14,7 +14,7 @@
 enum {
     AHEAD = 4,
     BURST = 32,
-    QUEUE = 1 << 20,
+    QUEUE_MIN = 4096,
     MESSAGE_BYTES = 4096,
     REPLY_BYTES = 30,
     ENVELOPE_BYTES = 120,
@@ -35,8 +35,9 @@ struct bench {
     struct tcp_conn **conns;
     uint64_t now_us, established, replies, closed;
     struct answer *queue;
-    uint32_t head, tail;
-    bool connections; /* one exchange a connection */
+    uint32_t head, tail, queue_size; /* a power of two */
+    uint32_t burst;                  /* packets a pass */
+    bool connections;                /* one exchange a connection */
     uint64_t segments;
     bool prefetch;
     uint64_t wanted; /* replies; each is followed by the next message until then */
@@ -77,7 +78,7 @@ static void put32(uint8_t *bytes, uint32_t value) {
 
 static uint8_t *answer_begin(struct bench *bench, const struct tcp_segment *segment, uint32_t options, uint32_t text, uint8_t flags,
                              uint32_t sequence) {
-    struct answer *answer = &bench->queue[bench->tail++ % QUEUE];
+    struct answer *answer = &bench->queue[bench->tail++ % bench->queue_size];
     uint8_t *bytes = answer->bytes;
     answer->local = segment->local;
     answer->remote = segment->remote;
@@ -97,7 +98,7 @@ static uint8_t *answer_begin(struct bench *bench, const struct tcp_segment *segm
 static int transmit(void *network, const struct tcp_segment *segment) {
     struct bench *bench = network;
     bench->segments++;
-    if (bench->tail - bench->head == QUEUE) {
+    if (bench->tail - bench->head == bench->queue_size) {
         return -EAGAIN;
     }
     if ((segment->flags & TCP_SYN) != 0) {
@@ -126,13 +127,13 @@ static int transmit(void *network, const struct tcp_segment *segment) {
 
 static void deliver(struct bench *bench) {
     struct tcp_packet packets[AHEAD];
-    uint32_t end = bench->tail - bench->head > BURST ? bench->head + BURST : bench->tail;
+    uint32_t end = bench->tail - bench->head > bench->burst ? bench->head + bench->burst : bench->tail;
     for (uint32_t at = bench->head; at != end + AHEAD; at++) {
         if (at - bench->head >= AHEAD) {
             tcp_input(bench->stack, &packets[at % AHEAD], bench->now_us);
         }
         if ((int32_t)(end - at) > 0) {
-            const struct answer *answer = &bench->queue[at % QUEUE];
+            const struct answer *answer = &bench->queue[at % bench->queue_size];
             packets[at % AHEAD] =
                 (struct tcp_packet){.local = answer->local, .remote = answer->remote, .header = answer->bytes, .length = answer->length};
             if (bench->prefetch) {
@@ -182,9 +183,15 @@ static void on_closed(void *user, struct tcp_conn *conn, enum tcp_error error, u
     }
 }
 
-static void bench_open(struct bench *bench, uint32_t connections, bool each) {
+/* `waiting`: answers that may wait for their turn. */
+static void bench_open(struct bench *bench, uint32_t connections, uint32_t waiting, bool each) {
     *bench = (struct bench){.now_us = 1000000, .connections = each, .prefetch = prefetch};
-    bench->queue = calloc(QUEUE, sizeof(*bench->queue));
+    bench->burst = each ? 4 * BURST : BURST;
+    bench->queue_size = QUEUE_MIN;
+    while (bench->queue_size < waiting) {
+        bench->queue_size <<= 1;
+    }
+    bench->queue = calloc(bench->queue_size, sizeof(*bench->queue));
     bench->conns = calloc(connections, sizeof(*bench->conns));
     struct tcp_config config = {
         .max_connections = connections,
@@ -229,7 +236,7 @@ static void pass(struct bench *bench) {
 /* Messages on `connections` connections in turn. */
 static void run_messages(uint32_t connections, uint64_t count) {
     struct bench bench;
-    bench_open(&bench, connections, false);
+    bench_open(&bench, connections, connections, false);
     for (uint32_t i = 0; i < connections; i++) {
         connect_one(&bench, i);
         if (i % BURST == BURST - 1 || i + 1 == connections) {
@@ -261,14 +268,14 @@ static void run_messages(uint32_t connections, uint64_t count) {
 /* Open, one exchange, close; the server closes first. */
 static void run_connections(uint64_t count) {
     struct bench bench;
-    bench_open(&bench, 4096, true);
+    bench_open(&bench, QUEUE_MIN, QUEUE_MIN, true);
     struct stopwatch watch;
     stopwatch_start(&watch);
     uint32_t next = 0;
     for (uint64_t done = 0; done < count; done += BURST) {
         for (uint32_t i = 0; i < BURST; i++) {
             connect_one(&bench, next);
-            next = (next + 1) % 4096;
+            next = (next + 1) % QUEUE_MIN;
         }
         pass(&bench);
     }
@@ -297,7 +304,7 @@ static uint64_t resident_bytes(void) {
 static void run_idle(uint32_t connections) {
     struct bench bench;
     uint64_t before = resident_bytes();
-    bench_open(&bench, connections, false);
+    bench_open(&bench, connections, QUEUE_MIN, false);
     for (uint32_t i = 0; i < connections; i++) {
         connect_one(&bench, i);
         if (i % BURST == BURST - 1 || i + 1 == connections) {
