@@ -109,7 +109,8 @@ static void input_reset(struct tcp_conn *conn, const struct tcp_incoming *in, ui
         return;
     }
     bool over = conn->state == TCP_STATE_CLOSING || conn->state == TCP_STATE_LAST_ACK;
-    if (conn->state == TCP_STATE_TIME_WAIT) { /* all is through, and the layer above still takes what it is owed (RFC 1337) */
+    bool through = conn->state == TCP_STATE_TIME_WAIT || (conn->state == TCP_STATE_LAST_ACK && conn->snd_una == conn->snd_end + 1);
+    if (through && conn->backlog_bytes > 0) { /* the layer above still takes what it is owed (RFC 1337) */
         return;
     }
     conn->stack->counters.resets_received++;
