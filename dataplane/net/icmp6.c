@@ -77,7 +77,8 @@ void icmp6_input(const struct received *in) {
         return;
     }
     uint8_t type = in->bytes[0];
-    if (ip_is_none(in->source) && type != ICMP6_NEIGHBOUR_SOLICITATION) {
+    bool discovery = type == ICMP6_NEIGHBOUR_SOLICITATION || (type == ICMP6_NEIGHBOUR_ADVERTISEMENT && !ip_is_none(in->source));
+    if (!discovery && !net_source_pass(in)) {
         net_drop(net, &net->counters.bad_source);
         return;
     }

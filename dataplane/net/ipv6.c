@@ -119,15 +119,16 @@ static bool ipv6_is_our_group(const struct link *link, struct ip group) {
     return false;
 }
 
-/* "::" asks whether an address is taken (RFC 4862 5.4.2): icmp6_input lets nothing else through. */
+/* To a group ICMP passes from sources that nothing else may have: "::" asks whether an address is taken (RFC 4862 5.4.2), and who has taken
+ * one of ours says so from it. icmp6_input lets nothing but Neighbour Discovery through. */
 static bool ipv6_group_pass(const struct received *in, uint8_t header) {
     struct net *net = in->net;
     if (!ipv6_is_our_group(in->link, in->destination)) {
         net_drop(net, &net->counters.ignored);
         return false;
     }
-    bool anonymous = ip_is_none(in->source) && header == PROTOCOL_ICMP6;
-    if (!anonymous && !net_source_pass(in)) {
+    bool discovery = header == PROTOCOL_ICMP6 && (ip_is_none(in->source) || route_is_local(net, in->link, in->source));
+    if (!discovery && !net_source_pass(in)) {
         net_drop(net, &net->counters.bad_source);
         return false;
     }

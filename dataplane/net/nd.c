@@ -144,6 +144,10 @@ void nd_input(const struct received *in) {
     }
     if (memcmp(in->source_mac, in->link->config.mac, 6) == 0)
         return; /* our own words, come back (RFC 7527) */
+    if (route_is_local(net, in->link, in->source)) {
+        resolve_conflict(in, in->source, in->source_mac);
+        return;
+    }
     if (in->bytes[0] == ND_SOLICITATION)
         nd_solicitation(in, target);
     else

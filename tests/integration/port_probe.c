@@ -53,7 +53,7 @@ struct probe {
     uint32_t workers;
     struct station stations[WORKERS_MAX];
     /* what to do */
-    const char *address, *peer;
+    const char *address, *address6, *gateway, *gateway6, *peer;
     uint16_t peer_port, vlan;
     uint32_t seconds;
     bool wait;
@@ -160,8 +160,9 @@ static void parse_address(const char *text, struct net_address *address) {
         *slash = '\0';
         address->prefix_length = (uint8_t)atoi(slash + 1);
     }
-    address->address = (struct tcp_address){.family = 4};
-    if (inet_pton(AF_INET, number, address->address.bytes) != 1)
+    bool six = strchr(number, ':') != NULL;
+    address->address = (struct tcp_address){.family = six ? 6 : 4};
+    if (inet_pton(six ? AF_INET6 : AF_INET, number, address->address.bytes) != 1)
         die(text, "not an address");
 }
 
@@ -177,6 +178,17 @@ static void station_start(struct probe *probe, uint32_t worker) {
     interface->address_count = 1;
     memcpy(interface->mac, probe->port.mac, sizeof interface->mac);
     parse_address(probe->address, &interface->addresses[0]);
+    if (probe->address6 != NULL)
+        parse_address(probe->address6, &interface->addresses[interface->address_count++]);
+    struct net_address gateway;
+    if (probe->gateway != NULL) {
+        parse_address(probe->gateway, &gateway);
+        interface->gateway = gateway.address;
+    }
+    if (probe->gateway6 != NULL) {
+        parse_address(probe->gateway6, &gateway);
+        interface->gateway6 = gateway.address;
+    }
     station->net = net_create(&config, now_us());
     if (station->net == NULL)
         die("net_create", strerror(errno));
@@ -202,7 +214,8 @@ static void station_start(struct probe *probe, uint32_t worker) {
     struct net_address remote;
     struct tcp_conn *conn;
     parse_address(probe->peer, &remote);
-    int rc = tcp_connect(station->stack, &interface->addresses[0].address, &remote.address, probe->peer_port, 10000000, station, &conn,
+    const struct net_address *local = &interface->addresses[remote.address.family == 6 ? interface->address_count - 1 : 0];
+    int rc = tcp_connect(station->stack, &local->address, &remote.address, probe->peer_port, 10000000, station, &conn,
                          now_us());
     if (rc != 0)
         die("tcp_connect", strerror(-rc));
@@ -218,6 +231,10 @@ static void station_report(const struct station *station) {
            "\nreset_sent=%" PRIu64 "\nhanded_over=%" PRIu64 "\n",
            tcp->retransmits_fast + tcp->retransmits_timeout, net->echo_replies, net->bad_tcp_checksum, net->arp_requests, net->unreachable,
            tcp->resets_sent, counter_get(&station->counters.frames_handed_over));
+    printf("icmp_errors=%" PRIu64 "\npath_mtu_lowered=%" PRIu64 "\nfragments=%" PRIu64 "\nreassembled=%" PRIu64 "\nnd_solicitations=%" PRIu64
+           "\nnd_advertisements=%" PRIu64 "\naddress_conflicts=%" PRIu64 "\nbad_nd=%" PRIu64 "\n",
+           net->icmp_errors, tcp->path_mtu_lowered, net->fragments, net->reassembled, net->nd_solicitations, net->nd_advertisements,
+           net->address_conflicts, net->bad_nd);
 }
 
 /* One pass of each worker. Returns how many connections have closed. */
@@ -431,7 +448,7 @@ static void usage(void) {
         stderr,
         "usage: port_probe --device D --mode copy|reference|auto --run answer|echo|blast|throw|verify|count [--address A/N] [--peer A]\n"
         "  [--peer-port N] [--bytes N] [--frames N] [--frame-bytes N] [--vlan N] [--seconds N] [--lcore N] [--prefix P] [--mtu N] "
-        "[--wait] [--workers N]\n");
+        "[--wait] [--workers N] [--address6 A/N] [--gateway A] [--gateway6 A]\n");
     exit(2);
 }
 
@@ -452,7 +469,10 @@ int main(int argc, char **argv) {
         OPTION_PREFIX,
         OPTION_MTU,
         OPTION_WAIT,
-        OPTION_WORKERS
+        OPTION_WORKERS,
+        OPTION_ADDRESS6,
+        OPTION_GATEWAY,
+        OPTION_GATEWAY6
     };
     static const struct option options[] = {
         {"device", 1, NULL, OPTION_DEVICE},
@@ -471,6 +491,9 @@ int main(int argc, char **argv) {
         {"mtu", 1, NULL, OPTION_MTU},
         {"wait", 0, NULL, OPTION_WAIT},
         {"workers", 1, NULL, OPTION_WORKERS},
+        {"address6", 1, NULL, OPTION_ADDRESS6},
+        {"gateway", 1, NULL, OPTION_GATEWAY},
+        {"gateway6", 1, NULL, OPTION_GATEWAY6},
         {NULL, 0, NULL, 0},
     };
     struct probe *probe = calloc(1, sizeof *probe);
@@ -530,6 +553,15 @@ int main(int argc, char **argv) {
             break;
         case OPTION_WORKERS:
             probe->workers = (uint32_t)atoi(optarg);
+            break;
+        case OPTION_ADDRESS6:
+            probe->address6 = optarg;
+            break;
+        case OPTION_GATEWAY:
+            probe->gateway = optarg;
+            break;
+        case OPTION_GATEWAY6:
+            probe->gateway6 = optarg;
             break;
         case OPTION_MTU:
             mtu = (uint16_t)atoi(optarg);

@@ -261,11 +261,18 @@ static void test_conflict(void **state) {
     host_wait(host, 10 * SECOND);
     hear(host, 136, 0x20, "fe80::e", "ff02::1", evil_mac, OUR_LINK_LOCAL, 2);
     assert_int_equal(host->conflicts, 2);
+    host_wait(host, 10 * SECOND);
+    hear(host, 136, 0x20, OUR_IP6, "ff02::1", evil_mac, OUR_IP6, 2); /* the usual answer to our probe: from the address itself */
+    assert_int_equal(host->conflicts, 3);
+    hear(host, 135, 0, OUR_IP6, "ff02::1:ff00:2", evil_mac, "2001:db8:7::2", 1); /* asks for another in our name */
+    assert_int_equal(net_counters(host->net)->address_conflicts, 8);
+    host_input(host, frame, make_echo6(frame, OUR_IP6, "ff02::1", 1)); /* nothing but Neighbour Discovery */
+    assert_int_equal(net_counters(host->net)->bad_source, 1);
     host_forget(host);
     hear(host, 136, 0x20, "fe80::e", "ff02::1", our_mac, OUR_IP6, 2); /* our own announcement, heard back */
-    assert_int_equal(net_counters(host->net)->address_conflicts, 6);
+    assert_int_equal(net_counters(host->net)->address_conflicts, 8);
     hear(host, 135, 0, "::", "ff02::1:ff00:2", evil_mac, OUR_IP6, 0); /* it asks before it takes: answered, no conflict */
-    assert_int_equal(net_counters(host->net)->address_conflicts, 6);
+    assert_int_equal(net_counters(host->net)->address_conflicts, 8);
     assert_int_equal(host->queues[0]->sent_count, 1);
     host_end(host);
 
