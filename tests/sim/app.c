@@ -271,7 +271,7 @@ void app_start(struct side *side) {
                    : rc == -EADDRNOTAVAIL ? "tcp_connect: no port"
                                           : "tcp_connect fails");
     }
-    link->start_at = world->now_us + random_range(&world->random, 100, 400) * 1000;
+    link->start_at = world->now_us + random_range(&world->random, 100, 400) * (1000 + 100ULL * link->connect_tries);
 }
 
 /* The other end has forgotten the connection. */

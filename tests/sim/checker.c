@@ -24,6 +24,7 @@ static void broken(struct checker *checker, const char *rule) {
 
 void checker_init(struct checker *checker) {
     checker->delivered = calloc(checker->incoming_bytes + 2, 1);
+    checker->sacked = calloc(checker->stream_bytes + 1, 1);
     checker->ack_due_us = NEVER;
 }
 
@@ -35,7 +36,8 @@ void checker_restart(struct checker *checker) {
 
 void checker_free(struct checker *checker) {
     free(checker->delivered);
-    checker->delivered = NULL;
+    free(checker->sacked);
+    checker->delivered = checker->sacked = NULL;
 }
 
 static bool agreed_timestamps(const struct checker *checker) {
@@ -80,7 +82,10 @@ static void send_syn(struct checker *checker, const struct segment *out, const s
     if (options->mss == 0 || options->mss > checker->mtu - checker->headers) {
         broken(checker, "a SYN announces no MSS or more than the device takes");
     }
-    if (ack != checker->peer_syn_seen || (ack && out->acknowledgement != checker->irs + 1)) {
+    if (!checker->strangers && ack != checker->peer_syn_seen) {
+        broken(checker, "a SYN answers what the peer did not send");
+    }
+    if (!checker->strangers && ack && out->acknowledgement != checker->irs + 1) {
         broken(checker, "a SYN acknowledges what the peer did not send");
     }
     if (ack && ((options->shift >= 0 && checker->theirs.shift < 0) || (options->timestamps && !checker->theirs.timestamps) ||
@@ -139,6 +144,8 @@ static void check_sack(struct checker *checker, const struct segment *out, const
     if (sequence_diff(blocks[0].right, ack) <= 0 || (count > 1 && inside(&blocks[0], &blocks[1]))) {
         first = 1; /* a duplicate's report */
     }
+    /* The latest comes first, but for what a duplicate above the acknowledgement is a part of. */
+    uint32_t latest_most = first + (first == 1 && sequence_diff(blocks[0].right, ack) > 0);
     for (uint32_t i = first; i < count; i++) {
         if (sequence_diff(blocks[i].left, ack) <= 0) {
             broken(checker, "a SACK block that the acknowledgement covers or touches");
@@ -148,8 +155,8 @@ static void check_sack(struct checker *checker, const struct segment *out, const
                 broken(checker, "SACK blocks that overlap");
             }
         }
-        if (i > first && checker->latest.left != checker->latest.right && sequence_diff(checker->latest.left, ack) > 0 &&
-            inside(&checker->latest, &blocks[i])) {
+        if (out->length == 0 && i > latest_most && checker->latest.left != checker->latest.right &&
+            sequence_diff(checker->latest.left, ack) > 0 && inside(&checker->latest, &blocks[i])) {
             broken(checker, "the block of what came last is not the first");
         }
     }
@@ -354,7 +361,7 @@ static void take_syn(struct checker *checker, const struct segment *in) {
 }
 
 static void take_acknowledgement(struct checker *checker, const struct segment *in, const struct segment_options *options) {
-    uint32_t ack = in->acknowledgement, sacked = 0, shift = 0;
+    uint32_t ack = in->acknowledgement, shift = 0;
     if ((in->flags & SEGMENT_ACK) == 0 || sequence_diff(ack, checker->snd_max) > 0) {
         return;
     }
@@ -364,9 +371,14 @@ static void take_acknowledgement(struct checker *checker, const struct segment *
         checker->duplicate_acks++;
     }
     for (uint32_t i = 0; i < options->block_count; i++) {
-        sacked += options->blocks[i].right - options->blocks[i].left;
+        for (uint32_t at = options->blocks[i].left - checker->iss - 1; at < options->blocks[i].right - checker->iss - 1; at++) {
+            if (at >= checker->stream_bytes) {
+                break;
+            }
+            checker->sacked_bytes += !checker->sacked[at];
+            checker->sacked[at] = 1;
+        }
     }
-    checker->sacked_bytes = sacked > checker->sacked_bytes ? sacked : checker->sacked_bytes;
     if (agreed_scaling(checker) && (in->flags & SEGMENT_SYN) == 0) {
         shift = checker->theirs.shift > 14 ? 14 : (uint32_t)checker->theirs.shift;
     }
@@ -377,7 +389,8 @@ static void take_acknowledgement(struct checker *checker, const struct segment *
     }
 }
 
-static void take_text(struct checker *checker, const struct segment *in, uint64_t now_us) {
+/* `old`: its timestamp is older than another's that came: PAWS may drop it (RFC 7323 section 5). */
+static void take_text(struct checker *checker, const struct segment *in, bool old, uint64_t now_us) {
     uint32_t base = checker->irs + 1, space = segment_space(in);
     if (space == 0 || (in->flags & SEGMENT_SYN) != 0) {
         return;
@@ -393,7 +406,7 @@ static void take_text(struct checker *checker, const struct segment *in, uint64_
         }
     }
     if (in->length > 0) {
-        checker->latest = (struct segment_block){in->sequence, in->sequence + (all ? in->length : 0)};
+        checker->latest = (struct segment_block){in->sequence, in->sequence + (all && !old ? in->length : 0)};
     }
     if (checker->ack_due_us == NEVER && checker->established && !checker->over) {
         checker->ack_due_us = now_us + ACK_DUE_US;
@@ -411,13 +424,14 @@ void checker_takes(struct checker *checker, const struct segment *in, uint64_t n
     if (!checker->peer_syn_seen || (in->flags & SEGMENT_RST) != 0) {
         return;
     }
-    checker->last_in_us = now_us;
-    if (options.timestamps && sequence_diff(options.ts_value, checker->peer_ts_max) > 0) {
+    checker->last_in_us = sequence_diff(in->sequence, checker->last_ack) >= 0 ? now_us : checker->last_in_us;
+    bool old = options.timestamps && sequence_diff(options.ts_value, checker->peer_ts_max) < 0;
+    if (options.timestamps && !old) {
         checker->peer_ts_max = options.ts_value;
     }
     if (checker->syn_sent) {
         take_acknowledgement(checker, in, &options);
-        take_text(checker, in, now_us);
+        take_text(checker, in, old, now_us);
     }
 }
 

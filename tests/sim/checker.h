@@ -10,7 +10,7 @@ enum { CHECKER_GAPS_KEPT = 3 };
 struct checker {
     /* Given by the scenario. */
     const uint8_t *stream, *incoming_stream;
-    uint32_t incoming_bytes;
+    uint32_t stream_bytes, incoming_bytes;
     uint16_t mtu, headers, mss_default;
     bool listens;                                  /* answers a SYN */
     bool device_busy;                              /* the device says -EAGAIN: deadlines move */
@@ -32,6 +32,7 @@ struct checker {
     bool offered;
     uint32_t ts_last, peer_ts_max;
     bool ts_sent;
+    uint8_t *sacked;                       /* bytes that the peer once said it holds */
     uint32_t sacked_bytes, duplicate_acks; /* said to have arrived, counted generously */
     uint8_t *delivered;                    /* bytes that reached it within its window, by place; +1 for the FIN */
     struct segment_block latest;           /* the last piece of text that reached it */

@@ -190,6 +190,7 @@ static void draw_link(struct world *world, struct link *link, bool narrow) {
         bool v4 = side->address.family == 4;
         side->checker = (struct checker){.stream = world_stream(side),
                                          .incoming_stream = world_stream(side_other(side)),
+                                         .stream_bytes = bytes[s],
                                          .incoming_bytes = bytes[1 - s],
                                          .mtu = config->mtu,
                                          .headers = v4 ? HEADERS_V4 : HEADERS_V6,

@@ -25,7 +25,8 @@ struct host {
     struct tcp_config config;
     uint64_t poll_at;
     uint32_t index;
-    bool in_call; /* inside tcp_connect, tcp_send, tcp_close or tcp_abort: `closed` must not come */
+    uint64_t answers; /* segments sent that are no resets */
+    bool in_call;     /* inside tcp_connect, tcp_send, tcp_close or tcp_abort: `closed` must not come */
 };
 
 /* The layer above one end of a connection. */
@@ -52,6 +53,8 @@ struct side {
     struct model_peer peer;
     struct app app;
     struct checker checker;
+    bool ghost; /* an old SYN opened a half-connection beside it, of another number */
+    uint32_t ghost_iss;
 };
 
 struct link {

@@ -54,6 +54,27 @@ static void reset_in_time_wait_keeps_the_backlog(void **state) {
     wire_free(&wire);
 }
 
+/* The same where the peer ended first. */
+static void reset_after_last_ack_keeps_the_backlog(void **state) {
+    struct wire wire;
+    wire_open(&wire, NULL);
+    wire_connect(&wire);
+    wire_establish(&wire, &(struct wire_peer){.mss = MSS, .shift = -1});
+    wire.take_limit = 0;
+    wire_put(&wire, TCP_ACK | TCP_FIN, wire.sequence, wire.acknowledgement, wire_pattern(), MSS);
+    tcp_close(wire.conn, wire.now_us);
+    wire_put(&wire, TCP_ACK, wire.sequence + MSS + 1, wire.iss + 2, NULL, 0);
+    wire_put(&wire, TCP_RST, wire.sequence + MSS + 1, 0, NULL, 0);
+    wire_poll(&wire);
+    assert_int_equal(wire.closed, 0);
+    wire.take_limit = UINT32_MAX;
+    tcp_receive_resume(wire.conn, wire.now_us);
+    wire_poll(&wire);
+    assert_int_equal(wire.text_length, MSS);
+    assert_int_equal(wire.error, TCP_OK);
+    wire_free(&wire);
+}
+
 /* RFC 9293 3.10.7.4 taken with sense: a peer that has filled our window acknowledges from its right edge; with a segment before it lost,
  * that ACK still counts, or data the other way would stand still. */
 static void ack_from_the_windows_edge_counts(void **state) {
@@ -97,9 +118,8 @@ static void smaller_path_with_an_empty_pool_goes_on(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(probe_of_closed_window_is_answered),
-        cmocka_unit_test(reset_in_time_wait_keeps_the_backlog),
-        cmocka_unit_test(ack_from_the_windows_edge_counts),
+        cmocka_unit_test(probe_of_closed_window_is_answered),      cmocka_unit_test(reset_in_time_wait_keeps_the_backlog),
+        cmocka_unit_test(reset_after_last_ack_keeps_the_backlog),  cmocka_unit_test(ack_from_the_windows_edge_counts),
         cmocka_unit_test(smaller_path_with_an_empty_pool_goes_on),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
