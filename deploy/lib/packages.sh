@@ -7,7 +7,7 @@ PACKAGES_RUN=(
     librte-meta-net librte-meta-mempool librte-meta-bus # drivers, which DPDK loads by itself
     dpdk                                                # dpdk-devbind.py
     ca-certificates iproute2 ethtool procps
-    libbpf1 pci.ids kmod # deploy/nic
+    python3 libbpf1 pci.ids kmod # deploy/nic
 )
 # Libraries: those that bypost links. For --runtime-only the run-time packages are read from what these depend on.
 # nettle-dev: on Debian 12 libunbound.pc asks for it and its package does not.
