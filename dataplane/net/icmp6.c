@@ -7,6 +7,7 @@ enum {
     ICMP6_TIME_EXCEEDED = 3,
     ICMP6_PARAMETER_PROBLEM = 4,
     ICMP6_ECHO = 128,
+    ICMP6_LISTENER_QUERY = 130,
     ICMP6_ECHO_REPLY = 129,
     ICMP6_NEIGHBOUR_SOLICITATION = 135,
     ICMP6_NEIGHBOUR_ADVERTISEMENT = 136,
@@ -96,6 +97,9 @@ void icmp6_input(const struct received *in) {
     case ICMP6_NEIGHBOUR_SOLICITATION:
     case ICMP6_NEIGHBOUR_ADVERTISEMENT:
         nd_input(in);
+        return;
+    case ICMP6_LISTENER_QUERY:
+        mld_query(in);
         return;
     default: /* router advertisements and redirects are not followed */
         net_drop(net, &net->counters.ignored);

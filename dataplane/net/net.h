@@ -52,6 +52,7 @@ struct net_counters {
     uint64_t icmp_errors;                         /* given to tcp_input_error */
     uint64_t arp_requests, arp_replies;           /* sent */
     uint64_t nd_solicitations, nd_advertisements; /* sent */
+    uint64_t mld_reports;                         /* sent */
     uint64_t neighbours_failed;                   /* did not answer ARP or Neighbour Discovery */
     uint64_t neighbour_claims;                    /* another MAC claimed a neighbour's address: verified, not believed */
     uint64_t address_conflicts;                   /* another host uses or wants an address of ours (RFC 5227, RFC 4862) */

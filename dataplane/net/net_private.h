@@ -52,6 +52,7 @@ struct link {
     uint32_t announced; /* 0: the probe is next; then announcements, up to ANNOUNCE_COUNT */
     uint64_t announce_due_us;
     uint64_t conflict_quiet_until_us; /* RFC 5227 2.4 (b): defend at most once in this interval */
+    uint64_t mld_quiet_until_us;
     struct toeplitz toeplitz;
     struct steering *steering; /* NULL: local ports are divided by range */
 };
@@ -182,6 +183,10 @@ void arp_claim(struct net *net, struct link *link, struct ip address, bool probe
 void nd_input(const struct received *in);
 void nd_ask(struct net *net, struct link *link, const struct neighbour *neighbour);
 void nd_claim(struct net *net, struct link *link, struct ip address, bool probe);
+
+/* mld.c: tells the link's switches and routers which groups we listen to. */
+void mld_report(struct net *net, struct link *link);
+void mld_query(const struct received *in);
 
 /* address.c: for us, and from someone who may say so; otherwise dropped and counted. */
 bool net_addresses_pass(const struct received *in);

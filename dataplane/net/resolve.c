@@ -78,6 +78,8 @@ uint64_t resolve_poll_announce(struct net *net, struct link *link) {
         return UINT64_MAX;
     if (net->now_us < link->announce_due_us)
         return link->announce_due_us;
+    if (!ip_is_none(link->link_local))
+        mld_report(net, link); /* RFC 4862 5.4.2: before the probe, whose answer comes by these groups */
     for (uint32_t i = 0; i < link->config.address_count; i++)
         resolve_claim(net, link, ip_from(&link->config.addresses[i].address), link->announced == 0);
     if (!ip_is_none(link->link_local) && route_local(net, link->link_local) != link)

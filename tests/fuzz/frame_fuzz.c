@@ -125,7 +125,8 @@ int port_send(struct port_queue *queue, const struct frame *frame) {
         check(sum16(ip, 20, 0) == 0 && (bytes[0] & 1) == 0 && get16(ip + 2) == length - frame->l2_length);
     } else if (frame->family == 6) {
         check(get16(ip + 4) + 40u == length - frame->l2_length);
-        check((bytes[0] & 1) == 0 || (ip[6] == 58 && ip[7] == 255)); /* only Neighbour Discovery speaks to groups */
+        /* Only Neighbour Discovery and MLD speak to groups. */
+        check((bytes[0] & 1) == 0 || (ip[6] == 58 && ip[7] == 255) || (ip[6] == 0 && ip[7] == 1));
     }
     if (frame->l4_protocol == 6)
         flow_note(ip, ip + frame->l3_length, frame->payload_length);

@@ -67,23 +67,73 @@ static struct host *new_only6(void) {
     return host;
 }
 
+/* RFC 3810 5.2: to all routers that know MLDv2, hop limit 1, router alert, a record for each address's group, "exclude nothing". */
+static void assert_report(const struct sent *sent) {
+    const uint8_t *ip = sent->bytes + 14, *mld = ip + 48;
+    assert_int_equal(sent->length, 14 + 48 + 8 + 2 * 20);
+    assert_memory_equal(sent->bytes, "\x33\x33\0\0\0\x16", 6);
+    assert_memory_equal(ip + 4, "\0\x38\0\1", 4);
+    struct tcp_address from = ip6(OUR_LINK_LOCAL), to = ip6("ff02::16"), group = ip6("ff02::1:ff00:2");
+    assert_memory_equal(ip + 8, from.bytes, 16);
+    assert_memory_equal(ip + 24, to.bytes, 16);
+    assert_memory_equal(ip + 40, "\x3a\0\5\2\0\0\1\0", 8);
+    assert_memory_equal(mld, "\x8f\0", 2);
+    assert_memory_equal(mld + 4, "\0\0\0\2", 4);
+    for (uint32_t i = 0; i < 2; i++) {
+        assert_memory_equal(mld + 8 + 20 * i, "\4\0\0\0", 4);
+        assert_memory_equal(mld + 12 + 20 * i, group.bytes, 16);
+    }
+    uint32_t pseudo = (uint16_t)~sum16(ip + 8, 32, 58 + 48);
+    assert_int_equal(sum16(mld, 48, pseudo), 0);
+}
+
+/* RFC 3810: a querier's question is answered, once a second, by worker 0; one that came from elsewhere is not. */
+static void test_listener_query(void **state) {
+    struct host *host = new_only6();
+    host_open(host);
+    host_wait(host, 5 * SECOND);
+    host_forget(host);
+    uint8_t query[28] = {130};
+    uint32_t length = make_ipv6(frame, 58, "fe80::1", "ff02::1", query, sizeof query);
+    frame[21] = 1;
+    fix_icmp6(frame, length);
+    for (uint32_t i = 0; i < 5; i++)
+        host_input(host, frame, length);
+    assert_report(only(host));
+    host_wait(host, SECOND);
+    host_forget(host);
+    host_input(host, frame, length);
+    assert_report(only(host));
+    frame[21] = 2;
+    host_input(host, frame, length);
+    length = make_ipv6(frame, 58, FAR_IP6, "ff02::1", query, sizeof query);
+    frame[21] = 1;
+    fix_icmp6(frame, length);
+    host_input(host, frame, length);
+    assert_int_equal(net_counters(host->net)->bad_nd, 2);
+    assert_int_equal(host->queues[0]->sent_count, 1);
+    host_end(host);
+}
+
 /* RFC 4862 5.4.2: duplicate address detection for each address, the link-local one too: from nobody, without our MAC. Then announcements
  * (RFC 4861 7.2.6). The gateway is asked for at once, from our link-local address because its own is one. */
 static void test_start(void **state) {
     struct host *host = new_only6();
     host_open(host);
     net_poll(host->net, host->now_us);
-    assert_int_equal(host->queues[0]->sent_count, 3);
-    assert_nd(&host->queues[0]->sent[0], NULL, 135, 0, "::", "ff02::1:ff00:2", OUR_IP6, 0);
-    assert_nd(&host->queues[0]->sent[1], NULL, 135, 0, "::", "ff02::1:ff00:2", OUR_LINK_LOCAL, 0);
-    assert_nd(&host->queues[0]->sent[2], NULL, 135, 0, OUR_LINK_LOCAL, "ff02::1:ff00:1", GATEWAY_IP6, 1);
+    assert_int_equal(host->queues[0]->sent_count, 4);
+    assert_report(&host->queues[0]->sent[0]);
+    assert_nd(&host->queues[0]->sent[1], NULL, 135, 0, "::", "ff02::1:ff00:2", OUR_IP6, 0);
+    assert_nd(&host->queues[0]->sent[2], NULL, 135, 0, "::", "ff02::1:ff00:2", OUR_LINK_LOCAL, 0);
+    assert_nd(&host->queues[0]->sent[3], NULL, 135, 0, OUR_LINK_LOCAL, "ff02::1:ff00:1", GATEWAY_IP6, 1);
     hear(host, 136, 0xe0, GATEWAY_IP6, OUR_LINK_LOCAL, gateway_mac, GATEWAY_IP6, 2);
     host_forget(host);
     host_wait(host, 10 * SECOND);
-    assert_int_equal(host->queues[0]->sent_count, 4);
-    for (uint32_t i = 0; i < 4; i += 2) {
-        assert_nd(&host->queues[0]->sent[i], NULL, 136, 0x20, OUR_IP6, "ff02::1", OUR_IP6, 2);
-        assert_nd(&host->queues[0]->sent[i + 1], NULL, 136, 0x20, OUR_LINK_LOCAL, "ff02::1", OUR_LINK_LOCAL, 2);
+    assert_int_equal(host->queues[0]->sent_count, 6);
+    for (uint32_t i = 0; i < 6; i += 3) {
+        assert_report(&host->queues[0]->sent[i]);
+        assert_nd(&host->queues[0]->sent[i + 1], NULL, 136, 0x20, OUR_IP6, "ff02::1", OUR_IP6, 2);
+        assert_nd(&host->queues[0]->sent[i + 2], NULL, 136, 0x20, OUR_LINK_LOCAL, "ff02::1", OUR_LINK_LOCAL, 2);
     }
     host_end(host);
 }
@@ -337,6 +387,7 @@ static void test_routers_are_not_followed(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_start),
+        cmocka_unit_test(test_listener_query),
         cmocka_unit_test(test_frame_waits_for_the_answer),
         cmocka_unit_test(test_silence_is_unreachable),
         cmocka_unit_test(test_solicitation_is_answered),
