@@ -223,8 +223,48 @@ void wire_ack(struct wire *wire, uint32_t acknowledgement) {
     wire_put(wire, TCP_ACK, wire->sequence, acknowledgement, NULL, 0);
 }
 
+void wire_sack(struct wire *wire, uint32_t acknowledgement, const uint32_t (*spans)[2], uint32_t count) {
+    uint8_t options[TCP_OPTIONS_BYTES_MAX] = {1, 1, 8, 10};
+    uint8_t length = wire->timestamps ? 12 : 0;
+    put32(options + 4, wire->ts_value);
+    put32(options + 8, wire->ts_echo);
+    options[length] = options[length + 1] = 1;
+    options[length + 2] = 5;
+    options[length + 3] = (uint8_t)(2 + 8 * count);
+    for (uint32_t i = 0; i < count; i++) {
+        put32(options + length + 4 + 8 * i, wire->iss + 1 + spans[i][0]);
+        put32(options + length + 8 + 8 * i, wire->iss + 1 + spans[i][1]);
+    }
+    length = (uint8_t)(length + 4 + 8 * count);
+    wire->acknowledgement = wire->iss + 1 + acknowledgement;
+    wire_put_options(wire, TCP_ACK, wire->sequence, wire->acknowledgement, options, length, NULL, 0);
+}
+
+static uint32_t get32(const uint8_t *bytes) {
+    return (uint32_t)bytes[0] << 24 | (uint32_t)bytes[1] << 16 | (uint32_t)bytes[2] << 8 | bytes[3];
+}
+
+uint32_t wire_spans(const struct wire_segment *segment, uint32_t (*spans)[2]) {
+    for (uint32_t at = 0; at < segment->options_length;) {
+        if (segment->options[at] == 1) {
+            at++;
+            continue;
+        }
+        uint32_t size = segment->options[at + 1];
+        if (segment->options[at] == 5) {
+            for (uint32_t i = 0; i < (size - 2) / 8; i++) {
+                spans[i][0] = get32(segment->options + at + 2 + 8 * i);
+                spans[i][1] = get32(segment->options + at + 6 + 8 * i);
+            }
+            return (size - 2) / 8;
+        }
+        at += size;
+    }
+    return 0;
+}
+
 void wire_establish(struct wire *wire, const struct wire_peer *peer) {
-    uint8_t options[20];
+    uint8_t options[24];
     uint8_t length = 0;
     if (peer->mss != 0) {
         options[0] = 2;
@@ -244,6 +284,10 @@ void wire_establish(struct wire *wire, const struct wire_peer *peer) {
         options[length + 1] = 3;
         options[length + 2] = 3;
         options[length + 3] = (uint8_t)peer->shift;
+        length = (uint8_t)(length + 4);
+    }
+    if (peer->sack) {
+        memcpy(options + length, "\x01\x01\x04\x02", 4);
         length = (uint8_t)(length + 4);
     }
     wire->timestamps = peer->timestamps;

@@ -58,6 +58,7 @@ struct wire_peer {
     uint16_t mss;
     int shift; /* -1: none */
     bool timestamps;
+    bool sack;
 };
 
 void wire_open(struct wire *wire, const struct tcp_config *changes);
@@ -77,6 +78,10 @@ void wire_put_options(struct wire *wire, uint8_t flags, uint32_t sequence, uint3
 void wire_say(struct wire *wire, const void *payload, uint32_t length);
 /* An ACK up to `acknowledgement`. */
 void wire_ack(struct wire *wire, uint32_t acknowledgement);
+/* The same with SACK blocks, given as pairs of left and right in bytes of our stream. */
+void wire_sack(struct wire *wire, uint32_t acknowledgement, const uint32_t (*spans)[2], uint32_t count);
+/* The SACK blocks of a segment that was sent, as they are; returns how many. */
+uint32_t wire_spans(const struct wire_segment *segment, uint32_t (*spans)[2]);
 /* SYN-ACK; then the connection is established and what it sent is cleared. */
 void wire_establish(struct wire *wire, const struct wire_peer *peer);
 /* tcp_send of bytes that outlive the stack. */
