@@ -20,7 +20,6 @@ enum {
     ENVELOPE_BYTES = 120,
     MSS = 1448,
     SEGMENT_MAX = 128,
-    ADDRESSES = 64,
     STRIDE = 7919
 };
 
@@ -44,6 +43,7 @@ struct bench {
 };
 
 static bool prefetch = true;
+static uint32_t destinations = 64;
 static uint8_t payload[MESSAGE_BYTES + ENVELOPE_BYTES];
 
 static uint64_t clock_ns(clockid_t clock) {
@@ -219,7 +219,8 @@ static void bench_close(struct bench *bench) {
 
 static void connect_one(struct bench *bench, uint32_t number) {
     struct tcp_address local = {.bytes = {10, 0, 0, 1}, .family = 4};
-    struct tcp_address remote = {.bytes = {10, 1, 0, (uint8_t)(number % ADDRESSES)}, .family = 4};
+    uint32_t host = number % destinations;
+    struct tcp_address remote = {.bytes = {11, (uint8_t)(host >> 16), (uint8_t)(host >> 8), (uint8_t)host}, .family = 4};
     int rc = tcp_connect(bench->stack, &local, &remote, 25, 30 * 1000 * 1000, bench, &bench->conns[number], bench->now_us);
     if (rc != 0) {
         fprintf(stderr, "tcp_connect: %s\n", strerror(-rc));
@@ -335,13 +336,15 @@ int main(int argc, char **argv) {
             connections = value;
         } else if (strcmp(argv[i], "--open") == 0) {
             open = (uint32_t)value;
+        } else if (strcmp(argv[i], "--destinations") == 0) {
+            destinations = value > 0 ? (uint32_t)value : 1;
         } else if (strcmp(argv[i], "--prefetch") == 0) {
             prefetch = value != 0;
         } else if (strcmp(argv[i], "--idle") == 0) {
             idle = (uint32_t)value;
         } else {
-            fprintf(stderr,
-                    "usage: tcp_cycles [--messages N] [--open CONNECTIONS] [--connections N] [--idle CONNECTIONS] [--prefetch 0|1]\n");
+            fprintf(stderr, "usage: tcp_cycles [--messages N] [--open CONNECTIONS] [--connections N] [--idle CONNECTIONS] [--destinations "
+                            "N] [--prefetch 0|1]\n");
             return 2;
         }
     }
