@@ -82,9 +82,12 @@ void tcp_cubic_grow(struct tcp_conn *conn, uint32_t delivered, uint64_t now_us) 
     uint64_t since_us = (uint64_t)(now - cubic->epoch) << 10;
     grow_reno(conn, delivered);
     uint32_t target = window_at(conn, since_us + conn->loss.min_rtt_us); /* where to be a round trip later, sections 4.4 and 4.5 */
-    target = tcp_max(target, cubic->reno);
     if (conn->cwnd_peak == 0) {
         target = tcp_max(target, conn->cwnd + conn->cwnd / FIRST_GROWTH_PART);
+    }
+    if (target < cubic->reno) { /* the Reno-friendly region, section 4.3 */
+        conn->cwnd = tcp_max(conn->cwnd, cubic->reno);
+        return;
     }
     target = tcp_min(target, conn->cwnd + conn->cwnd / 2);
     if (target <= conn->cwnd) {
