@@ -394,14 +394,16 @@ static void print_workers(const struct plan *plan, struct worker *workers) {
         const struct tcp_counters *tcp = tcp_stack_counters(workers[i].stack);
         const struct counters *counters = &workers[i].counters;
         printf("%s{\"completed\": %llu, \"failed\": %llu, \"open_refused\": %llu, \"established\": %llu, \"handed_over\": %llu, "
-               "\"no_connection\": %llu, \"frames_in\": %llu, \"frames_out\": %llu, \"frames_refused\": %llu, \"frames_bad\": %llu, "
+               "\"no_connection\": %llu, \"segments_in\": %llu, \"frames_in\": %llu, \"frames_out\": %llu, \"frames_refused\": %llu, "
+               "\"frames_bad\": %llu, "
                "\"retransmits\": %llu, \"resets_received\": %llu, \"resets_sent\": %llu, \"timeouts\": %llu, \"ports_exhausted\": %llu, "
                "\"pool_exhausted\": %llu}",
                i == 0 ? "" : ", ", (unsigned long long)workers[i].completed, (unsigned long long)workers[i].failed,
                (unsigned long long)workers[i].refused, (unsigned long long)tcp->established,
                (unsigned long long)counter_get(&counters->frames_handed_over), (unsigned long long)tcp->no_connection,
-               (unsigned long long)counter_get(&counters->frames_in), (unsigned long long)counter_get(&counters->frames_out),
-               (unsigned long long)counter_get(&counters->frames_refused), (unsigned long long)counter_get(&counters->frames_bad),
+               (unsigned long long)tcp->segments_in, (unsigned long long)counter_get(&counters->frames_in),
+               (unsigned long long)counter_get(&counters->frames_out), (unsigned long long)counter_get(&counters->frames_refused),
+               (unsigned long long)counter_get(&counters->frames_bad),
                (unsigned long long)(tcp->retransmits_fast + tcp->retransmits_timeout), (unsigned long long)tcp->resets_received,
                (unsigned long long)tcp->resets_sent, (unsigned long long)tcp->timeouts, (unsigned long long)tcp->ports_exhausted,
                (unsigned long long)tcp->pool_exhausted);

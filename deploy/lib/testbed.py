@@ -31,7 +31,8 @@ def build_directory():
 
 def binary(name):
     build = build_directory()
-    path = {"bypost": "control/cli/bypost", "bypost-control": "control/bypost-control", "bypost-dataplane": "dataplane/bypost-dataplane"}[name]
+    path = {"bypost": "control/cli/bypost", "bypost-control": "control/bypost-control", "bypost-dataplane": "dataplane/bypost-dataplane",
+            "bypost-sink": "bench/sink/bypost-sink"}[name]
     return os.path.join(build, path)
 
 
@@ -218,6 +219,25 @@ class Testbed:
         self.start(name, [PYTHON, os.path.join(ROOT, "deploy", "lib", "mailserver.py"), "--listen", f"{address}:{port}", "--dump", dump, *options])
         self._wait_for_port(address, port)
         return dump
+
+    def start_bypost_sink(self, name, addresses, *options):
+        """bypost-sink in the kernel's place on the servers' link; `addresses` as it takes them, none of them the kernel's. Its process, whose
+        figures bypost_sink_stats gives; NAME.record has a line for each recipient of a message that it took."""
+        process = self.start(name, [binary("bypost-sink"), "--device", f"net_af_packet_{name},iface=srv,blocksz=1048576,framesz=2048,framecnt=4096,qdisc_bypass=1",
+                                    "--address", addresses, "--stats", self.path(name + ".json"), "--record", self.path(name + ".record"), *options])
+        wait_for(lambda: "bypost-sink: ready" in self.log(name) or process.poll() is not None, 20, "bypost-sink's start", 0.05)
+        if process.poll() is not None:
+            raise TestbedError(f"bypost-sink ended at its start:\n{self.log(name)}")
+        return process
+
+    def bypost_sink_stats(self, name, process):
+        """What it counts now, as a dictionary; NAME.record is complete up to here."""
+        path = self.path(name + ".json")
+        before = os.path.exists(path) and os.stat(path).st_ino
+        process.send_signal(signal.SIGUSR1)
+        wait_for(lambda: os.path.exists(path) and os.stat(path).st_ino != before, 10, "bypost-sink's statistics")
+        with open(path) as file:
+            return json.load(file)
 
     def _wait_for_port(self, address, port):
         probe = f"import socket; socket.create_connection(({address!r}, {port}), 1).close()"
