@@ -93,6 +93,29 @@ static void test_round_trip(void **state) {
     host_end(host);
 }
 
+/* More destinations than net keeps prepared headers for, again and again in turn: each segment has its own addresses and sums. */
+static void test_many_destinations(void **state) {
+    struct host *host = host_new6();
+    host_open(host);
+    host_settle6(host);
+    for (uint32_t i = 0; i < 6000; i++) {
+        uint32_t far = FAR_IP + 256 + i % 3000;
+        host_forget(host);
+        assert_int_equal(transmit_payload(host, OUR_IP, far, "four"), 0);
+        struct tcp_segment segment = {.local = ip6(OUR_IP6), .remote = ip6(FAR_IP6), .local_port = 1, .remote_port = 25};
+        memcpy(segment.remote.bytes + 12, &far, 4);
+        assert_int_equal(net_transmit(host->net, &segment), 0);
+        const struct sent *four = &host->queues[0]->sent[0], *six = &host->queues[0]->sent[1];
+        struct tcp_address to = ip4(far);
+        assert_memory_equal(four->bytes + 30, to.bytes, 4);
+        assert_memory_equal(six->bytes + 38, segment.remote.bytes, 16);
+        assert_int_equal(sum16(four->bytes + 14, 20, 0), 0);
+        assert_int_equal(sum_l4(four->bytes, four->length, 6), 0);
+        assert_int_equal(sum_l4(six->bytes, six->length, 6), 0);
+    }
+    host_end(host);
+}
+
 /* frame.h: the device cuts; lengths and sum are those of the whole, which peer.c's port_send verifies. */
 static void test_segmentation(void **state) {
     struct host *host = host_new6();
@@ -333,6 +356,7 @@ int main(void) {
         cmocka_unit_test(test_no_route),
         cmocka_unit_test(test_headers),
         cmocka_unit_test(test_round_trip),
+        cmocka_unit_test(test_many_destinations),
         cmocka_unit_test(test_segmentation),
         cmocka_unit_test(test_fragmentation_allowed),
         cmocka_unit_test(test_more_queues),
