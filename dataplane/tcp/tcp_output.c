@@ -210,7 +210,8 @@ int tcp_output_flight(struct tcp_conn *conn, uint32_t index, uint64_t now_us) {
     }
     conn->sent_us = now_us;
     tcp_recovery_sent(conn, gathered + ((segment.flags & TCP_FIN) != 0), true, now_us);
-    if (conn->retransmit_at == TCP_NEVER) {
+    /* The oldest has left anew: its timeout counts from here, or it would pass before the answer can come. */
+    if (conn->retransmit_at == TCP_NEVER || (index == conn->flight_head && conn->loss.timer == LOSS_TIMER_RTO)) {
         tcp_recovery_arm(conn, now_us, now_us);
     }
     return 0;
@@ -360,9 +361,6 @@ static bool send_lost(struct tcp_conn *conn, uint64_t now_us) {
             return false;
         }
         conn->stack->counters.retransmits_fast += conn->loss.state == LOSS_RECOVERY;
-        if ((flight->flags & FLIGHT_LOST) != 0) {
-            return false; /* only its beginning went: no record is left to cut it */
-        }
     }
     return true;
 }

@@ -81,9 +81,10 @@ static void reduce_rate(struct tcp_conn *conn, uint32_t delivered, bool safe) {
         uint64_t share = ((uint64_t)loss->prr_delivered * conn->ssthresh + loss->prr_flight - 1) / loss->prr_flight;
         send = share > loss->prr_out ? (uint32_t)share - loss->prr_out : 0;
     } else {
-        uint32_t limit = loss->prr_delivered > loss->prr_out ? loss->prr_delivered - loss->prr_out : 0;
+        /* Never less than what has just left the network, as Linux has it: beside further losses the RFC would send less. */
+        uint32_t limit = tcp_max(loss->prr_delivered > loss->prr_out ? loss->prr_delivered - loss->prr_out : 0, delivered);
         if (safe) {
-            limit = tcp_max(limit, delivered) + conn->mss;
+            limit += conn->mss;
         }
         send = tcp_min(conn->ssthresh - pipe, limit);
     }
@@ -191,9 +192,10 @@ static void ack_sack(struct tcp_conn *conn, struct tcp_ack *ack, uint64_t now_us
     } else if (ack->delivered > 0 && (ack->advanced || (loss->flags & LOSS_REORDERED) != 0)) {
         tcp_congestion_grow(conn, ack->delivered, ack->flight_before, now_us);
     }
-    if (ack->advanced || ack->sacked > 0) { /* RFC 6298 5.3, RFC 8985 7.2 */
-        uint64_t from_us = ack->advanced || conn->flight_head == TCP_NONE ? now_us : tcp_recovery_oldest(conn, now_us);
-        tcp_recovery_arm(conn, from_us, now_us);
+    if (ack->advanced) { /* RFC 6298 5.3, RFC 8985 7.2 */
+        tcp_recovery_arm(conn, now_us, now_us);
+    } else if (ack->sacked > 0 && loss->timer != LOSS_TIMER_RTO && conn->flight_head != TCP_NONE) {
+        tcp_recovery_arm(conn, tcp_recovery_oldest(conn, now_us), now_us);
     }
     arm_reorder(conn, wait_us, now_us);
 }
