@@ -100,6 +100,23 @@ static void test_prohibited_sources(void **state) {
     host_end(host);
 }
 
+/* Who is sent to has passed the checks of a sender already: that must not let through what they refuse. */
+static void test_known_peers_are_no_exception(void **state) {
+    struct host *host = host_new();
+    host->config.interfaces[0].addresses[1] = (struct net_address){.address = ip4(OUR_IP + 1), .prefix_length = 24};
+    host->config.interfaces[0].address_count = 2;
+    host_open(host);
+    host_settle(host);
+    assert_int_equal(transmit_payload(host, OUR_IP, OUR_IP + 1, "x"), 0);
+    assert_int_equal(transmit_payload(host, OUR_IP, FAR_IP, "x"), 0);
+    assert_dropped(host, make_tcp(frame, OUR_IP + 1, OUR_IP, 25, 40000, 1), &net_counters(host->net)->bad_source);
+    uint32_t length = make_tcp(frame, FAR_IP, OUR_IP, 25, 40000, 1);
+    assert_heard(host, length);
+    memcpy(frame, broadcast_mac, 6);
+    assert_dropped(host, length, &net_counters(host->net)->ignored);
+    host_end(host);
+}
+
 static void test_not_for_us(void **state) {
     struct host *host = settled();
     assert_dropped(host, make_tcp(frame, FAR_IP, OUR_IP + 1, 25, 40000, 1), &net_counters(host->net)->ignored);
@@ -344,6 +361,7 @@ int main(void) {
         cmocka_unit_test(test_every_bit_matters),
         cmocka_unit_test(test_checksums),
         cmocka_unit_test(test_prohibited_sources),
+        cmocka_unit_test(test_known_peers_are_no_exception),
         cmocka_unit_test(test_not_for_us),
         cmocka_unit_test(test_header_that_cannot_be),
         cmocka_unit_test(test_options),

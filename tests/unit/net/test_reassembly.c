@@ -244,7 +244,12 @@ static void test_workers(void **state) {
         assert_int_equal(counted(host)->fragments, 1); /* the other is in the count of the worker that received it */
         assert_int_equal(heard.segments, worker == 1);
         assert_int_equal(host->queues[0]->handed_count, 0);
-        /* What belongs to no port is worker 0's. */
+        /* What belongs to no port, or to a port of nobody's, is worker 0's. */
+        heard.segments = 0;
+        length = make_tcp(whole, PEER_IP, OUR_IP, 4000, 25, 180);
+        give(host, length, 0, 64, 3);
+        give(host, length, 64, 136, 3);
+        assert_int_equal(heard.segments, worker == 0);
         length = make_echo(whole, PEER_IP, OUR_IP, 180);
         host_forget(host);
         give(host, length, 0, 64, 2);
