@@ -20,7 +20,10 @@ static int on_transmit(void *network, const struct tcp_segment *segment) {
     if (bytes == NULL)
         return -EAGAIN;
     struct packet *packet = &adapter->packets[(adapter->packet_first + adapter->packet_count++) % PACKETS_MAX];
-    *packet = (struct packet){.bytes = bytes, .length = datagram_write(bytes, segment), .time_us = adapter->now_us};
+    struct tcp_segment shown = *segment;
+    if (adapter->without_psh)
+        shown.flags &= (uint8_t)~TCP_PSH;
+    *packet = (struct packet){.bytes = bytes, .length = datagram_write(bytes, &shown), .time_us = adapter->now_us};
     return 0;
 }
 
@@ -74,6 +77,7 @@ void packetdrill_interface_init(const char *flags, struct packetdrill_interface 
         .events = sockets_events,
     };
     take_flags(&adapter->config, flags);
+    adapter->without_psh = flags != NULL && strstr(flags, "nopsh") != NULL;
     adapter->stack = tcp_stack_create(&adapter->config, adapter->now_us);
     if (adapter->stack == NULL) {
         fprintf(stderr, "bypost: the stack cannot be made with '%s': %s\n", flags == NULL ? "" : flags, strerror(errno));

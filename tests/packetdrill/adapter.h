@@ -15,7 +15,7 @@ struct adapter;
 struct sock {
     struct adapter *adapter;
     bool used, listening, nonblocking, connected, ended, peer_ended, closed_by_user, write_ended, linger_zero;
-    int domain, error;
+    int fd, domain, error;
     struct tcp_conn *conn;
     struct tcp_address local;
     uint16_t local_port;
@@ -35,6 +35,7 @@ struct adapter {
     pthread_mutex_t lock;
     pthread_cond_t changed;
     int blocked;
+    bool without_psh;
     atomic_int leaving; /* calls that were released and have not yet read the clock */
     uint64_t now_us, next_us;
     struct tcp_stack *stack;

@@ -46,7 +46,8 @@ struct packetdrill_interface {
     int (*splice)(void *userdata, int in, loff_t *in_offset, int out, loff_t *out_offset, size_t length, unsigned int flags);
 };
 
-/* The shared object's one public function. `flags` is what --so_flags said: "cc=newreno", "mtu=N", separated by commas; may be NULL. */
+/* The shared object's one public function. `flags` is what --so_flags said: "cc=newreno", "mtu=N", "nopsh" (no segment shows PSH),
+ * separated by commas; may be NULL. */
 void packetdrill_interface_init(const char *flags, struct packetdrill_interface *interface);
 
 #endif

@@ -13,7 +13,6 @@
 #include <sys/ioctl.h>
 
 enum {
-    FD_FIRST = 1000, /* far from the tool's own descriptors */
     SEND_BYTES_MAX = 4 << 20,
     CONNECT_US = 127 * 1000 * 1000,
 };
@@ -76,7 +75,11 @@ static void on_closed(void *user, struct tcp_conn *conn, enum tcp_error error, u
 static struct sock *sock_new(struct adapter *adapter, int domain) {
     for (int i = 0; i < SOCKETS_MAX; i++)
         if (!adapter->socks[i].used) {
-            adapter->socks[i] = (struct sock){.adapter = adapter, .used = true, .domain = domain};
+            /* A descriptor that is really open: the tool closes what a script leaves. */
+            int fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+            if (fd < 0)
+                return NULL;
+            adapter->socks[i] = (struct sock){.adapter = adapter, .used = true, .domain = domain, .fd = fd};
             return &adapter->socks[i];
         }
     return NULL;
@@ -101,12 +104,10 @@ const struct tcp_events sockets_events = {.connected = on_connected,
                                           .accepted = on_accepted};
 
 static struct sock *sock_at(struct adapter *adapter, int fd) {
-    int index = fd - FD_FIRST;
-    return index >= 0 && index < SOCKETS_MAX && adapter->socks[index].used ? &adapter->socks[index] : NULL;
-}
-
-static int sock_fd(struct adapter *adapter, const struct sock *sock) {
-    return FD_FIRST + (int)(sock - adapter->socks);
+    for (int i = 0; i < SOCKETS_MAX; i++)
+        if (adapter->socks[i].used && !adapter->socks[i].closed_by_user && adapter->socks[i].fd == fd)
+            return &adapter->socks[i];
+    return NULL;
 }
 
 static bool take_sockaddr(const struct sockaddr *from, struct tcp_address *address, uint16_t *port) {
@@ -160,7 +161,7 @@ static int sockets_socket(void *userdata, int domain, int type, int protocol) {
     if (sock == NULL)
         return adapter_leave(adapter, -1, EPROTONOSUPPORT);
     sock->nonblocking = (type & SOCK_NONBLOCK) != 0;
-    return adapter_leave(adapter, sock_fd(adapter, sock), 0);
+    return adapter_leave(adapter, sock->fd, 0);
 }
 
 static int sockets_bind(void *userdata, int fd, const struct sockaddr *address, socklen_t length) {
@@ -210,7 +211,7 @@ static int sockets_accept(void *userdata, int fd, struct sockaddr *address, sock
     if (sock->conn != NULL)
         tcp_endpoints(sock->conn, &local, &local_port, &remote, &remote_port);
     give_sockaddr(&remote, remote_port, listener->domain, address, length);
-    return adapter_leave(adapter, sock_fd(adapter, sock), 0);
+    return adapter_leave(adapter, sock->fd, 0);
 }
 
 static bool connect_ready(const struct sock *sock) {
@@ -377,6 +378,7 @@ static int sockets_close(void *userdata, int fd) {
     if (sock == NULL)
         return adapter_leave(adapter, -1, EBADF);
     sock->closed_by_user = true;
+    close(sock->fd);
     if (sock->conn == NULL) {
         free(sock->bytes);
         memset(sock, 0, sizeof(*sock));
@@ -466,6 +468,12 @@ static int sockets_setsockopt(void *userdata, int fd, int level, int option, con
         struct linger linger;
         memcpy(&linger, value, sizeof(linger));
         sock->linger_zero = linger.l_onoff != 0 && linger.l_linger == 0;
+        return adapter_leave(adapter, 0, 0);
+    }
+    if (level == IPPROTO_TCP && option == TCP_USER_TIMEOUT && length >= sizeof(int) && sock->conn != NULL) {
+        int timeout_ms;
+        memcpy(&timeout_ms, value, sizeof(timeout_ms));
+        tcp_set_user_timeout(sock->conn, (uint64_t)timeout_ms * 1000);
         return adapter_leave(adapter, 0, 0);
     }
     bool harmless =
