@@ -53,9 +53,11 @@ static uint32_t *pair_bucket(const struct tcp_ports *ports, const uint8_t *local
     return &ports->pair_heads[tcp_hash_fast(&ports->key, words, count) & ports->mask];
 }
 
+/* No stranger chooses the numbers of pairs and blocks, so that a multiplication spreads them well enough. */
 static uint32_t *block_bucket(const struct tcp_ports *ports, uint32_t pair, uint32_t number) {
-    uint64_t word = (uint64_t)pair << 32 | number;
-    return &ports->block_heads[tcp_hash_fast(&ports->key, &word, 1) & ports->mask];
+    enum { NUMBER_BITS = 10 }; /* 65,536 places in blocks of 64 */
+    uint64_t word = ((uint64_t)pair << NUMBER_BITS | number) * 0x9e3779b97f4a7c15ULL;
+    return &ports->block_heads[word >> 32 & ports->mask];
 }
 
 static uint32_t pair_find(const struct tcp_ports *ports, uint32_t index, const uint8_t *local, const uint8_t *remote, uint8_t family,
