@@ -1,6 +1,7 @@
-/* connections.c: an SMTP client on the stack that opens and closes connections as fast as it can, or opens very many and keeps them.
- * bench/connections runs it against bypost-sink. Prints JSON. */
+/* connections.c: an SMTP client on the stack that opens and closes connections as fast as it can, or opens very many and keeps them, or
+ * sends messages over a few. bench/connections runs it against bypost-sink. Prints JSON. */
 #include "bench/sink/address.h"
+#include "bench/sink/digest.h"
 #include "dataplane/eal.h"
 #include <errno.h>
 #include <getopt.h>
@@ -32,6 +33,7 @@ enum link_state {
     LINK_EHLO,
     LINK_IDLE,
     LINK_NOOP,
+    LINK_MESSAGE,
     LINK_BYE,
     LINK_CLOSING,
 };
@@ -43,10 +45,17 @@ struct link {
     struct tcp_conn *conn;
     uint32_t next; /* free list */
     uint8_t state;
-    uint8_t last; /* the last byte that came */
+    uint8_t lines; /* of a message's replies that came */
 };
 
-enum exchange { EXCHANGE_BANNER, EXCHANGE_QUIT };
+enum exchange { EXCHANGE_BANNER, EXCHANGE_QUIT, EXCHANGE_MESSAGES };
+
+/* Messages that are sent in turn, each with its envelope and BDAT in front: one flight (RFC 3030). */
+enum { TEXTS = 1024, TEXT_BYTES = 4096, TEXT_ROOM = TEXT_BYTES + 400, MESSAGE_REPLIES = 3 };
+struct text {
+    uint32_t length;
+    uint8_t bytes[TEXT_ROOM];
+};
 
 struct plan {
     struct options dataplane;
@@ -57,6 +66,7 @@ struct plan {
     enum exchange exchange;
     enum port_steering steering;
     uint32_t hold_ms;
+    const struct text *texts;
 };
 
 struct worker {
@@ -90,12 +100,24 @@ static void say(struct link *link, const char *text, uint64_t now_us) {
         tcp_abort(link->conn, now_us);
 }
 
-/* One whole reply is there: every one of bypost-sink's comes as one segment and ends it. */
+static void send_message(struct link *link, uint64_t now_us) {
+    struct worker *worker = link->worker;
+    const struct text *text = &worker->plan->texts[worker->turn++ % TEXTS];
+    struct tcp_piece piece = {.bytes = text->bytes, .length = text->length};
+    link->state = LINK_MESSAGE;
+    link->lines = 0;
+    if (tcp_send(link->conn, &piece, 1, now_us) == 0)
+        tcp_output(link->conn, now_us);
+    else
+        tcp_abort(link->conn, now_us);
+}
+
+/* One whole reply is there, or a message's last. */
 static void take_reply(struct link *link, uint64_t now_us) {
     struct worker *worker = link->worker;
     switch ((enum link_state)link->state) {
     case LINK_BANNER:
-        if (worker->plan->concurrent > 0) {
+        if (worker->plan->concurrent > 0 || worker->plan->exchange == EXCHANGE_MESSAGES) {
             link->state = LINK_EHLO;
             say(link, "EHLO client.test\r\n", now_us);
         } else if (worker->plan->exchange == EXCHANGE_QUIT) {
@@ -107,9 +129,17 @@ static void take_reply(struct link *link, uint64_t now_us) {
         }
         break;
     case LINK_EHLO:
+        if (worker->plan->concurrent == 0) {
+            send_message(link, now_us);
+            break;
+        }
         link->state = LINK_IDLE;
         worker->ready++;
         worker->opening--;
+        break;
+    case LINK_MESSAGE:
+        worker->completed++;
+        send_message(link, now_us);
         break;
     case LINK_NOOP:
         link->state = LINK_IDLE;
@@ -127,8 +157,14 @@ static void take_reply(struct link *link, uint64_t now_us) {
 
 static uint32_t on_received(void *user, struct tcp_conn *conn, const uint8_t *bytes, uint32_t length, uint64_t now_us) {
     struct link *link = user;
-    if (length > 0 && bytes[length - 1] == '\n')
-        take_reply(link, now_us);
+    if (link->state != LINK_MESSAGE) { /* every reply of bypost-sink comes as one segment and ends it */
+        if (length > 0 && bytes[length - 1] == '\n')
+            take_reply(link, now_us);
+        return length;
+    }
+    for (uint32_t i = 0; i < length; i++)
+        if (bytes[i] == '\n' && ++link->lines == MESSAGE_REPLIES)
+            take_reply(link, now_us);
     return length;
 }
 
@@ -352,8 +388,9 @@ static void measure_rate(const struct plan *plan, struct worker *workers) {
     processor_s = processor_seconds() - processor_s;
     set_all(workers, count, false, false);
     sleep_us(500000); /* what is open ends */
-    printf("{\"connections_per_second\": %.0f, \"seconds\": %.2f, \"parallel\": %u, \"client_cores\": %.2f, ",
-           (double)(after.completed - before.completed) / seconds, seconds, plan->parallel, processor_s / seconds);
+    printf("{\"%s_per_second\": %.0f, \"seconds\": %.2f, \"parallel\": %u, \"client_cores\": %.2f, ",
+           plan->exchange == EXCHANGE_MESSAGES ? "messages" : "connections", (double)(after.completed - before.completed) / seconds,
+           seconds, plan->parallel, processor_s / seconds);
 }
 
 static void measure_concurrent(const struct plan *plan, struct worker *workers) {
@@ -414,6 +451,27 @@ static void print_workers(const struct plan *plan, struct worker *workers) {
 static int complain(const char *option, const char *value, const char *remedy) {
     fprintf(stderr, "connections: --%s '%s': %s\n", option, value, remedy);
     return -1;
+}
+
+static struct text *make_texts(void) {
+    struct text *texts = calloc(TEXTS, sizeof(*texts));
+    if (texts == NULL)
+        return NULL;
+    char *body = malloc(TEXT_BYTES + 1), message[TEXT_ROOM];
+    for (unsigned i = 0; body != NULL && i < TEXTS; i++) {
+        unsigned length = 0;
+        while (length + 80 <= TEXT_BYTES)
+            length += (unsigned)snprintf(body + length, TEXT_BYTES + 1 - length, "%078u\r\n", i * length);
+        int bytes = snprintf(message, sizeof(message),
+                             "From: <a@example.org>\r\nTo: <b@example.net>\r\nMessage-ID: <%u@example.org>\r\nX-Body-Digest: "
+                             "xxh64=%016llx\r\n\r\n%s",
+                             i, (unsigned long long)xxh64(body, length, 0), body);
+        texts[i].length =
+            (uint32_t)snprintf((char *)texts[i].bytes, TEXT_ROOM,
+                               "MAIL FROM:<a@example.org>\r\nRCPT TO:<b%u@example.net>\r\nBDAT %d LAST\r\n%s", i, bytes, message);
+    }
+    free(body);
+    return texts;
 }
 
 static uint32_t number(const char *text) {
@@ -483,7 +541,9 @@ static int parse(struct plan *plan, int argc, char **argv) {
             plan->hold_ms = number(optarg);
             break;
         case 'x':
-            plan->exchange = strcmp(optarg, "quit") == 0 ? EXCHANGE_QUIT : EXCHANGE_BANNER;
+            plan->exchange = strcmp(optarg, "quit") == 0       ? EXCHANGE_QUIT
+                             : strcmp(optarg, "messages") == 0 ? EXCHANGE_MESSAGES
+                                                               : EXCHANGE_BANNER;
             break;
         case 'h':
             plan->dataplane.hugepages = true;
@@ -517,6 +577,9 @@ int main(int argc, char **argv) {
     plan.dataplane.port_first = 1024;
     if (parse(&plan, argc, argv) != 0)
         return 64;
+    plan.texts = make_texts();
+    if (plan.texts == NULL)
+        return 1;
     uint32_t count = plan.dataplane.geometry.workers;
     int code = eal_start(&plan.dataplane, &arena, error, sizeof(error));
     struct port_request request = {
