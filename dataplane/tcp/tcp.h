@@ -166,8 +166,8 @@ void tcp_set_user_timeout(struct tcp_conn *conn, uint64_t timeout_us);
 bool tcp_is_open(const struct tcp_conn *conn);
 
 /* Queues ranges for sending, all or none. The stack takes one reference for each piece that has an owner (pieces of one owner that continue
- * one another within a page are one). 0, -ENOBUFS (pool of ranges exhausted), -EPIPE (closed for sending). Bytes leave at the next tcp_output
- * or from timers and ACKs. */
+ * one another within a page are one). 0, -ENOBUFS (pool of ranges exhausted), -EPIPE (closed for sending). Bytes leave at the next
+ * tcp_output or from timers and ACKs. */
 int tcp_send(struct tcp_conn *conn, const struct tcp_piece *pieces, uint32_t count, uint64_t now_us);
 /* Sends what windows allow now. `push` sets PSH on the last segment. */
 void tcp_output(struct tcp_conn *conn, uint64_t now_us);

@@ -193,7 +193,7 @@ struct tcp_conn {
     /* Line 3 and on: what moves rarely. */
     struct tcp_timer_link timer;
     uint64_t progress_us; /* when the peer last acknowledged something, or the first byte after a pause was sent */
-    uint32_t challenge; /* when the last challenge ACK went, in ticks */
+    uint32_t challenge;   /* when the last challenge ACK went, in ticks */
     void *user;
     uint32_t recover, max_snd_wnd;
     uint32_t ts_offset, last_ack_sent;
@@ -213,7 +213,7 @@ struct tcp_conn {
     uint16_t peer_mss;         /* as announced */
     uint16_t passed_bytes;     /* payload of the largest segment acknowledged */
     uint32_t path_until;       /* path_mtu is believed until then, in ticks */
-    struct tcp_span duplicate;         /* bytes that came twice, for the next ACK (RFC 2883); left == right: none */
+    struct tcp_span duplicate; /* bytes that came twice, for the next ACK (RFC 2883); left == right: none */
     struct tcp_loss loss;
     uint32_t cwnd_peak; /* CUBIC's W_max */
     union {

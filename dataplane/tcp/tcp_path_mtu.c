@@ -55,10 +55,8 @@ static void remember(const struct tcp_conn *conn, uint64_t now_us) {
         }
         place = set[i].until_us < place->until_us ? &set[i] : place;
     }
-    *place = (struct tcp_path){.until_us = until_us,
-                               .mtu = conn->path_mtu,
-                               .family = conn->family,
-                               .may_fragment = (conn->path_flags & PATH_MAY_FRAGMENT) != 0};
+    *place = (struct tcp_path){
+        .until_us = until_us, .mtu = conn->path_mtu, .family = conn->family, .may_fragment = (conn->path_flags & PATH_MAY_FRAGMENT) != 0};
     memcpy(place->remote, conn->remote, 16);
     paths->until_us = until_us > paths->until_us ? until_us : paths->until_us;
 }

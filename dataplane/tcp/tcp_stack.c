@@ -10,7 +10,7 @@ enum {
     RANGES_PER_CONNECTION = 8,
     CONNECTIONS_PER_BLOCK = 4,
     CONNECTIONS_PER_HALF_OPEN = 4, /* a flood of SYNs leaves most records to others */
-    FLIGHTS_MIN = 32768, /* of 40 bytes, untouched until used: one connection's 200 ms at 1 Gb/s */
+    FLIGHTS_MIN = 32768,           /* of 40 bytes, untouched until used: one connection's 200 ms at 1 Gb/s */
     RANGES_MIN = 2048,
     BLOCKS_MIN = 256,
     CONNECTIONS_MAX = 1 << 24,

@@ -13,7 +13,7 @@ static void syn_carries_mss_sack_permitted_timestamps_and_window_scale(void **st
     wire_connect(&wire);
     const struct wire_segment *syn = wire_last(&wire);
     assert_int_equal(syn->options_length, 20);
-    assert_memory_equal(syn->options, "\x02\x04\x05\xb4", 4); /* MSS 1460 = MTU 1500 - 40 */
+    assert_memory_equal(syn->options, "\x02\x04\x05\xb4", 4);     /* MSS 1460 = MTU 1500 - 40 */
     assert_memory_equal(syn->options + 4, "\x04\x02\x08\x0a", 4); /* SACK-permitted pads the timestamps, as with Linux */
     assert_memory_equal(syn->options + 16, "\x01\x03\x03\x00", 4);
     assert_int_equal(syn->window, 16384);

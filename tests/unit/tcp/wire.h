@@ -47,10 +47,10 @@ struct wire {
     void (*on_connected)(struct wire *wire);
     void (*on_acknowledged)(struct wire *wire);
     void (*on_peer_closed)(struct wire *wire);
-    uint32_t puts;        /* segments from the peer so far */
-    uint32_t accepted;    /* connections of a listener; the last one is `conn` */
-    bool refuse;          /* `accepted` answers NULL */
-    void *listener_user;  /* that `accepted` was called with */
+    uint32_t puts;       /* segments from the peer so far */
+    uint32_t accepted;   /* connections of a listener; the last one is `conn` */
+    bool refuse;         /* `accepted` answers NULL */
+    void *listener_user; /* that `accepted` was called with */
 };
 
 /* Options of the SYN-ACK that the test's peer sends. */
