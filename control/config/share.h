@@ -14,7 +14,7 @@ struct share {
     struct config_address addresses[64]; /* a port has no more */
 };
 
-/* From a device string such as "net_af_xdp0,iface=eth0,xdp_prog=/var/lib/bypost/nic/eth0.o". False without a program, and for one that
+/* From a device string such as "net_af_xdp0,iface=eth0,xdp_prog=/var/lib/bypost-nic/eth0.o". False without a program, and for one that
  * `nic share` did not make: then nobody can say what it takes. */
 bool share_read(const char *device, struct share *share);
 bool share_takes(const struct share *share, const struct config_address *address);

@@ -204,7 +204,7 @@ def describe(machine, pci, name, drivers, routed, addresses, by_ssh):
         device["mtu"] = machine.number(*base, "mtu")
         device.update(ethtool_facts(machine, name))
     device["pmd"] = pmd["name"] if pmd else None
-    device["bifurcated"] = bool(pmd) and "vfio" not in str(pmd.get("kmod", "")) and "mlx" in str(pmd.get("kmod", "")) + pmd["name"]
+    device["bifurcated"] = bool(pmd) and "ib_uverbs" in str(pmd.get("kmod", "")) and "vfio" not in pmd["kmod"]
     device["xdp"] = xdp_support(machine, device)
     device["ways"] = ways(device)
     return device

@@ -11,7 +11,7 @@ import bpf
 from say import NicError, Steps, command
 
 SOURCE = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "bypost_xdp.bpf.c")
-STATE_DIRECTORY = "/var/lib/bypost/nic"
+STATE_DIRECTORY = "/var/lib/bypost-nic"  # root's: what lies here, root's dataplane loads into the kernel
 PROGRAM = "bypost_share"
 ADDRESSES_MAX = 64  # of a port of bypost
 QUEUES_MAX = 64  # of the program's map
@@ -209,6 +209,13 @@ def paths(directory, device):
     return os.path.join(directory, device + ".o"), os.path.join(directory, device + ".json")
 
 
+def make_directory(path):
+    os.makedirs(path, mode=0o755, exist_ok=True)
+    status = os.stat(path)
+    if status.st_uid not in (0, os.geteuid()) or status.st_mode & 0o022:
+        raise NicError(f"others can write to {path}, whose programs are loaded into the kernel; run `chown root {path}` and `chmod 755 {path}`.")
+
+
 def read_record(directory, device):
     try:
         with open(paths(directory, device)[1]) as file:
@@ -291,7 +298,7 @@ def share(device, options):
     older = read_record(options.state_dir, device)
     with Steps(options.dry_run) as steps:
         fresh = object_path + ".new"
-        steps.do(f"make the directory {options.state_dir}", lambda: os.makedirs(options.state_dir, mode=0o755, exist_ok=True))
+        steps.do(f"make the directory {options.state_dir}", lambda: make_directory(options.state_dir))
         steps.do(f"compile the XDP program into {object_path}", lambda: compile_program(addresses, ports, options.vlan, fresh), lambda: _forget(fresh))
         steps.do("load it once and try frames on it", lambda: try_program(fresh, addresses, ports, options.vlan))
         if older:
@@ -339,6 +346,7 @@ def _write_record(path, record):
     with open(path + ".part", "w") as file:
         json.dump(record, file, indent=1)
         file.write("\n")
+    os.chmod(path + ".part", 0o644)  # `bypost check` may be anybody's
     os.replace(path + ".part", path)
 
 
