@@ -121,7 +121,8 @@ static void undo(struct tcp_conn *conn) {
     tcp_congestion_undo(conn);
     tcp_flight_unmark_lost(conn);
     enter(conn, LOSS_OPEN);
-    loss->flags = (uint16_t)((loss->flags | LOSS_REORDERED) & ~(LOSS_UNDO | LOSS_STAMPED | LOSS_FRTO));
+    /* What RACK learned from the answer to a repeated segment was about the first copy: it would find the same losses again. */
+    loss->flags = (uint16_t)((loss->flags | LOSS_REORDERED) & ~(LOSS_UNDO | LOSS_STAMPED | LOSS_FRTO | LOSS_RACK));
     conn->stack->counters.spurious_recoveries++;
 }
 
