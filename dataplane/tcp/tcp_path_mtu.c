@@ -168,7 +168,10 @@ void tcp_path_mtu_error(struct tcp_conn *conn, uint32_t sequence, uint32_t mtu, 
 }
 
 void tcp_path_mtu_timeout(struct tcp_conn *conn, uint32_t length, uint64_t now_us) {
-    uint32_t now = packet_limit(conn), next = now > MTU_BLACK_HOLE ? MTU_BLACK_HOLE : conn->family == 4 ? MTU_MIN_V4 : MTU_MIN_V6;
+    uint32_t now = packet_limit(conn), next = conn->family == 4 ? MTU_MIN_V4 : MTU_MIN_V6;
+    if (now > MTU_BLACK_HOLE && length > payload_in(conn, MTU_BLACK_HOLE)) {
+        next = MTU_BLACK_HOLE; /* what makes this segment smaller at all */
+    }
     if (next >= now || length <= payload_in(conn, next)) {
         return;
     }
