@@ -29,6 +29,8 @@ enum {
     FRAME_PORT_DONE = 4001,
     FRAME_HEADERS = 14 + 20 + 20,
     DONE_FRAMES = 20,
+    STALL_FRAMES_MAX = 5000,
+    STALL_FLUSHES = 10,
     LINK_WAIT_S = 10,
     IDLE_S = 5,
 };
@@ -215,8 +217,7 @@ static void station_start(struct probe *probe, uint32_t worker) {
     struct tcp_conn *conn;
     parse_address(probe->peer, &remote);
     const struct net_address *local = &interface->addresses[remote.address.family == 6 ? interface->address_count - 1 : 0];
-    int rc = tcp_connect(station->stack, &local->address, &remote.address, probe->peer_port, 10000000, station, &conn,
-                         now_us());
+    int rc = tcp_connect(station->stack, &local->address, &remote.address, probe->peer_port, 10000000, station, &conn, now_us());
     if (rc != 0)
         die("tcp_connect", strerror(-rc));
 }
@@ -231,8 +232,8 @@ static void station_report(const struct station *station) {
            "\nreset_sent=%" PRIu64 "\nhanded_over=%" PRIu64 "\n",
            tcp->retransmits_fast + tcp->retransmits_timeout, net->echo_replies, net->bad_tcp_checksum, net->arp_requests, net->unreachable,
            tcp->resets_sent, counter_get(&station->counters.frames_handed_over));
-    printf("icmp_errors=%" PRIu64 "\npath_mtu_lowered=%" PRIu64 "\nfragments=%" PRIu64 "\nreassembled=%" PRIu64 "\nnd_solicitations=%" PRIu64
-           "\nnd_advertisements=%" PRIu64 "\naddress_conflicts=%" PRIu64 "\nbad_nd=%" PRIu64 "\n",
+    printf("icmp_errors=%" PRIu64 "\npath_mtu_lowered=%" PRIu64 "\nfragments=%" PRIu64 "\nreassembled=%" PRIu64
+           "\nnd_solicitations=%" PRIu64 "\nnd_advertisements=%" PRIu64 "\naddress_conflicts=%" PRIu64 "\nbad_nd=%" PRIu64 "\n",
            net->icmp_errors, tcp->path_mtu_lowered, net->fragments, net->reassembled, net->nd_solicitations, net->nd_advertisements,
            net->address_conflicts, net->bad_nd);
 }
@@ -253,14 +254,18 @@ static uint32_t stations_pass(struct probe *probe) {
     return closed;
 }
 
+static void wait_for_line(void) {
+    while (!stopping && getchar() != '\n' && !feof(stdin))
+        ;
+}
+
 /* Runs net and tcp until every worker's connection has closed, or, without a peer, until it is told to stop. A worker's values follow the
  * line worker=N. */
 static int run_stack(struct probe *probe) {
     printf("ready=1\n");
     fflush(stdout);
-    if (probe->wait) /* for a line: the other end is being set up */
-        while (!stopping && getchar() != '\n' && !feof(stdin))
-            ;
+    if (probe->wait) /* the other end is being set up */
+        wait_for_line();
     uint64_t start_us = now_us(), end_us = start_us + (uint64_t)probe->seconds * 1000000u;
     for (uint32_t i = 0; i < probe->workers; i++)
         station_start(probe, i);
@@ -401,10 +406,35 @@ static int run_blast(struct probe *probe, bool answered) {
     return 0;
 }
 
+/* Sends to a peer that takes nothing yet until no more is taken, gives the backlog time, and then puts other bytes where the payloads are,
+ * as after an abort: what still goes out of the backlog must be the bytes that were sent. */
+static int run_stall(struct probe *probe) {
+    wait_for_link(probe);
+    uint64_t queued = 0, end_us = now_us() + (uint64_t)IDLE_S * 2000000u;
+    while (queued < STALL_FRAMES_MAX && frame_send(probe, FRAME_PORT_BLAST, queued) == 0)
+        queued++;
+    for (int i = 0; i < STALL_FLUSHES; i++) {
+        port_flush(probe->stations[0].queue);
+        usleep(1000);
+    }
+    uint64_t in_device = counter_get(&probe->stations[0].counters.frames_out);
+    memset(probe->arena, 0xee, ARENA_BYTES);
+    printf("queued=%" PRIu64 "\nin_device=%" PRIu64 "\nready=1\n", queued, in_device);
+    fflush(stdout);
+    while (!stopping && now_us() < end_us && counter_get(&probe->stations[0].counters.frames_out) < queued) {
+        port_flush(probe->stations[0].queue);
+        usleep(100);
+    }
+    usleep(1000000); /* the peer reads the last from our memory */
+    return 0;
+}
+
 static int run_verify(struct probe *probe) {
     wait_for_link(probe);
     printf("ready=1\n");
     fflush(stdout);
+    if (probe->wait)
+        wait_for_line();
     uint64_t first_us = 0, last_us = now_us() + 5000000u;
     while (!stopping && probe->frames_received < probe->frames_total && now_us() < last_us + (uint64_t)IDLE_S * 1000000u) {
         if (port_receive(probe->stations[0].queue, frame_input, probe) > 0) {
@@ -444,11 +474,11 @@ static void start_eal(const char *lcore, const char *prefix) {
 }
 
 static void usage(void) {
-    fprintf(
-        stderr,
-        "usage: port_probe --device D --mode copy|reference|auto --run answer|echo|blast|throw|verify|count [--address A/N] [--peer A]\n"
-        "  [--peer-port N] [--bytes N] [--frames N] [--frame-bytes N] [--vlan N] [--seconds N] [--lcore N] [--prefix P] [--mtu N] "
-        "[--wait] [--workers N] [--address6 A/N] [--gateway A] [--gateway6 A]\n");
+    fprintf(stderr,
+            "usage: port_probe --device D --mode copy|reference|auto --run answer|echo|blast|throw|stall|verify|count [--address A/N] "
+            "[--peer A]\n"
+            "  [--peer-port N] [--bytes N] [--frames N] [--frame-bytes N] [--vlan N] [--seconds N] [--lcore N] [--prefix P] [--mtu N] "
+            "[--wait] [--workers N] [--address6 A/N] [--gateway A] [--gateway6 A]\n");
     exit(2);
 }
 
@@ -602,6 +632,8 @@ int main(int argc, char **argv) {
     int rc = 0;
     if (strcmp(run, "blast") == 0 || strcmp(run, "throw") == 0)
         rc = run_blast(probe, strcmp(run, "blast") == 0);
+    else if (strcmp(run, "stall") == 0)
+        rc = run_stall(probe);
     else if (strcmp(run, "verify") == 0 || (probe->only_count = strcmp(run, "count") == 0))
         rc = run_verify(probe);
     else {
