@@ -150,6 +150,13 @@ def channels(device):
     return (numbers[-1], numbers[0]) if len(numbers) == 2 and numbers[-1] else (1, 1)
 
 
+def receive_queues(device):
+    """How many queues receive where the driver counts them apart from those that send, as veth does; net_af_xdp then uses the first alone."""
+    text = command("ethtool", "-l", device, check=False)
+    numbers = [int(value) for value in re.findall(r"^RX:\s+(\d+)", text, re.M)]
+    return numbers[-1] if numbers and not re.search(r"^Combined:\s+[1-9]", text, re.M) else 1
+
+
 def listeners(first, last):
     """Ports of the range on which this machine listens or is connected."""
     used = set()
@@ -317,6 +324,11 @@ def share(device, options):
             steps.do(f"give {device} {queues} queues instead of {have}: one for each worker", lambda: command("ethtool", "-L", device, "combined", str(queues)),
                      lambda: command("ethtool", "-L", device, "combined", str(have)))
             record["undo"]["queues"] = have
+        apart = receive_queues(device)
+        if apart > 1:
+            steps.do(f"let {device} receive on one queue instead of {apart}: DPDK opens the first alone", lambda: command("ethtool", "-L", device, "rx", "1"),
+                     lambda: command("ethtool", "-L", device, "rx", str(apart)))
+            record["undo"]["receive_queues"] = apart
         if options.vlan and "rx-vlan-offload: on" in command("ethtool", "-k", device, check=False):
             steps.do(f"turn off {device}'s VLAN offload, which would take the tag away before the program sees it",
                      lambda: command("ethtool", "-K", device, "rxvlan", "off"), lambda: command("ethtool", "-K", device, "rxvlan", "on"))
@@ -343,11 +355,16 @@ def share(device, options):
 
 
 def _write_record(path, record):
-    with open(path + ".part", "w") as file:
-        json.dump(record, file, indent=1)
-        file.write("\n")
-    os.chmod(path + ".part", 0o644)  # `bypost check` may be anybody's
-    os.replace(path + ".part", path)
+    part = path + ".part"
+    try:
+        with open(part, "w") as file:
+            json.dump(record, file, indent=1)
+            file.write("\n")
+        os.chmod(part, 0o644)  # `bypost check` may be anybody's
+        os.replace(part, path)
+    finally:
+        if os.path.exists(part):
+            os.unlink(part)
 
 
 def _forget(path):
@@ -377,6 +394,9 @@ def unshare(device, options):
             steps.do(f"let {device} forget {mac}", lambda mac=mac: command("ip", "maddr", "del", mac, "dev", device, check=False))
         if "rxvlan" in undo:
             steps.do(f"turn on {device}'s VLAN offload again", lambda: command("ethtool", "-K", device, "rxvlan", "on", check=False))
+        if "receive_queues" in undo:
+            steps.do(f"let {device} receive on {undo['receive_queues']} queues again",
+                     lambda: command("ethtool", "-L", device, "rx", str(undo["receive_queues"]), check=False))
         if "queues" in undo:
             steps.do(f"give {device} {undo['queues']} queues again", lambda: command("ethtool", "-L", device, "combined", str(undo["queues"]), check=False))
     if "reserved_ports" in undo:
