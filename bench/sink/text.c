@@ -1,8 +1,9 @@
 /* text.c: 64 bytes at a time where a stretch has nothing but good lines, byte by byte around dots and faults. */
 #include "text.h"
 
+#include <string.h>
 #ifdef __SSE2__
-#include <emmintrin.h>
+#include <immintrin.h>
 #endif
 
 enum { BLOCK_BYTES = 64 };
@@ -16,7 +17,8 @@ struct masks {
     uint64_t lf, cr, dot, eight_bit;
 };
 
-static struct masks block_masks(const uint8_t *bytes) {
+/* Reads a whole block. */
+static inline struct masks block_masks(const uint8_t *bytes) {
     struct masks masks = {0};
 #ifdef __SSE2__
     for (unsigned part = 0; part < BLOCK_BYTES; part += 16) {
@@ -38,34 +40,77 @@ static struct masks block_masks(const uint8_t *bytes) {
     return masks;
 }
 
-/* Passes over blocks in which every CR and LF are a pair and no line begins with a dot. Returns the bytes passed over. */
-static uint32_t text_skip(struct text *text, const uint8_t *bytes, uint32_t length) {
+#ifdef __SSE2__
+__attribute__((target("avx2"))) static inline struct masks block_masks_avx2(const uint8_t *bytes) {
+    struct masks masks = {0};
+    for (unsigned part = 0; part < BLOCK_BYTES; part += 32) {
+        __m256i half = _mm256_loadu_si256((const __m256i *)(const void *)(bytes + part));
+        masks.lf |= (uint64_t)(uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi8(half, _mm256_set1_epi8('\n'))) << part;
+        masks.cr |= (uint64_t)(uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi8(half, _mm256_set1_epi8('\r'))) << part;
+        masks.dot |= (uint64_t)(uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi8(half, _mm256_set1_epi8('.'))) << part;
+        masks.eight_bit |= (uint64_t)(uint32_t)_mm256_movemask_epi8(half) << part;
+    }
+    return masks;
+}
+#endif
+
+/* Passes over blocks, the last perhaps short, in which every CR and LF are a pair and no line begins with a dot. Returns the bytes passed
+ * over. */
+static inline __attribute__((always_inline)) uint32_t text_skip_by(struct text *text, const uint8_t *bytes, uint32_t length,
+                                                                   struct masks (*masks_of)(const uint8_t *bytes)) {
     uint32_t at = 0;
     if (text->state > TEXT_AFTER_CR)
         return 0;
     uint64_t after_cr = text->state == TEXT_AFTER_CR, line_start = text->state == TEXT_LINE_START;
     uint32_t line_bytes = line_start ? 0 : text->line_bytes;
-    for (; length - at >= BLOCK_BYTES; at += BLOCK_BYTES) {
-        struct masks masks = block_masks(bytes + at);
-        uint64_t starts = masks.lf << 1 | line_start;
-        if (masks.lf != (masks.cr << 1 | after_cr) || (text->dots && (masks.dot & starts) != 0))
+    while (at < length) {
+        uint8_t short_block[BLOCK_BYTES];
+        uint32_t count = length - at;
+        const uint8_t *block = bytes + at;
+        if (count < BLOCK_BYTES) {
+            memset(short_block, 0, sizeof(short_block));
+            block = memcpy(short_block, block, count);
+        } else {
+            count = BLOCK_BYTES;
+        }
+        struct masks masks = masks_of(block);
+        uint64_t expected = (masks.cr << 1 | after_cr) & UINT64_MAX >> (BLOCK_BYTES - count);
+        if (masks.lf != expected || (text->dots && (masks.dot & (masks.lf << 1 | line_start)) != 0))
             break;
-        after_cr = masks.cr >> 63;
-        line_start = masks.lf >> 63;
+        after_cr = masks.cr >> (count - 1) & 1;
+        line_start = masks.lf >> (count - 1) & 1;
         if (masks.eight_bit != 0)
             text->faults |= TEXT_EIGHT_BIT;
-        uint32_t first = masks.lf == 0 ? BLOCK_BYTES : (uint32_t)__builtin_ctzll(masks.lf) + 1;
-        line_bytes += first;
+        line_bytes += masks.lf == 0 ? count : (uint32_t)__builtin_ctzll(masks.lf) + 1;
         if (line_bytes > TEXT_LINE_BYTES_MAX)
             text->faults |= TEXT_OVERLONG;
         if (masks.lf != 0)
-            line_bytes = (uint32_t)__builtin_clzll(masks.lf);
+            line_bytes = (uint32_t)__builtin_clzll(masks.lf) - (BLOCK_BYTES - count);
+        at += count;
     }
     if (at > 0) {
         text->state = after_cr ? TEXT_AFTER_CR : line_start ? TEXT_LINE_START : TEXT_IN_LINE;
         text->line_bytes = line_bytes;
     }
     return at;
+}
+
+static uint32_t text_skip_plain(struct text *text, const uint8_t *bytes, uint32_t length) {
+    return text_skip_by(text, bytes, length, block_masks);
+}
+
+#ifdef __SSE2__
+__attribute__((target("avx2"))) static uint32_t text_skip_avx2(struct text *text, const uint8_t *bytes, uint32_t length) {
+    return text_skip_by(text, bytes, length, block_masks_avx2);
+}
+#endif
+
+static uint32_t text_skip(struct text *text, const uint8_t *bytes, uint32_t length) {
+#ifdef __SSE2__
+    if (__builtin_cpu_supports("avx2"))
+        return text_skip_avx2(text, bytes, length);
+#endif
+    return text_skip_plain(text, bytes, length);
 }
 
 /* A byte within a line, or one that begins it and is no dot. */
