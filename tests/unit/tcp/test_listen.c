@@ -198,9 +198,11 @@ static void a_flood_of_syns_costs_only_handshakes(void **state) {
     accept_one(&wire);
     struct tcp_conn *established = wire.conn;
     uint32_t sequence = wire.sequence, acknowledgement = wire.acknowledgement;
+    uint32_t fourth_last = 0;
     for (uint16_t port = 50000; port < 50100; port++) {
         wire.remote_port = port;
         wire_syn(&wire, 0x2000);
+        fourth_last = port == 50096 ? wire_last(&wire)->sequence : fourth_last;
         assert_int_equal(wire_last(&wire)->flags, TCP_SYN | TCP_ACK);
     }
     assert_int_equal(tcp_stack_connections(wire.stack), 5);
@@ -208,6 +210,9 @@ static void a_flood_of_syns_costs_only_handshakes(void **state) {
     uint32_t newest = wire_last(&wire)->sequence;
     wire_ack(&wire, newest + 1); /* the newest was not given up */
     assert_int_equal(wire.accepted, 2);
+    wire.remote_port = 50096;
+    wire_ack(&wire, fourth_last + 1); /* nor the one that was oldest in the end */
+    assert_int_equal(wire.accepted, 3);
     wire.conn = established;
     wire.remote_port = 40000;
     wire.sequence = sequence;
@@ -216,7 +221,7 @@ static void a_flood_of_syns_costs_only_handshakes(void **state) {
     assert_int_equal(wire.text_length, 6);
     /* Handshakes make room for a connect. */
     struct tcp_conn *conn;
-    for (uint32_t i = 0; i < 14; i++) {
+    for (uint32_t i = 0; i < 13; i++) {
         assert_int_equal(tcp_connect(wire.stack, &wire.local, &wire.remote, 25, 1000000, &wire, &conn, wire.now_us), 0);
     }
     assert_int_equal(tcp_connect(wire.stack, &wire.local, &wire.remote, 25, 1000000, &wire, &conn, wire.now_us), -ENOBUFS);
@@ -265,6 +270,25 @@ static void a_later_syn_reopens_time_wait_and_an_old_one_does_not(void **state) 
         }
         wire_free(&wire);
     }
+}
+
+/* Where nobody listens a SYN opens nothing, and the record stays. */
+static void a_syn_does_not_reopen_what_we_opened(void **state) {
+    struct wire wire;
+    wire_open(&wire, NULL);
+    wire_connect(&wire);
+    wire_establish(&wire, &(struct wire_peer){.mss = 1460, .shift = -1});
+    tcp_close(wire.conn, wire.now_us);
+    wire_put(&wire, TCP_ACK | TCP_FIN, wire.sequence, wire.iss + 2, NULL, 0);
+    wire_poll(&wire);
+    wire_clear(&wire);
+    wire_syn(&wire, wire.sequence + 1000);
+    assert_int_equal(wire.segment_count, 1);
+    assert_int_equal(wire_last(&wire)->flags, TCP_ACK);
+    struct tcp_usage usage;
+    tcp_stack_usage(wire.stack, &usage);
+    assert_int_equal(usage.time_wait, 1);
+    wire_free(&wire);
 }
 
 static void time_wait_of_a_listener_answers_and_expires(void **state) {
@@ -323,6 +347,7 @@ int main(void) {
         cmocka_unit_test(reset_and_wrong_ack_in_syn_received),
         cmocka_unit_test(a_flood_of_syns_costs_only_handshakes),
         cmocka_unit_test(a_later_syn_reopens_time_wait_and_an_old_one_does_not),
+        cmocka_unit_test(a_syn_does_not_reopen_what_we_opened),
         cmocka_unit_test(time_wait_of_a_listener_answers_and_expires),
         cmocka_unit_test(what_belongs_to_another_worker_is_not_answered),
     };
