@@ -11,7 +11,7 @@
 #include "wire.h"
 
 enum {
-    LOCAL_SLOTS = 2048, /* a power of two, at least twice NET_INTERFACES_MAX * NET_ADDRESSES_MAX */
+    LOCAL_SLOTS = 4096, /* a power of two, at least twice NET_INTERFACES_MAX * NET_ADDRESSES_MAX */
     PREFIXES_MAX = NET_ADDRESSES_MAX,
     RECEIVERS_MAX = NET_INTERFACES_MAX * (1 + NET_MORE_QUEUES_MAX),
     TTL_SENT = 64,          /* RFC 1122 3.2.1.7 */

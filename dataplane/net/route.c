@@ -24,7 +24,7 @@ bool route_is_host(struct ip address) {
 }
 
 static uint32_t local_slot(const struct net *net, struct ip address) {
-    uint32_t slot = (uint32_t)((address.low ^ address.high * 3) * 0x9e3779b97f4a7c15u >> 53);
+    uint32_t slot = (uint32_t)((address.low ^ address.high * 3) * 0x9e3779b97f4a7c15u >> 52);
     while (!ip_is_none(net->locals[slot].address) && !ip_same(net->locals[slot].address, address))
         slot = (slot + 1) % LOCAL_SLOTS;
     return slot;
