@@ -214,6 +214,20 @@ static void a_black_hole_is_found_by_timeouts_and_remembered(void **state) {
     wire_free(&wire);
 }
 
+/* Segments between the plateaus too: one that the first plateau would let be goes to the next. */
+static void a_black_hole_for_segments_below_the_first_plateau(void **state) {
+    struct wire wire;
+    wire_open(&wire, NULL);
+    open_with_mss(&wire, 1460);
+    wire_send(&wire, wire_pattern(), 1000);
+    uint64_t until = wire.now_us + 10 * 1000 * 1000;
+    while (wire_last(&wire)->length == 1000 && wire.now_us < until) {
+        wire_wait(&wire, 10000);
+    }
+    assert_int_equal(wire_last(&wire)->length, 576 - 40);
+    wire_free(&wire);
+}
+
 static void a_black_hole_of_a_narrow_path_is_left_by_fragments(void **state) {
     struct wire wire;
     wire_open(&wire, NULL);
@@ -289,6 +303,7 @@ int main(void) {
         cmocka_unit_test(what_was_learned_ages),
         cmocka_unit_test(the_next_connection_to_that_host_begins_with_it),
         cmocka_unit_test(a_black_hole_is_found_by_timeouts_and_remembered),
+        cmocka_unit_test(a_black_hole_for_segments_below_the_first_plateau),
         cmocka_unit_test(a_black_hole_of_a_narrow_path_is_left_by_fragments),
         cmocka_unit_test(a_dead_path_is_no_black_hole_at_once),
         cmocka_unit_test(splitting_waits_for_a_record),
