@@ -174,13 +174,29 @@ static void on_expired(void *context, struct delivery *delivery) {
     settle_early(context, delivery, CLASS_EXPIRED, 550, enhanced, 0, "the job's expires_at passed before it could be sent");
 }
 
-/* Every server of its site rests: it waits in Redis, not here. */
+/* Whether the pool has an address of the family of some server of the site: without one it reaches none. */
+static bool pool_reaches(const struct config_pool *pool, const struct site *site) {
+    for (uint32_t i = 0; i < site->endpoint_count; i++)
+        for (uint32_t j = 0; j < pool->source_count; j++)
+            if (pool->sources[j].address.family == site->endpoints[i].address.family)
+                return true;
+    return site->endpoint_count == 0;
+}
+
+/* Every server of its site rests, or none is of a family that the pool has: it waits in Redis, not here. */
 static void on_deferred(void *context, struct delivery *delivery, uint64_t until_us) {
     static const uint16_t enhanced[3] = {4, 4, 1};
+    struct shard *shard = context;
     uint64_t now = now_us();
     uint64_t wait_s = until_us > now ? (until_us - now) / 1000000 + 1 : 1;
-    char text[160];
-    snprintf(text, sizeof(text), "no server of %.100s answers; tried again when its rest ends", delivery->site->name);
+    const struct site *site = delivery->site;
+    const struct config_pool *pool = config_pool_named(shard->config.config, pool_name(shard, delivery->job));
+    char text[192];
+    if (pool != NULL && !pool_reaches(pool, site))
+        snprintf(text, sizeof(text), "every server of %.100s has only %s addresses, and the pool %.32s has none of that family", site->name,
+                 site->endpoints[0].address.family == 6 ? "IPv6" : "IPv4", pool->name);
+    else
+        snprintf(text, sizeof(text), "no server of %.100s answers; tried again when its rest ends", site->name);
     settle_early(context, delivery, CLASS_CONNECTION_FAILED, 451, enhanced, wait_s < UINT32_MAX ? (uint32_t)wait_s : UINT32_MAX, text);
 }
 

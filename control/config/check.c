@@ -236,9 +236,10 @@ static void check_port_addresses(struct reader *reader, const struct config *con
 static void check_gateway(struct reader *reader, const struct config_port *port, const struct config_address *gateway) {
     static const struct config_address link_local = {.bytes = {0xfe, 0x80}, .family = 6, .prefix_length = 10};
     char text[ADDRESS_TEXT_BYTES];
-    bool on_link = address_on_link(&link_local, gateway); /* IPv6 routers are usually named so (RFC 4861) */
-    for (uint32_t i = 0; i < port->address_count; i++) {
-        on_link |= address_on_link(&port->addresses[i], gateway);
+    bool on_link = false;
+    for (uint32_t i = 0; i < port->address_count; i++) { /* IPv6 routers are usually named by their link-local address (RFC 4861) */
+        on_link |= address_on_link(&port->addresses[i], gateway) ||
+                   (port->addresses[i].family == 6 && address_on_link(&link_local, gateway));
     }
     if (gateway->family && !on_link && port->address_count > 0) {
         reader_error(reader, reader_place(reader, gateway),
@@ -248,9 +249,9 @@ static void check_gateway(struct reader *reader, const struct config_port *port,
 }
 
 static void check_gateways(struct reader *reader, const struct config_port *port) {
-    bool has_v6 = false;
+    bool has_v6 = false, has_v4 = false;
     for (uint32_t i = 0; i < port->address_count; i++) {
-        has_v6 |= port->addresses[i].family == 6;
+        *(port->addresses[i].family == 6 ? &has_v6 : &has_v4) = true;
     }
     if (port->gateway.family == 0 && port->gateway6.family == 0 && !reader_given(reader, &port->gateway)) {
         reader_warn(reader, reader_place(reader, port),
@@ -261,6 +262,12 @@ static void check_gateways(struct reader *reader, const struct config_port *port
             "this port has IPv6 addresses and no IPv6 router, so with them only its own network can be reached; write `gateway: [%s, "
             "ROUTER6]`.",
             address_text(&port->gateway, (char[ADDRESS_TEXT_BYTES]){0}));
+    } else if (has_v4 && port->gateway6.family != 0 && port->gateway.family == 0) {
+        reader_warn(
+            reader, reader_place(reader, port),
+            "this port has IPv4 addresses and no IPv4 router, so with them only its own network can be reached; write `gateway: [ROUTER, "
+            "%s]`.",
+            address_text(&port->gateway6, (char[ADDRESS_TEXT_BYTES]){0}));
     }
     check_gateway(reader, port, &port->gateway);
     check_gateway(reader, port, &port->gateway6);

@@ -313,7 +313,8 @@ static void site_fail(struct site_state *site, const struct endpoint_set *set, c
         route_fail(&result, ROUTE_PERMANENT, CLASS_BAD_DOMAIN, 550, "5.7.1",
                    "all addresses of %s are prohibited ones (loopback, local or dns.prohibited_hosts)", name);
     } else {
-        route_fail(&result, ROUTE_PERMANENT, CLASS_BAD_DOMAIN, 550, "5.4.4", "no host of %s has a usable address", name);
+        route_fail(&result, ROUTE_PERMANENT, CLASS_BAD_DOMAIN, 550, "5.4.4", "no host of %s has a usable %s", name,
+                   site->route->use_ipv6 ? "address" : "IPv4 address, and no pool has an IPv6 one");
     }
     site->fresh_until_us = now_us + (uint64_t)ttl_s * 1000000;
     if (result.status == ROUTE_TEMPORARY && !site->failure && site->site.endpoint_count > 0 && now_us < site->stale_until_us)

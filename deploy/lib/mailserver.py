@@ -46,7 +46,7 @@ async def serve(arguments):
     handler = Handler(arguments.dump, arguments.maildir)
     loop = asyncio.get_running_loop()
     server = await loop.create_server(
-        lambda: SMTP(handler, hostname=arguments.name, enable_SMTPUTF8=True, data_size_limit=64 << 20, loop=loop), address, int(port), backlog=1024)
+        lambda: SMTP(handler, hostname=arguments.name, enable_SMTPUTF8=True, data_size_limit=64 << 20, loop=loop), address.strip("[]"), int(port), backlog=1024)
     await server.serve_forever()
 
 

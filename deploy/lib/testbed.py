@@ -17,6 +17,8 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 PYTHON = "/usr/bin/python3"
 SENDER_ADDRESS = "10.99.0.2"
 SERVER_NETWORK = "10.99.0"
+SENDER_ADDRESS6 = "2001:db8:99::2"  # the documentation's prefix, which exists nowhere
+SERVER_NETWORK6 = "2001:db8:99:"
 EHLO_NAME = "sender.example.org"
 SENDER_DOMAIN = "example.org"
 
@@ -45,6 +47,11 @@ def wait_for(condition, seconds, what, step=0.02):
             return value
         time.sleep(step)
     raise TestbedError(f"{what} did not happen within {seconds} s.")
+
+
+def bracketed(address):
+    """As it stands before ":port"."""
+    return f"[{address}]" if ":" in address else address
 
 
 class Testbed:
@@ -125,21 +132,30 @@ class Testbed:
             ("ip", "link", "set", "lo", "up"),
             ("ip", "link", "add", "byp", "type", "veth", "peer", "name", "srv"),
             ("ip", "addr", "add", f"{SERVER_NETWORK}.1/24", "dev", "srv"),
+            ("sysctl", "-qw", "net.ipv6.conf.byp.disable_ipv6=1"),  # its link-local address would be bypost's too
             ("ip", "link", "set", "srv", "up"),
             ("ip", "link", "set", "byp", "up"),
             ("sysctl", "-qw", "net.ipv4.tcp_congestion_control=cubic"),
             ("sysctl", "-qw", "net.core.somaxconn=4096"),
-            ("sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=0"),
+            ("sysctl", "-qw", "net.ipv6.conf.srv.disable_ipv6=0"),
             # bypost verifies checksums, and takes frames of the MTU: the kernel must finish both.
             ("ethtool", "-K", "srv", "tx", "off", "tso", "off", "gso", "off", "gro", "off"),
             ("ethtool", "-K", "byp", "tx", "off", "tso", "off", "gso", "off", "gro", "off"),
         ):
             self.command(*self.inside(*arguments), check=arguments[0] != "sysctl")
+        if os.path.exists("/proc/sys/net/ipv6"):  # a kernel may have been started without
+            self.add_server_address6(1)
 
     def add_server_address(self, last):
         """One more address on the servers' side, by its last byte."""
         address = f"{SERVER_NETWORK}.{last}"
         self.command(*self.inside("ip", "addr", "add", f"{address}/24", "dev", "srv"))
+        return address
+
+    def add_server_address6(self, last):
+        """The same for IPv6; `last` is its last 16 bits, in hexadecimal."""
+        address = f"{SERVER_NETWORK6}:{last}"
+        self.command(*self.inside("ip", "-6", "addr", "add", f"{address}/64", "dev", "srv", "nodad"))
         return address
 
     # -- servers --
@@ -168,10 +184,11 @@ class Testbed:
         return redis.Redis(unix_socket_path=self.redis_socket)
 
     def mx(self, domain, *hosts):
-        """An MX record for each (preference, host, address)."""
-        for preference, host, address in hosts:
+        """An MX record for each (preference, host, address, ...), and the address records of its addresses, of either family."""
+        for preference, host, *addresses in hosts:
             self.zones.append(f'local-data: "{domain}. 60 IN MX {preference} {host}."')
-            self.zones.append(f'local-data: "{host}. 60 IN A {address}"')
+            for address in addresses:
+                self.zones.append(f'local-data: "{host}. 60 IN {"AAAA" if ":" in address else "A"} {address}"')
 
     def start_dns(self):
         """unbound with what mx() and `zones` named; all else in test. and example.org. does not exist."""
@@ -209,14 +226,14 @@ class Testbed:
         """Postfix's smtp-sink; what it received is in NAME.dump."""
         dump = os.path.join(self.sinks, name + ".dump")
         sink = shutil.which("smtp-sink") or "/usr/sbin/smtp-sink"
-        self.start("sink-" + name, [sink, "-u", "nobody", "-D", dump, *options, f"{address}:{port}", "1000"])
+        self.start("sink-" + name, [sink, "-u", "nobody", "-D", dump, *options, f"{bracketed(address)}:{port}", "1000"])
         self._wait_for_port(address, port)
         return dump
 
     def start_mailserver(self, name, address, *options, port=25):
         """deploy/lib/mailserver.py: aiosmtpd that keeps what it takes, and refuses or defers by the recipient's name."""
         dump = os.path.join(self.sinks, name + ".dump")
-        self.start(name, [PYTHON, os.path.join(ROOT, "deploy", "lib", "mailserver.py"), "--listen", f"{address}:{port}", "--dump", dump, *options])
+        self.start(name, [PYTHON, os.path.join(ROOT, "deploy", "lib", "mailserver.py"), "--listen", f"{bracketed(address)}:{port}", "--dump", dump, *options])
         self._wait_for_port(address, port)
         return dump
 
@@ -253,8 +270,9 @@ class Testbed:
         self.dkim_record = next(part for part in output.replace('"', " ").split("\n") if "p=" in part)
         return key
 
-    def write_config(self, extra=None, shaping=None, slots=4096, lcores=None, retry=None):
-        """bypost.yaml (JSON is YAML) and shaping.yaml for this world.
+    def write_config(self, extra=None, shaping=None, slots=4096, lcores=None, retry=None, ipv6=False):
+        """bypost.yaml (JSON is YAML) and shaping.yaml for this world. With `ipv6` the port has an IPv6 address and gateway too, and the pool both
+        addresses.
 
         `extra` goes over the top-level keys, merged where both are mappings; `shaping` replaces the generous default limits.
         """
@@ -286,6 +304,11 @@ class Testbed:
         }
         if self.dkim_domain is not None:
             config["dkim"] = {"keys": [{"domain": self.dkim_domain, "selector": "s1", "key": self.path("dkim.pem")}]}
+        if ipv6:
+            port = config["dataplane"]["ports"][0]
+            port["addresses"].append(f"{SENDER_ADDRESS6}/64")
+            port["gateway"] = [port["gateway"], f"{SERVER_NETWORK6}:1"]
+            config["pools"]["default"].append({"address": SENDER_ADDRESS6, "ehlo": EHLO_NAME})
         for key, value in (extra or {}).items():
             if isinstance(value, dict) and isinstance(config.get(key), dict):
                 config[key].update(value)
