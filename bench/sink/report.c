@@ -9,11 +9,30 @@
 #define TCP_COUNTERS(X)                                                                                                                    \
     X(established)                                                                                                                         \
     X(accepted)                                                                                                                            \
-    X(listen_dropped) X(resets_received) X(resets_sent) X(timeouts) X(segments_in) X(segments_out) X(bytes_in) X(bytes_out)                \
-        X(retransmits_fast) X(retransmits_timeout) X(out_of_order) X(duplicates) X(bad_segments) X(no_connection) X(pool_exhausted)        \
-            X(challenge_acks) X(time_wait) X(keepalives)
+    X(listen_dropped)                                                                                                                      \
+    X(resets_received)                                                                                                                     \
+    X(resets_sent)                                                                                                                         \
+    X(timeouts)                                                                                                                            \
+    X(segments_in)                                                                                                                         \
+    X(segments_out)                                                                                                                        \
+    X(bytes_in)                                                                                                                            \
+    X(bytes_out)                                                                                                                           \
+    X(retransmits_fast)                                                                                                                    \
+    X(retransmits_timeout)                                                                                                                 \
+    X(out_of_order)                                                                                                                        \
+    X(duplicates)                                                                                                                          \
+    X(bad_segments)                                                                                                                        \
+    X(no_connection)                                                                                                                       \
+    X(pool_exhausted)                                                                                                                      \
+    X(challenge_acks)                                                                                                                      \
+    X(time_wait)                                                                                                                           \
+    X(keepalives)
 
-#define TCP_USAGE(X) X(connections) X(ranges) X(segments_in_flight) X(receive_blocks)
+#define TCP_USAGE(X)                                                                                                                       \
+    X(connections)                                                                                                                         \
+    X(ranges)                                                                                                                              \
+    X(segments_in_flight)                                                                                                                  \
+    X(receive_blocks)
 
 static void add_rules(FILE *file, const struct script *script) {
     fprintf(file, "  \"rules\": [");
