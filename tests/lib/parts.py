@@ -335,11 +335,15 @@ class Sim(Part):
     jobs = 1
 
     def tests(self):
-        path = os.path.join(self.place.root, "tests/sim/run")
-        return [Test("sim/run", self.check)] if os.access(path, os.X_OK) and os.path.isfile(path) else []
+        found = []
+        for program in ("run", "mutations"):
+            path = os.path.join(self.place.root, "tests/sim", program)
+            if os.access(path, os.X_OK) and os.path.isfile(path):
+                found.append(Test("sim/" + program, self.check, slow=program == "mutations"))
+        return found
 
     def check(self, name):
-        path = os.path.join(self.place.root, "tests/sim/run")
+        path = os.path.join(self.place.root, "tests", name)
         outcome = process.run([path], SIM_LIMIT_SECONDS, cwd=self.place.root, watch_leftover=True)
         return judge_tap(name, outcome, need_plan=False)
 

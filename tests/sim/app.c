@@ -229,6 +229,7 @@ static void on_closed(void *user, struct tcp_conn *conn, enum tcp_error error, u
         }
     }
     app->error = error;
+    app->closed_at_us = now_us;
     app->act_at = NEVER;
     app->conn = NULL;
     side->checker.over = true;
@@ -259,6 +260,7 @@ void app_start(struct side *side) {
         if (local_port != side->port || remote_port != side_other(side)->port || memcmp(&local, &side->address, sizeof(local)) != 0) {
             world_fail(world, side, "tcp_endpoints tells other ends");
         }
+        world_check_reuse(side);
         app->act_at = world->now_us + random_range(&world->random, 1000, 50000);
         link->start_at = NEVER;
         return;

@@ -174,10 +174,14 @@ static void check_options(struct checker *checker, const struct segment *out, co
             broken(checker, "the timestamp clock went back");
         }
         checker->ts_last = options->ts_value;
-        checker->ts_sent = true;
         if (sequence_diff(options->ts_echo, checker->peer_ts_max) > 0) {
             broken(checker, "echoes a timestamp that the peer did not send");
         }
+        if (checker->ts_sent && sequence_diff(options->ts_echo, checker->echo_last) < 0) {
+            broken(checker, "echoes an older timestamp than before");
+        }
+        checker->echo_last = options->ts_echo;
+        checker->ts_sent = true;
     }
     check_sack(checker, out, options);
 }
@@ -205,13 +209,13 @@ static void check_acknowledgement(struct checker *checker, const struct segment 
     checker->ack_due_us = NEVER;
 }
 
-/* How far the congestion window can have opened at most: the initial window, and as much as was acknowledged (RFC 5681, 6928). */
+/* How far the congestion window can have opened at most: the initial window, and as much as was said to have arrived (RFC 5681, 6928). */
 static void check_congestion(struct checker *checker, uint32_t end) {
     uint32_t mss = segment_limit(checker), initial = INITIAL_SEGMENTS * mss;
     uint32_t base = checker->iss + 1, least = 2 * mss > INITIAL_BYTES ? 2 * mss : INITIAL_BYTES;
     uint64_t acked = sequence_diff(checker->acked_max, base) > 0 ? checker->acked_max - base : 0;
     uint64_t most =
-        (initial < least ? initial : least) + 2 * acked + checker->sacked_bytes + (uint64_t)checker->duplicate_acks * mss + 3 * mss;
+        (initial < least ? initial : least) + 2 * (acked + checker->sacked_bytes) + (uint64_t)checker->duplicate_acks * mss + 3 * mss;
     if (!checker->lying && end - base > most) {
         broken(checker, "more in flight than the congestion window can be");
     }
@@ -274,6 +278,7 @@ static void check_text(struct checker *checker, const struct segment *out, bool 
         if (!checker->close_called || out->sequence + out->length != last) {
             broken(checker, "FIN where the stream does not end");
         }
+        checker->ended_first |= !checker->fin_sent && !checker->fin_got;
         checker->fin_sent = true;
     }
     /* One octet may probe a closed window (RFC 9293 3.8.6.1). */
@@ -292,6 +297,12 @@ static void check_text(struct checker *checker, const struct segment *out, bool 
     }
     checker->sent_segments++;
     checker->sent_again += !fresh;
+    if (!fresh && (checker->sent_again == 1 || sequence_diff(end, checker->again_most) > 0)) {
+        checker->again_most = end;
+    }
+    if (sequence_diff(out->sequence, checker->hole) <= 0 && sequence_diff(end, checker->hole) > 0) {
+        checker->hole_us = 0;
+    }
     if (!checker->device_busy) {
         check_silence(checker, out, now_us);
     }
@@ -389,6 +400,30 @@ static void take_acknowledgement(struct checker *checker, const struct segment *
     }
 }
 
+/* Three segments above the head have arrived and the head has not: it is lost (RFC 6675 section 4, RFC 8985 section 6.2). */
+static void take_hole(struct checker *checker, const struct segment_options *options, uint64_t now_us) {
+    uint32_t head = checker->acked_max, above = 0;
+    if (options->block_count > 0 && (sequence_diff(options->blocks[0].right, head) <= 0 ||
+                                     (options->block_count > 1 && inside(&options->blocks[0], &options->blocks[1])))) {
+        checker->fill_us = 0; /* something was sent again in vain: the window for reordering widens (RFC 8985 section 6.2) */
+    }
+    for (uint32_t i = 0; i < options->block_count; i++) {
+        bool valid = sequence_diff(options->blocks[i].left, head) > 0 && sequence_diff(options->blocks[i].right, checker->snd_max) <= 0;
+        above += valid ? options->blocks[i].right - options->blocks[i].left : 0;
+    }
+    bool repeated = checker->sent_again > 0 && sequence_diff(head, checker->again_most) < 0;
+    if (head - checker->iss - 1 >= checker->stream_bytes || checker->sacked[head - checker->iss - 1]) {
+        checker->hole_us = 0; /* a FIN, or the peer said once that it has it */
+        return;
+    }
+    if (above <= 3 * segment_limit(checker) || repeated) {
+        checker->hole_us = checker->hole == head && !repeated ? checker->hole_us : 0;
+    } else if (checker->hole_us == 0 || checker->hole != head) {
+        checker->hole_us = now_us;
+        checker->hole = head;
+    }
+}
+
 /* `old`: its timestamp is older than another's that came: PAWS may drop it (RFC 7323 section 5). */
 static void take_text(struct checker *checker, const struct segment *in, bool old, uint64_t now_us) {
     uint32_t base = checker->irs + 1, space = segment_space(in);
@@ -401,6 +436,7 @@ static void take_text(struct checker *checker, const struct segment *in, bool ol
         if (place <= checker->incoming_bytes && sequence_diff(sequence, checker->offered_edge) < 0) {
             checker->last_text_us = checker->delivered[place] ? checker->last_text_us : now_us;
             checker->delivered[place] = 1;
+            checker->fin_got |= place == checker->incoming_bytes;
         } else {
             all = false;
         }
@@ -431,6 +467,7 @@ void checker_takes(struct checker *checker, const struct segment *in, uint64_t n
     }
     if (checker->syn_sent) {
         take_acknowledgement(checker, in, &options);
+        take_hole(checker, &options, now_us);
         take_text(checker, in, old, now_us);
     }
 }
@@ -445,5 +482,9 @@ void checker_pass(struct checker *checker, uint64_t now_us) {
     if (checker->ack_due_us != NEVER && now_us > checker->ack_due_us + SLACK_US && !checker->over && !checker->aborted &&
         !checker->device_busy) {
         broken(checker, "an ACK later than half a second");
+    }
+    if (checker->fill_us > 0 && checker->hole_us > 0 && now_us > checker->hole_us + checker->fill_us && !checker->over &&
+        !checker->aborted && !checker->strangers && !checker->lying && sequence_diff(checker->acked_max, checker->hole) == 0) {
+        broken(checker, "a hole under three segments that arrived is not filled");
     }
 }

@@ -17,6 +17,7 @@ struct checker {
     bool lying;                                    /* the peer's SACK blocks or windows are not to be trusted */
     bool strangers;                                /* segments arrive that the peer did not send */
     bool keepalive;                                /* probes of an octet below snd_nxt */
+    uint32_t fill_us;                              /* within so long such a hole is filled; 0: no telling */
     bool can_split;                                /* segments larger than the MSS go to a device that splits them */
     uint32_t split_most;                           /* payload bytes */
     uint32_t queued;                               /* bytes that the layer above queued */
@@ -30,7 +31,7 @@ struct checker {
     uint16_t syn_window;
     uint32_t offered_edge, last_ack;
     bool offered;
-    uint32_t ts_last, peer_ts_max;
+    uint32_t ts_last, echo_last, peer_ts_max;
     bool ts_sent;
     uint8_t *sacked;                       /* bytes that the peer once said it holds */
     uint32_t sacked_bytes, duplicate_acks; /* said to have arrived, counted generously */
@@ -42,6 +43,9 @@ struct checker {
     uint64_t gap_us;                 /* between the last two of these */
     uint32_t repeats, repeat_length; /* silent repeats of the head since something came in */
     uint32_t loss_window_bytes;      /* sent since the last of them */
+    bool fin_got, ended_first;       /* its FIN went before the peer's came: TIME_WAIT is on this side */
+    uint64_t hole_us;                /* since when the head is known to be missing under three segments that arrived; 0: it is not */
+    uint32_t hole, again_most;       /* the head then; the end of what was sent again */
     uint64_t sent_segments, sent_again, sack_blocks;
     const char *broken; /* the rule that was broken first */
 };

@@ -9,6 +9,7 @@ enum {
     SHARE_STACKS = 450,  /* per thousand: both ends are the stack */
     SHARE_PASSIVE = 300, /* of connections with a model: the model opens */
     TINY_BUFFER = 3000,
+    FILL_SLACK_US = 30000,
     PATH_MTU_MIN_V4 = 576,
     PATH_MTU_MIN_V6 = 1280, /* RFC 8200 section 5 */
 };
@@ -279,6 +280,11 @@ bool scenario_draw(struct world *world) {
             }
             if (bottleneck) {
                 draw_bottleneck(world, &link->paths[s]);
+            }
+        }
+        if (kind < 2 && !bottleneck && !small && world->busy == 0 && world->unreachable == 0) {
+            for (uint32_t s = 0; s < 2; s++) {
+                link->sides[s].checker.fill_us = 3 * delay_us + FILL_SLACK_US; /* a reordering window is a round trip at most */
             }
         }
     }

@@ -34,6 +34,12 @@ static const char *too_kind(const struct totals *totals) {
         {totals->refused, "refusal"},
         {totals->resets, "reset"},
         {totals->accepted, "passive open"},
+        {totals->tail_probes, "tail probe"},
+        {totals->spurious, "recovery undone"},
+        {totals->mtu_lowered, "smaller path"},
+        {totals->black_holes, "black hole"},
+        {totals->keepalives, "keepalive"},
+        {totals->sack_blocks, "SACK block"},
         {totals->duplicates, "duplicate"},
         {totals->completed, "orderly ending"},
     };

@@ -11,8 +11,10 @@ enum {
     STEPS_MAX = 4 * 1000 * 1000,
     HEADERS_V4 = 40,
     HEADERS_V6 = 60,
-    FLOOD = 24,             /* blind segments at once */
-    FLOOD_ANSWERS_MOST = 2, /* RFC 5961 section 7: challenge ACKs are limited */
+    TIME_WAIT_US = 59 * 1000 * 1000,
+    TIME_WAIT_LEAST_US = 990 * 1000, /* with timestamps (RFC 6191), within a tick */
+    FLOOD = 24,                      /* blind segments at once */
+    FLOOD_ANSWERS_MOST = 2,          /* RFC 5961 section 7: challenge ACKs are limited */
 };
 #define WORLD_END_US (48ULL * 3600 * 1000 * 1000)
 
@@ -205,6 +207,20 @@ static bool same_ends(const struct link *a, const struct link *b) {
     return a->birth > 0 && b->birth > 0;
 }
 
+void world_check_reuse(const struct side *opener) {
+    const struct world *world = opener->link->world;
+    for (uint32_t i = 0; i < world->link_count; i++) {
+        const struct link *older = &world->links[i];
+        const struct side *side = &older->sides[0];
+        bool stamps = side->checker.ours.timestamps && side->checker.theirs.timestamps;
+        if (older->birth < opener->link->birth && same_ends(older, opener->link) && !side->is_model && side->app.closed > 0 &&
+            side->app.error == TCP_OK && side->checker.ended_first &&
+            world->now_us < side->app.closed_at_us + (stamps ? TIME_WAIT_LEAST_US : TIME_WAIT_US)) {
+            world_fail(opener->link->world, opener, "a port in TIME_WAIT was used too early");
+        }
+    }
+}
+
 static void give_stack(struct side *to, const struct segment *segment, bool stranger) {
     struct world *world = to->link->world;
     struct side *from = side_other(to);
@@ -302,7 +318,8 @@ static void inject_strangers(struct world *world) {
         }
     }
     blind.length = (blind.flags & (SEGMENT_RST | SEGMENT_SYN)) == 0 && random_chance(random, 500) ? random_range(random, 1, 64) : 0;
-    uint32_t count = in_window && random_chance(random, 300) ? FLOOD : 1;
+    bool challenges = in_window && (blind.flags & (SEGMENT_RST | SEGMENT_SYN)) != 0;
+    uint32_t count = challenges && random_chance(random, 300) ? FLOOD : 1;
     uint64_t before = side->host->answers;
     for (uint32_t i = 0; i < count; i++) {
         give_stack(side, &blind, true);

@@ -38,7 +38,7 @@ struct app {
     uint32_t abort_at;               /* bytes queued after which it aborts; UINT32_MAX: never */
     bool begun, connected, close_called, aborted, peer_closed;
     bool gave_up; /* the abort was out of patience */
-    uint64_t act_at, fin_at_us;
+    uint64_t act_at, fin_at_us, closed_at_us;
     uint32_t closed;
     enum tcp_error error;
 };
@@ -103,6 +103,8 @@ const char *world_run(struct world *world, uint64_t seed, bool traced, struct to
 void world_streams(void);
 /* Gives what a side says to the wire. */
 void world_carry(struct side *from, const struct segment *segment);
+/* A connection has opened by this name: an older one's TIME_WAIT must have lasted (RFC 9293 3.6.1, 6191). */
+void world_check_reuse(const struct side *opener);
 int world_transmit(void *network, const struct tcp_segment *segment);
 
 /* scenario.c */
