@@ -49,6 +49,20 @@ static void arm_reorder(struct tcp_conn *conn, uint32_t wait_us, uint64_t now_us
     }
 }
 
+/* The peer said that it holds what comes next, and does not acknowledge it: it has dropped it (RFC 2018 section 8), unless another ACK is on
+ * the way. That is a timeout, of half a round trip as Linux has it. */
+static void arm_reneging(struct tcp_conn *conn, uint64_t now_us) {
+    if (conn->flight_head == TCP_NONE || (flight_at(conn->stack, conn->flight_head)->flags & FLIGHT_SACKED) == 0) {
+        return;
+    }
+    uint64_t at = now_us + tcp_max(conn->srtt_us / 2, TIMEOUT_FLOOR_US);
+    if (at < conn->retransmit_at) {
+        conn->loss.timer = LOSS_TIMER_RTO;
+        conn->retransmit_at = at;
+        tcp_timer_arm(conn, at);
+    }
+}
+
 void tcp_recovery_sent(struct tcp_conn *conn, uint32_t space, bool repeats, uint64_t now_us) {
     struct tcp_loss *loss = &conn->loss;
     if (loss->state == LOSS_RECOVERY) {
@@ -199,6 +213,7 @@ static void ack_sack(struct tcp_conn *conn, struct tcp_ack *ack, uint64_t now_us
         tcp_recovery_arm(conn, tcp_recovery_oldest(conn, now_us), now_us);
     }
     arm_reorder(conn, wait_us, now_us);
+    arm_reneging(conn, now_us);
 }
 
 /* Without SACK: RFC 6582. */
