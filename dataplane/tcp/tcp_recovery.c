@@ -49,8 +49,8 @@ static void arm_reorder(struct tcp_conn *conn, uint32_t wait_us, uint64_t now_us
     }
 }
 
-/* The peer said that it holds what comes next, and does not acknowledge it: it has dropped it (RFC 2018 section 8), unless another ACK is on
- * the way. That is a timeout, of half a round trip as Linux has it. */
+/* The peer said that it holds what comes next, and does not acknowledge it: it has dropped it (RFC 2018 section 8), unless another ACK is
+ * on the way. That is a timeout, of half a round trip as Linux has it. */
 static void arm_reneging(struct tcp_conn *conn, uint64_t now_us) {
     if (conn->flight_head == TCP_NONE || (flight_at(conn->stack, conn->flight_head)->flags & FLIGHT_SACKED) == 0) {
         return;
