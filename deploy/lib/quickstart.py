@@ -28,6 +28,7 @@ def parse_arguments():
     parser.add_argument("--refuse", type=float, default=0)
     parser.add_argument("--defer", type=float, default=0)
     parser.add_argument("--sign", choices=("none", "rsa"), default="none")
+    parser.add_argument("--ipv6", action="store_true")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--keep", action="store_true")
     options = parser.parse_args()
@@ -37,6 +38,8 @@ def parse_arguments():
             parser.error(f"--{name.replace('_', '-')} takes a number from {low} to {high}")
     if options.refuse + options.defer > 100:
         parser.error("--refuse and --defer are more than 100 percent together")
+    if options.ipv6 and not os.path.exists("/proc/sys/net/ipv6"):
+        parser.error("--ipv6: this kernel was started without IPv6")
     return options
 
 
@@ -78,11 +81,15 @@ def make_recipients(options):
     return recipients
 
 
+def on_ipv6(site, options):
+    return options.ipv6 and site % 2 == 1
+
+
 def make_world(bed, options):
-    """Servers and names: domains share a few sites, as domains at a mail provider do."""
+    """Servers and names: domains share a few sites, as domains at a mail provider do; with --ipv6 every other site has nothing but IPv6."""
     dumps = []
     for site in range(SITES):
-        address = bed.add_server_address(10 + site)
+        address = bed.add_server_address6(10 + site) if on_ipv6(site, options) else bed.add_server_address(10 + site)
         dumps.append(bed.start_sink(f"site{site}", address))
         for domain in range(site, options.domains, SITES):
             bed.mx(f"d{domain}.test", (10, f"mx.site{site}.test", address))
@@ -224,11 +231,12 @@ def milliseconds(event, name):
 
 def take_stock(bed, recipients, dumps, options):
     """What arrived, by what the servers stored."""
-    copies, messages, identities = {}, [], set()
-    for dump in dumps:
+    copies, messages, identities, by_ipv6 = {}, [], set(), 0
+    for site, dump in enumerate(dumps):
         for stored, message in read_dump(dump):
             for recipient in stored:
                 copies[recipient] = copies.get(recipient, 0) + 1
+                by_ipv6 += site < SITES and on_ipv6(site, options)
             identities.add(header(message, "Message-ID"))
             if options.sign == "rsa":
                 messages.append(message)
@@ -246,6 +254,8 @@ def take_stock(bed, recipients, dumps, options):
         "lost": len(expected - arrived - bounced.keys()),
         "duplicated": sum(count - 1 for recipient, count in copies.items() if recipient in expected),
     }
+    if options.ipv6:
+        report["delivered_by_ipv6"] = by_ipv6
     report["distinct_message_ids"] = len(identities)
     report["uncertain"] = sum(1 for event in events if event.get("uncertain"))
     if latencies:
@@ -270,7 +280,8 @@ def print_report(report, cpu, seconds):
     say("")
     say(f"  the servers stored {report['distinct_message_ids']} distinct messages")
     for name in ("submitted", "delivered", "deferred", "bounced", "lost", "duplicated"):
-        say(f"  {name:<12} {report[name]}")
+        note = f", {report['delivered_by_ipv6']} of them over IPv6" if name == "delivered" and "delivered_by_ipv6" in report else ""
+        say(f"  {name:<12} {report[name]}{note}")
     say(f"  rate         {report['messages_per_second']} messages/s, first submit to last delivery")
     if report["latency_ms_p50"] is not None:
         say(f"  latency      p50 {report['latency_ms_p50']:.0f} ms, p95 {report['latency_ms_p95']:.0f} ms, p99 {report['latency_ms_p99']:.0f} ms, submit to delivered")
@@ -314,7 +325,7 @@ def run(bed, options):
     dumps = make_world(bed, options)
     if options.sign == "rsa":
         bed.make_dkim_key()
-    bed.write_config()
+    bed.write_config(ipv6=options.ipv6)
     bed.start_bypost()
     commands = make_commands(recipients, options)
     say(f"submitting {len(recipients)} recipients in {len(commands)} jobs through Redis")
