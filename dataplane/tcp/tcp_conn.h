@@ -330,6 +330,11 @@ static inline struct tcp_block *block_at(const struct tcp_stack *stack, uint32_t
 static inline struct tcp_time_wait *wait_at(const struct tcp_stack *stack, uint32_t index) {
     return (struct tcp_time_wait *)(void *)stack->waits.items + index;
 }
+/* How long ago it was sent. Its time may be a few microseconds ahead of the clock (tcp_flight.c). */
+static inline uint32_t flight_age_us(const struct tcp_flight *flight, uint64_t now_us) {
+    int32_t age_us = (int32_t)((uint32_t)now_us - flight->sent_us);
+    return age_us > 0 ? (uint32_t)age_us : 0;
+}
 static inline uint32_t flight_space(const struct tcp_flight *flight) {
     return flight->length + (flight->flags & FLIGHT_FIN ? 1U : 0U);
 }

@@ -115,5 +115,7 @@ uint32_t tcp_cubic_reduce(struct tcp_conn *conn) {
     /* A window that did not reach the last peak gives room to others (section 4.7). */
     uint64_t cwnd = conn->cwnd;
     conn->cwnd_peak = conn->cwnd < conn->cwnd_peak ? (uint32_t)(cwnd * (1024 + BETA_1024) >> 11) : conn->cwnd;
-    return (uint32_t)(cwnd * BETA_1024 >> 10);
+    /* To the nearest whole segment: what is less than one is never sent, and half of one is much where a window is five. */
+    uint32_t reduced = (uint32_t)(cwnd * BETA_1024 >> 10) + conn->mss / 2;
+    return reduced - reduced % conn->mss;
 }

@@ -2,7 +2,10 @@
  * transmission (RFC 8985 section 5.2), what is lost also by itself, so that no ACK looks at all of a long flight. */
 #include "tcp_conn.h"
 
-enum { LOST_STEPS_MAX = 64 /* looked at to find a lost flight's place among the lost: beyond that the order is not worth more */ };
+enum {
+    LOST_STEPS_MAX = 64, /* looked at to find a lost flight's place among the lost: beyond that the order is not worth more */
+    TIME_AHEAD_MAX_US = 1000 * 1000,
+};
 
 static void list_insert(struct tcp_conn *conn, uint32_t *head, uint32_t *tail, uint32_t index, uint32_t previous) {
     struct tcp_flight *flight = flight_at(conn->stack, index);
@@ -38,12 +41,26 @@ static void detach(struct tcp_conn *conn, uint32_t index) {
     }
 }
 
+/* The list is in the order of times and, at equal times, of sequence numbers (RFC 8985 section 5.2). All that leaves in one pass leaves at
+ * one time: what is sent again among it gets a microsecond more, or the arrival of higher numbers sent before it would call it lost. */
+static void order_time(struct tcp_conn *conn, struct tcp_flight *flight) {
+    if (conn->loss.sent_tail == TCP_NONE) {
+        return;
+    }
+    const struct tcp_flight *last = flight_at(conn->stack, conn->loss.sent_tail);
+    int32_t ahead_us = (int32_t)(last->sent_us - flight->sent_us);
+    if (ahead_us >= 0 && ahead_us < TIME_AHEAD_MAX_US) {
+        flight->sent_us = last->sent_us + (SEQ_LT(flight->sequence, last->sequence) ? 1 : 0);
+    }
+}
+
 void tcp_flight_append(struct tcp_conn *conn, uint32_t index) {
     struct tcp_flight *flight = flight_at(conn->stack, index);
     flight->next = TCP_NONE;
     flight->previous = conn->flight_tail;
     *(conn->flight_tail == TCP_NONE ? &conn->flight_head : &flight_at(conn->stack, conn->flight_tail)->next) = index;
     conn->flight_tail = index;
+    order_time(conn, flight);
     list_insert(conn, &conn->loss.sent_head, &conn->loss.sent_tail, index, conn->loss.sent_tail);
 }
 
@@ -52,6 +69,7 @@ void tcp_flight_sent_again(struct tcp_conn *conn, uint32_t index, uint64_t now_u
     detach(conn, index);
     flight->flags = (uint8_t)((flight->flags & ~FLIGHT_CUT) | FLIGHT_REPEATED);
     flight->sent_us = (uint32_t)now_us;
+    order_time(conn, flight);
     list_insert(conn, &conn->loss.sent_head, &conn->loss.sent_tail, index, conn->loss.sent_tail);
 }
 
@@ -202,7 +220,7 @@ static void flight_trim(struct tcp_conn *conn, struct tcp_flight *flight, uint32
 /* Eifel detection (RFC 3522): the acknowledgement of what this recovery sent again answers what left before the recovery did so. */
 static bool answers_earlier(const struct tcp_conn *conn, const struct tcp_flight *flight, const struct tcp_ack *ack, uint64_t now_us) {
     const struct tcp_loss *loss = &conn->loss;
-    uint32_t age_us = (uint32_t)now_us - flight->sent_us;
+    uint32_t age_us = flight_age_us(flight, now_us);
     return (loss->flags & LOSS_STAMPED) != 0 && ack->has_echo && SEQ_LT(ack->echo, loss->stamp) &&
            SEQ_GEQ(tcp_output_timestamp(conn, now_us - age_us), loss->stamp);
 }
@@ -215,7 +233,7 @@ static void note(struct tcp_conn *conn, const struct tcp_flight *flight, struct 
         ack->repeated = true;
         ack->late |= answers_earlier(conn, flight, ack, now_us);
     } else {
-        ack->sample_us = tcp_max((uint32_t)now_us - flight->sent_us, 1);
+        ack->sample_us = tcp_max(flight_age_us(flight, now_us), 1);
     }
     if ((conn->loss.flags & LOSS_SACK) != 0) {
         tcp_rack_update(conn, flight, ack, now_us);

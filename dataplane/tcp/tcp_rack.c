@@ -16,7 +16,7 @@ static bool sent_after(uint32_t sent_us, uint32_t end, uint32_t other_sent_us, u
 /* Section 6.2 steps 2 and 3. */
 void tcp_rack_update(struct tcp_conn *conn, const struct tcp_flight *flight, struct tcp_ack *ack, uint64_t now_us) {
     struct tcp_loss *loss = &conn->loss;
-    uint32_t end = flight->sequence + flight_space(flight), rtt_us = (uint32_t)now_us - flight->sent_us;
+    uint32_t end = flight->sequence + flight_space(flight), rtt_us = flight_age_us(flight, now_us);
     bool repeated = (flight->flags & FLIGHT_REPEATED) != 0;
     if (!repeated) {
         ack->original |= (flight->flags & FLIGHT_LOST) != 0;
@@ -60,7 +60,7 @@ uint32_t tcp_rack_detect(struct tcp_conn *conn, uint64_t now_us) {
         if (!sent_after(loss->rack_sent_us, loss->rack_end, flight->sent_us, flight->sequence + flight_space(flight))) {
             return 0;
         }
-        uint32_t elapsed_us = (uint32_t)now_us - flight->sent_us;
+        uint32_t elapsed_us = flight_age_us(flight, now_us);
         if (elapsed_us < due_us) {
             return due_us - elapsed_us;
         }

@@ -21,7 +21,7 @@ static void enter(struct tcp_conn *conn, enum tcp_loss_state state) {
 }
 
 uint64_t tcp_recovery_oldest(const struct tcp_conn *conn, uint64_t now_us) {
-    return now_us - ((uint32_t)now_us - flight_at(conn->stack, conn->flight_head)->sent_us);
+    return now_us - flight_age_us(flight_at(conn->stack, conn->flight_head), now_us);
 }
 
 void tcp_recovery_arm(struct tcp_conn *conn, uint64_t rto_from_us, uint64_t now_us) {
@@ -316,7 +316,7 @@ void tcp_recovery_timeout(struct tcp_conn *conn, uint64_t now_us) {
     } else { /* RFC 8985 section 6.3: what was sent a round trip ago or less may be on its way */
         uint32_t due_us = (loss->flags & LOSS_RACK) != 0 ? loss->rack_rtt_us : conn->srtt_us;
         tcp_flight_mark_lost(conn, conn->flight_head);
-        while (loss->sent_head != TCP_NONE && (uint32_t)now_us - flight_at(conn->stack, loss->sent_head)->sent_us >= due_us) {
+        while (loss->sent_head != TCP_NONE && flight_age_us(flight_at(conn->stack, loss->sent_head), now_us) >= due_us) {
             tcp_flight_mark_lost(conn, loss->sent_head);
         }
     }

@@ -54,7 +54,7 @@ static void sack_flight(struct tcp_conn *conn, uint32_t index, struct tcp_ack *a
     ack->sacked += space;
     conn->passed_bytes = (uint16_t)tcp_max(conn->passed_bytes, tcp_min(flight->length, conn->mss));
     if ((flight->flags & FLIGHT_REPEATED) == 0) {
-        ack->sacked_sample_us = tcp_max((uint32_t)now_us - flight->sent_us, 1);
+        ack->sacked_sample_us = tcp_max(flight_age_us(flight, now_us), 1);
     }
     tcp_rack_update(conn, flight, ack, now_us);
     conn->loss.sack_cursor = tcp_flight_mark_sacked(conn, index);

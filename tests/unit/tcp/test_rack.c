@@ -72,6 +72,24 @@ static void lost_retransmission_is_sent_again(void **state) {
     wire_free(&wire);
 }
 
+/* Section 5.2: all that leaves in one pass has one time. The retransmission was the last to leave: the arrival of higher numbers from that
+ * pass does not show that it is lost. */
+static void retransmission_is_later_than_what_left_before_it_in_the_same_pass(void **state) {
+    struct wire wire;
+    open_with(&wire, true);
+    wire_send(&wire, wire_pattern(), 40 * MSS);
+    wire.now_us += RTT_US;
+    sack_one(&wire, 0, 1, 3);
+    uint32_t sent = 40 - tcp_unsent(wire.conn) / MSS;
+    assert_true(sent > 10);
+    sack_one(&wire, 0, 1, 4);
+    assert_int_equal(fast(&wire), 1);
+    wire.now_us += RTT_US;
+    sack_one(&wire, 0, 1, sent);
+    assert_int_equal(fast(&wire), 1);
+    wire_free(&wire);
+}
+
 /* Section 6.2 steps 3 and 4: once the path was seen to reorder, three sacked segments no longer prove a loss. */
 static void seen_reordering_is_waited_for(void **state) {
     struct wire wire;
@@ -199,6 +217,7 @@ int main(void) {
         cmocka_unit_test(three_sacked_segments_show_a_loss_at_once),
         cmocka_unit_test(one_sacked_segment_shows_it_after_the_reordering_window),
         cmocka_unit_test(lost_retransmission_is_sent_again),
+        cmocka_unit_test(retransmission_is_later_than_what_left_before_it_in_the_same_pass),
         cmocka_unit_test(seen_reordering_is_waited_for),
         cmocka_unit_test(duplicates_widen_the_window),
         cmocka_unit_test(tail_is_probed_after_two_round_trips),
