@@ -261,6 +261,7 @@ void app_start(struct side *side) {
             world_fail(world, side, "tcp_endpoints tells other ends");
         }
         world_check_reuse(side);
+        side->checker.last_in_us = world->now_us;
         app->act_at = world->now_us + random_range(&world->random, 1000, 50000);
         link->start_at = NEVER;
         return;
@@ -292,8 +293,7 @@ void app_act(struct side *side) {
     if (app->conn == NULL) {
         return;
     }
-    uint64_t last = side->checker.last_in_us > side->checker.last_out_us ? side->checker.last_in_us : side->checker.last_out_us;
-    if (other_gone(side) && world->now_us > last + PATIENCE_US && !app->aborted) {
+    if (other_gone(side) && world->now_us > side->checker.last_in_us + PATIENCE_US && !app->aborted) {
         app_abort(side, true); /* its RST was lost and nothing is in flight that would bring another: only time tells */
         return;
     }
