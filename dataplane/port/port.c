@@ -74,8 +74,14 @@ static int port_configure(struct port *port, struct port_device *device, const s
     if (port->segmentation_bytes_max != 0)
         conf.txmode.offloads |= RTE_ETH_TX_OFFLOAD_TCP_TSO;
     device->ipv4_checksum_offload = (conf.txmode.offloads & RTE_ETH_TX_OFFLOAD_IPV4_CKSUM) != 0;
-    port_rss_request(port, info, &conf);
+    device->hashes_asked = port_rss_request(port, info, &conf);
     int rc = rte_eth_dev_configure(port->id, port->queues, port->queues, &conf);
+    if (rc != 0 && device->hashes_asked) { /* less than it offers: everything to one queue, handed over from there */
+        device->hashes_asked = false;
+        conf.rxmode.mq_mode = RTE_ETH_MQ_RX_NONE;
+        conf.rx_adv_conf.rss_conf.rss_hf = 0;
+        rc = rte_eth_dev_configure(port->id, port->queues, port->queues, &conf);
+    }
     if (rc != 0)
         return port_fail(port, rc, error, error_bytes, "the device refuses %u queue pairs at MTU %u", port->queues, port->mtu);
     device->configured = true;
@@ -242,8 +248,9 @@ void port_close(struct port *port) {
         rte_eth_dev_stop(port->id);
     if (port->id != RTE_MAX_ETHPORTS)
         port_device_detach(port, device);
+    for (uint32_t worker = 0; worker < device->workers; worker++)
+        port_free_ring(device->hand_over[worker]); /* all of them first: what waits in one is of another worker's pool */
     for (uint32_t worker = 0; worker < device->workers; worker++) {
-        port_free_ring(device->hand_over[worker]);
         rte_mempool_free(device->rx_pools[worker]);
         if (!device->sends_receive_pool)
             rte_mempool_free(device->copy_pools[worker]);

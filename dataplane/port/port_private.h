@@ -19,6 +19,7 @@ enum {
     PORT_REFERENCE_WAIT_US = 500,   /* so long a frame that the device refused may wait by reference */
     PORT_EXTERNAL_MBUFS = 8192,     /* references a queue may have in its device; below 65,535, the shared info's count */
     PORT_POOL_CACHE = 128,
+    PORT_POOL_CACHE_SHARED = 16, /* of what is sent by a queue of several workers: whoever sends frees the others' mbufs into its own cache */
     PORT_MTU_MIN = 576, /* RFC 791: every host takes as much */
     PORT_MTU_MAX = 9216,
     PORT_FRAME_OVERHEAD = 14 + 4 + 4, /* Ethernet, VLAN tag, FCS */
@@ -34,6 +35,7 @@ struct port_device {
     uint32_t workers;
     bool attached_here; /* by port_open: port_close takes it away again */
     bool configured;
+    bool hashes_asked;           /* for RSS, and not refused */
     uint16_t segments_max;       /* mbufs that the device takes as one frame */
     uint16_t split_segments_max; /* the same for a frame that it splits */
     bool ipv4_checksum_offload;  /* asked for in frames that the device splits: each part has an IPv4 header of its own */
@@ -113,9 +115,9 @@ int af_packet_arguments(const char *device, uint16_t mtu, uint32_t workers, char
 void af_packet_find_sockets(struct port *port, struct port_device *device);
 bool af_packet_has_room(const struct port_device *device, uint16_t queue);
 
-/* rss.c: asks for hashing by TCP's addresses and ports where the device can and there are queues to spread over; and, after its start,
- * fills port->rss from what the device says. */
-void port_rss_request(const struct port *port, const struct rte_eth_dev_info *info, struct rte_eth_conf *conf);
+/* rss.c: asks for hashing by TCP's addresses and ports where the device can and there are queues to spread over (false: not asked); and,
+ * after its start, fills port->rss from what the device says. */
+bool port_rss_request(const struct port *port, const struct rte_eth_dev_info *info, struct rte_eth_conf *conf);
 void port_rss_learn(struct port *port, enum port_steering steering, uint32_t workers);
 
 /* frame_build.c: the mbufs of a frame, or NULL when the pools are empty. */

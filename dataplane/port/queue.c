@@ -35,13 +35,17 @@ static int queue_map_arena(struct port_queue *queue) {
     return 0;
 }
 
+static uint32_t queue_pool_cache(const struct port_queue *queue) {
+    return queue->shares_tx ? PORT_POOL_CACHE_SHARED : PORT_POOL_CACHE;
+}
+
 static struct rte_mempool *queue_pool(const struct port_queue *queue, struct rte_mempool **pool, const char *what, uint32_t frames,
                                       uint32_t data_room_bytes) {
     char name[RTE_MEMPOOL_NAMESIZE];
     snprintf(name, sizeof name, "port%u.%s%u", queue->port->id, what, queue->worker);
     if (*pool == NULL)
-        *pool =
-            rte_pktmbuf_pool_create(name, frames, PORT_POOL_CACHE, 0, (uint16_t)data_room_bytes, rte_eth_dev_socket_id(queue->port->id));
+        *pool = rte_pktmbuf_pool_create(name, frames, queue_pool_cache(queue), 0, (uint16_t)data_room_bytes,
+                                        rte_eth_dev_socket_id(queue->port->id));
     return *pool;
 }
 
@@ -90,7 +94,9 @@ struct port_queue *port_queue_create(struct port *port, uint32_t worker, uint32_
     queue->reference_wait_cycles = rte_get_tsc_hz() / 1000000 * PORT_REFERENCE_WAIT_US;
     queue->flat_bytes = PORT_FLAT_BYTES;
     queue->flat = malloc(queue->flat_bytes);
-    uint32_t frames = device->tx_descriptors + PORT_TX_PENDING_MAX + PORT_BURST + 2 * PORT_POOL_CACHE;
+    /* What lies in the caches of others is not ours to send with. */
+    uint32_t caches = queue_pool_cache(queue) * (queue->shares_tx ? workers : 1);
+    uint32_t frames = device->tx_descriptors + PORT_TX_PENDING_MAX + PORT_BURST + 2 * caches;
     if (port->mode == PORT_MODE_REFERENCE)
         frames += PORT_TX_PENDING_MAX; /* queue_copy_waiting */
     if (device->sends_receive_pool)

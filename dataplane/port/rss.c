@@ -11,11 +11,12 @@ static uint64_t rss_types(const struct rte_eth_dev_info *info) {
 
 /* No key is given, so that the driver's own stays: a key that is not NULL needs its exact length, which drivers of 22.11 do not all tell.
  */
-void port_rss_request(const struct port *port, const struct rte_eth_dev_info *info, struct rte_eth_conf *conf) {
+bool port_rss_request(const struct port *port, const struct rte_eth_dev_info *info, struct rte_eth_conf *conf) {
     if (port->queues < 2 || rss_types(info) == 0)
-        return;
+        return false;
     conf->rxmode.mq_mode = RTE_ETH_MQ_RX_RSS;
     conf->rx_adv_conf.rss_conf.rss_hf = rss_types(info);
+    return true;
 }
 
 static bool rss_read_key(uint16_t id, const struct rte_eth_dev_info *info, struct port_rss *rss) {
@@ -68,9 +69,10 @@ void port_rss_learn(struct port *port, enum port_steering steering, uint32_t wor
         toeplitz_rss_default(&port->rss, port->queues);
         return;
     }
+    const struct port_device *device = port->private;
     struct port_rss rss;
     memset(&rss, 0, sizeof rss);
-    if (rte_eth_dev_info_get(port->id, &info) != 0 || rss_types(&info) == 0 || !rss_read_key(port->id, &info, &rss) ||
+    if (!device->hashes_asked || rte_eth_dev_info_get(port->id, &info) != 0 || rss_types(&info) == 0 || !rss_read_key(port->id, &info, &rss) ||
         !rss_read_table(port->id, &info, port->queues, &rss))
         return;
     rss.hashes = true;
