@@ -93,7 +93,7 @@ static int parse_port_field(struct port_options *port, char *field) {
         port->vlan = (uint16_t)number;
     } else if (strcmp(field, "address") == 0) {
         if (port->address_count == NET_ADDRESSES_MAX)
-            return complain("port address", value, "a port has at most 256 addresses.");
+            return complain("port address", value, "a port has at most 64 addresses.");
         struct net_address *address = &port->addresses[port->address_count];
         if (!parse_address(value, &address->address, &address->prefix_length))
             return complain("port address", value, "write ADDRESS/PREFIX, as in 192.0.2.10/24.");

@@ -99,6 +99,13 @@ int worker_create(struct worker *worker, const struct options *options, struct p
             segmentation_bytes_max = ports[i].segmentation_bytes_max;
     }
     worker->net = net_create(&net, now_us);
+    if (worker->net == NULL) {
+        int reason = errno;
+        snprintf(error, error_bytes, "worker %u gets no network: %s. %s", worker->index, strerror(reason),
+                 reason == EINVAL ? "An address stands twice, a gateway is on no port's network, or IPv6 has an MTU below 1280."
+                                  : "Add memory.");
+        return -reason;
+    }
     struct tcp_config tcp = {
         .max_connections = options->max_sessions,
         .receive_buffer_bytes = RECEIVE_BUFFER_BYTES,
@@ -112,7 +119,7 @@ int worker_create(struct worker *worker, const struct options *options, struct p
         .unknown = net_unknown,
         .network = worker->net,
     };
-    int code = worker->net == NULL ? -ENOMEM : create_engine(worker, options, arena, &tcp);
+    int code = create_engine(worker, options, arena, &tcp);
     if (code == 0) {
         worker->stack = tcp_stack_create(&tcp, now_us);
         code = worker->stack == NULL ? -ENOMEM : 0;
