@@ -9,7 +9,7 @@
 
 enum {
     NEIGHBOURS_MAX = 1024,       /* each link; mail leaves through a gateway or two */
-    NEIGHBOUR_WAITING_MAX = 4,   /* frames that wait for one neighbour: RFC 1122 2.3.2.2 asks for at least the latest */
+    NEIGHBOUR_WAITING_MAX = 4,   /* frames that wait for one neighbour: RFC 1122 2.3.2.2 asks for one; TCP keeps what finds no place */
     NEIGHBOUR_WAITING_POOL = 64, /* for all neighbours of a worker */
     NEIGHBOUR_TRIES = 3,
     NEIGHBOUR_RETRY_US = 1000000,
@@ -58,8 +58,7 @@ uint64_t neighbours_poll(struct neighbours *table, struct frame_waiting_pool *po
 
 struct frame_waiting_pool *waiting_pool_create(uint32_t frame_bytes);
 void waiting_pool_destroy(struct frame_waiting_pool *pool);
-/* Keeps a copy of the frame until the neighbour answers. 0; 1 when the oldest waiting frame was dropped for it; -EAGAIN when the pool is
- * empty. */
+/* Keeps a copy of the frame until the neighbour answers. 0, or -EAGAIN when enough wait for it or the pool is empty. */
 int neighbour_wait(struct frame_waiting_pool *pool, struct neighbour *neighbour, const struct frame *frame);
 /* Gives the waiting frames, oldest first, to `send` with the header writable; they are gone afterwards. `send` NULL: dropped. Returns how
  * many. */

@@ -83,9 +83,9 @@ const struct net_counters *net_counters(const struct net *net);
 /* The stack is made after net, because its transmit goes through it. */
 void net_attach(struct net *net, struct tcp_stack *stack);
 /* tcp_config.transmit: `network` is the struct net. The interface is the one that has segment->local. Next hop: on-link or the gateway
- * of that family. While the neighbour has not answered the newest few frames for it are kept (copied); 0 then. -EHOSTUNREACH without a
- * route or after the neighbour has failed; -EAGAIN when the device is full, or when a segment for the device to split would have to wait.
- */
+ * of that family. While the neighbour has not answered the first few frames for it are kept (copied); 0 then. -EHOSTUNREACH without a
+ * route or after the neighbour has failed; -EAGAIN when the device is full, when enough frames wait, or when one would have to wait that
+ * the device is to split. */
 int net_transmit(void *network, const struct tcp_segment *segment);
 /* Receives bursts of every interface and gives them to ARP, ND, ICMP and TCP. Returns frames handled. */
 uint32_t net_receive(struct net *net, uint64_t now_us);

@@ -124,11 +124,8 @@ static int transmit_wait(struct net *net, struct neighbour *neighbour, const str
         return -EHOSTUNREACH;
     }
     int rc = neighbour_wait(net->waiting, neighbour, frame);
-    if (rc < 0)
-        return rc;
-    net->counters.frames_waited++;
-    net->counters.frames_wait_dropped += (uint64_t)rc;
-    return 0;
+    net->counters.frames_waited += rc == 0;
+    return rc;
 }
 
 int net_transmit(void *network, const struct tcp_segment *segment) {

@@ -37,21 +37,14 @@ static uint8_t *waiting_payload(struct frame_waiting_pool *pool, uint8_t slot) {
     return pool->payload + (size_t)slot * pool->frame_bytes;
 }
 
-static void waiting_drop_oldest(struct frame_waiting_pool *pool, struct neighbour *neighbour) {
+static void waiting_free_oldest(struct frame_waiting_pool *pool, struct neighbour *neighbour) {
     pool->free[pool->free_count++] = neighbour->waiting[0];
     neighbour->waiting_count--;
     memmove(neighbour->waiting, neighbour->waiting + 1, neighbour->waiting_count);
 }
 
 int neighbour_wait(struct frame_waiting_pool *pool, struct neighbour *neighbour, const struct frame *frame) {
-    int dropped = 0;
-    if (frame->payload_length > pool->frame_bytes)
-        return -EAGAIN;
-    if (neighbour->waiting_count == NEIGHBOUR_WAITING_MAX || (pool->free_count == 0 && neighbour->waiting_count > 0)) {
-        waiting_drop_oldest(pool, neighbour);
-        dropped = 1;
-    }
-    if (pool->free_count == 0)
+    if (frame->payload_length > pool->frame_bytes || neighbour->waiting_count == NEIGHBOUR_WAITING_MAX || pool->free_count == 0)
         return -EAGAIN;
     uint8_t slot = pool->free[--pool->free_count];
     neighbour->waiting[neighbour->waiting_count++] = slot;
@@ -64,7 +57,7 @@ int neighbour_wait(struct frame_waiting_pool *pool, struct neighbour *neighbour,
         to += frame->pieces[i].length;
     }
     assert((size_t)(to - waiting_payload(pool, slot)) == frame->payload_length);
-    return dropped;
+    return 0;
 }
 
 uint32_t neighbour_waiting_end(struct frame_waiting_pool *pool, struct neighbour *neighbour,
@@ -82,7 +75,7 @@ uint32_t neighbour_waiting_end(struct frame_waiting_pool *pool, struct neighbour
             frame.pieces = &piece;
             send(context, kept->header, &frame);
         }
-        waiting_drop_oldest(pool, neighbour);
+        waiting_free_oldest(pool, neighbour);
     }
     return count;
 }
