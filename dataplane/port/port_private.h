@@ -13,13 +13,15 @@ enum {
     PORT_WORKERS_MAX = 128,     /* RTE_MAX_LCORE of the distributions' builds */
     PORT_RX_DESCRIPTORS = 2048, /* a TLS handshake step stalls a pass for 0.4 ms (DESIGN.md section 5) */
     PORT_TX_DESCRIPTORS = 1024,
-    PORT_TX_PENDING_MAX = 256,      /* frames gathered or refused by the device, waiting for the next flush */
+    PORT_TX_PENDING_MAX =
+        1024, /* frames gathered or refused by the device, waiting for the next flush: with its ring what a burst of receives may answer */
     PORT_HAND_OVER_FRAMES = 1024,   /* a worker's ring of frames that others received for it */
     PORT_REFERENCE_BYTES_MIN = 256, /* a shorter piece is cheaper to copy (MEASURED.md) */
     PORT_REFERENCE_WAIT_US = 500,   /* so long a frame that the device refused may wait by reference */
     PORT_EXTERNAL_MBUFS = 8192,     /* references a queue may have in its device; below 65,535, the shared info's count */
     PORT_POOL_CACHE = 128,
-    PORT_POOL_CACHE_SHARED = 16, /* of what is sent by a queue of several workers: whoever sends frees the others' mbufs into its own cache */
+    PORT_POOL_CACHE_SHARED =
+        16,             /* of what is sent by a queue of several workers: whoever sends frees the others' mbufs into its own cache */
     PORT_MTU_MIN = 576, /* RFC 791: every host takes as much */
     PORT_MTU_MAX = 9216,
     PORT_FRAME_OVERHEAD = 14 + 4 + 4, /* Ethernet, VLAN tag, FCS */

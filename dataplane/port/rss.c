@@ -72,8 +72,8 @@ void port_rss_learn(struct port *port, enum port_steering steering, uint32_t wor
     const struct port_device *device = port->private;
     struct port_rss rss;
     memset(&rss, 0, sizeof rss);
-    if (!device->hashes_asked || rte_eth_dev_info_get(port->id, &info) != 0 || rss_types(&info) == 0 || !rss_read_key(port->id, &info, &rss) ||
-        !rss_read_table(port->id, &info, port->queues, &rss))
+    if (!device->hashes_asked || rte_eth_dev_info_get(port->id, &info) != 0 || rss_types(&info) == 0 ||
+        !rss_read_key(port->id, &info, &rss) || !rss_read_table(port->id, &info, port->queues, &rss))
         return;
     rss.hashes = true;
     port->rss = rss;
