@@ -53,7 +53,7 @@ static void rate_is_reduced_in_proportion(void **state) {
         most = wire.segment_count - before > most ? wire.segment_count - before : most;
     }
     assert_int_equal(wire.conn->ssthresh, 14 * MSS); /* to the nearest segment */
-    assert_in_range(wire.segment_count, 14, 15); /* of 19 delivered, the first two before recovery began; one is the retransmission */
+    assert_in_range(wire.segment_count, 14, 15);     /* of 19 delivered, the first two before recovery began; one is the retransmission */
     assert_in_range(most, 1, 2);
     wire_ack(&wire, wire.conn->recover);
     assert_int_equal(wire.conn->loss.state, LOSS_OPEN);
