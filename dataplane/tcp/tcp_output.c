@@ -5,7 +5,8 @@
 #include "tcp_conn.h"
 
 enum {
-    RETRY_US = 2000,               /* after -EAGAIN, or when a pool was empty */
+    RETRY_US = 1000,               /* after -EAGAIN, or when a pool was empty: at the least */
+    RETRY_SPREAD_US = 2048,        /* a power of two: thousands that a full device refused in one pass must not come back in one */
     CHALLENGE_SPACING_US = 100000, /* RFC 5961 section 7: challenge ACKs are limited */
     SEGMENTS_AT_ONCE_MAX = 64,     /* that a device splits from one */
 };
@@ -15,7 +16,7 @@ uint32_t tcp_output_timestamp(const struct tcp_conn *conn, uint64_t now_us) {
 }
 
 static void retry_soon(struct tcp_conn *conn, uint64_t now_us) {
-    conn->retry_at = now_us + RETRY_US;
+    conn->retry_at = now_us + RETRY_US + (conn_index(conn) & (RETRY_SPREAD_US - 1));
     tcp_timer_arm(conn, conn->retry_at);
 }
 
