@@ -238,8 +238,8 @@ static void check_gateway(struct reader *reader, const struct config_port *port,
     char text[ADDRESS_TEXT_BYTES];
     bool on_link = false;
     for (uint32_t i = 0; i < port->address_count; i++) { /* IPv6 routers are usually named by their link-local address (RFC 4861) */
-        on_link |= address_on_link(&port->addresses[i], gateway) ||
-                   (port->addresses[i].family == 6 && address_on_link(&link_local, gateway));
+        on_link |=
+            address_on_link(&port->addresses[i], gateway) || (port->addresses[i].family == 6 && address_on_link(&link_local, gateway));
     }
     if (gateway->family && !on_link && port->address_count > 0) {
         reader_error(reader, reader_place(reader, gateway),
@@ -303,7 +303,7 @@ static void check_ports(struct reader *reader, const struct config *config) {
         }
         if (!port->device) {
             reader_error(reader, reader_place(reader, port),
-                         "this port has no `device`; add its PCI address (`dpdk-devbind.py --status` shows them) or a virtual one such as "
+                         "this port has no `device`; add its PCI address (`deploy/nic/nic list` shows them) or a virtual one such as "
                          "net_af_packet0,iface=eth1.");
         } else if (port->device[strcspn(port->device, "; \t\r\n")]) {
             reader_error(reader, node,
