@@ -56,6 +56,7 @@ static bool ipv6_fragment(struct received *in, uint8_t *header) {
     uint32_t field = wire_get16(in->bytes + 2), identification = wire_get32(in->bytes + 4);
     in->bytes += IPV6_FRAGMENT_BYTES;
     in->length -= IPV6_FRAGMENT_BYTES;
+    in->fragmented = true;
     *header = next;
     if ((field & 0xfff9) == 0)
         return true;

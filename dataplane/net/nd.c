@@ -107,8 +107,8 @@ static void nd_solicitation(const struct received *in, struct ip target) {
     net_tell_workers(in);
     if (!anonymous && mac != NULL)
         resolve_hear(in, in->source, mac, true);
-    /* RFC 4862 5.4.3: two hosts want the address at the same moment. Later on the answer settles it. */
-    if (anonymous && in->link->announced <= 1)
+    /* RFC 4862 5.4.3: two hosts want the address at the same moment, which is worker 0's to know. Later on the answer settles it. */
+    if (anonymous && net->config.worker == 0 && in->link->announced <= 1)
         resolve_conflict(in, target, in->source_mac);
     nd_answer(in, target, mac);
 }
@@ -137,8 +137,8 @@ static void nd_advertisement(const struct received *in, struct ip target) {
 void nd_input(const struct received *in) {
     struct net *net = in->net;
     struct ip target = in->length < ND_BYTES ? IP_NONE : ip_from_bytes6(in->bytes + 8);
-    if (in->length < ND_BYTES || in->hop_limit != HOP_LIMIT_ND || in->reassembled || in->bytes[1] != 0 || !route_is_host(target) ||
-        ip_is_v4(target)) { /* RFC 4861 7.1; RFC 6980: never in fragments */
+    if (in->length < ND_BYTES || in->hop_limit != HOP_LIMIT_ND || in->fragmented || in->bytes[1] != 0 || !route_is_host(target) ||
+        ip_is_v4(target)) { /* RFC 4861 7.1; RFC 6980: never in fragments, not even in one */
         net_drop(net, &net->counters.bad_nd);
         return;
     }

@@ -103,6 +103,7 @@ struct received {
     struct port_queue *queue;
     const uint8_t *source_mac;
     bool broadcast;   /* sent to the link's broadcast or a multicast address */
+    bool fragmented;  /* IPv6: it has a fragment header, if only of one that is whole */
     bool reassembled; /* every worker has it: net_is_ours decides; the device has verified nothing */
     uint8_t hop_limit;
     struct ip source, destination;

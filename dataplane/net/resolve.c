@@ -63,7 +63,7 @@ void resolve_conflict(const struct received *in, struct ip address, const uint8_
     if (net->now_us < in->link->conflict_quiet_until_us)
         return;
     in->link->conflict_quiet_until_us = net->now_us + NET_CONFLICT_INTERVAL_US;
-    if (net->config.worker == 0)
+    if (!port_frame_handed_over(in->queue))
         resolve_claim(net, in->link, address, false);
     if (net->config.conflict != NULL) {
         struct tcp_address ours;

@@ -336,6 +336,38 @@ static void test_conflict(void **state) {
     host_end(host);
 }
 
+/* Worker 0 alone asks for our addresses at start, so it alone knows what another's question means; an answer is whose queue it came to. */
+static void test_conflict_among_workers(void **state) {
+    struct host *host = host_new6();
+    host->config.workers = 4;
+    host->config.worker = 3;
+    host_open(host);
+    host_settle6(host);
+    hear(host, 135, 0, "::", "ff02::1:ff00:2", evil_mac, OUR_IP6, 0); /* it asks before it takes: answered, no conflict */
+    assert_int_equal(net_counters(host->net)->address_conflicts, 0);
+    assert_nd(only(host), NULL, 136, 0x20, OUR_IP6, "ff02::1", OUR_IP6, 2);
+    host_forget(host);
+    hear(host, 136, 0x20, "fe80::e", "ff02::1", evil_mac, OUR_IP6, 2);
+    assert_int_equal(host->conflicts, 1);
+    assert_nd(only(host), NULL, 136, 0x20, OUR_IP6, "ff02::1", OUR_IP6, 2);
+    host_end(host);
+}
+
+/* RFC 6980 section 5: never with a fragment header, not even one that makes no fragment. */
+static void test_fragment_header(void **state) {
+    struct host *host = settled();
+    uint8_t whole[FRAME_MAX];
+    uint32_t length = make_nd(whole, 135, 0, PEER_IP6, "ff02::1:ff00:2", peer_mac, OUR_IP6, 1, peer_mac);
+    host_input(host, whole, length);
+    assert_int_equal(host->queues[0]->sent_count, 1);
+    uint32_t fragment = make_fragment(frame, whole, length, 0, length - 54, 1);
+    frame[54 + 3] &= 0xfe; /* no more follow */
+    host_input(host, frame, fragment);
+    assert_int_equal(host->queues[0]->sent_count, 1);
+    assert_int_equal(net_counters(host->net)->bad_nd, 1);
+    host_end(host);
+}
+
 /* Every worker keeps its own table: what one receives all get, but only the one that received it answers. */
 static void test_workers_share_what_they_hear(void **state) {
     struct host *host = host_new6();
@@ -397,6 +429,8 @@ int main(void) {
         cmocka_unit_test(test_failover),
         cmocka_unit_test(test_refresh_and_expiry),
         cmocka_unit_test(test_conflict),
+        cmocka_unit_test(test_conflict_among_workers),
+        cmocka_unit_test(test_fragment_header),
         cmocka_unit_test(test_workers_share_what_they_hear),
         cmocka_unit_test(test_table_is_bounded),
         cmocka_unit_test(test_routers_are_not_followed),
