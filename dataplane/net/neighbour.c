@@ -68,11 +68,15 @@ void neighbours_destroy(struct neighbours *table, struct frame_waiting_pool *poo
     free(table);
 }
 
+static bool neighbour_goes_before(const struct neighbour *one, const struct neighbour *other) {
+    return neighbour_has_mac(one) != neighbour_has_mac(other) ? neighbour_has_mac(other) : one->used_us < other->used_us;
+}
+
 static void neighbour_evict(struct neighbours *table, struct frame_waiting_pool *pool) {
     struct neighbour *oldest = NULL;
     for (uint32_t i = 0; i < NEIGHBOURS_MAX; i++) {
         struct neighbour *entry = &table->entries[i];
-        if (!entry->pinned && (oldest == NULL || entry->used_us < oldest->used_us))
+        if (!entry->pinned && (oldest == NULL || neighbour_goes_before(entry, oldest)))
             oldest = entry;
     }
     neighbour_free(table, pool, oldest);

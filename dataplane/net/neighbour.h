@@ -37,6 +37,10 @@ struct neighbour {
     uint64_t due_us, used_us;
 };
 
+static inline bool neighbour_has_mac(const struct neighbour *neighbour) {
+    return neighbour->state == NEIGHBOUR_REACHABLE || neighbour->state == NEIGHBOUR_PROBING;
+}
+
 struct neighbours;
 struct frame_waiting_pool;
 
@@ -44,7 +48,8 @@ struct frame_waiting_pool;
 struct neighbours *neighbours_create(const uint64_t key[2]);
 void neighbours_destroy(struct neighbours *table, struct frame_waiting_pool *pool);
 struct neighbour *neighbour_find(struct neighbours *table, struct ip address);
-/* The neighbour, made if it is new: INCOMPLETE and due at once. When the table is full the one that was used longest ago goes. */
+/* The neighbour, made if it is new: INCOMPLETE and due at once. When the table is full the one that was used longest ago goes, of those
+ * that have not answered if there are any: strangers make many of them (RFC 6583 section 6). */
 struct neighbour *neighbour_get(struct neighbours *table, struct frame_waiting_pool *pool, struct ip address, uint64_t now_us);
 /* It answered (or asked us) with this MAC, as we wanted to know. */
 void neighbour_confirm(struct neighbours *table, struct neighbour *neighbour, const uint8_t mac[6], uint64_t now_us);

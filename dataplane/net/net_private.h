@@ -23,9 +23,10 @@ enum {
     ANNOUNCE_FIRST_US = 1000000, /* RFC 5227: PROBE_MIN, then ANNOUNCE_INTERVAL; RFC 4862: RETRANS_TIMER */
     ANNOUNCE_INTERVAL_US = 2000000,
     ANNOUNCE_COUNT = 2,
-    IDENTIFICATIONS = 256,   /* counters of fragment identifications; a power of two */
-    PAIRS = 1024,            /* a power of two */
-    PAIR_HEADERS_BYTES = 64, /* at least Ethernet, VLAN and IPv6; copied whole */
+    LISTENER_REPORT_US = 100000000, /* RFC 3810 9.4: switches forget after 260 s, and a querier's question may go to the kernel beside us */
+    IDENTIFICATIONS = 256,          /* counters of fragment identifications; a power of two */
+    PAIRS = 1024,                   /* a power of two */
+    PAIR_HEADERS_BYTES = 64,        /* at least Ethernet, VLAN and IPv6; copied whole */
     NET_NOBODY = UINT32_MAX,
 };
 

@@ -37,8 +37,7 @@ void resolve_hear(const struct received *in, struct ip address, const uint8_t ma
     struct neighbour *neighbour = neighbour_find(in->link->neighbours, address);
     if (neighbour == NULL || neighbour->state == NEIGHBOUR_FREE)
         return;
-    bool has_mac = neighbour->state == NEIGHBOUR_REACHABLE || neighbour->state == NEIGHBOUR_PROBING;
-    if (has_mac && memcmp(neighbour->mac, mac, 6) != 0) {
+    if (neighbour_has_mac(neighbour) && memcmp(neighbour->mac, mac, 6) != 0) {
         net->counters.neighbour_claims++;
         neighbour_doubt(in->link->neighbours, neighbour, net->now_us);
         return;
@@ -73,18 +72,26 @@ void resolve_conflict(const struct received *in, struct ip address, const uint8_
 }
 
 /* RFC 5227 2.1 and 2.3, RFC 4862 5.4: a probe asks for our own addresses without claiming them, an announcement claims them. */
-uint64_t resolve_poll_announce(struct net *net, struct link *link) {
-    if (link->announced > ANNOUNCE_COUNT || net->config.worker != 0)
-        return UINT64_MAX;
-    if (net->now_us < link->announce_due_us)
-        return link->announce_due_us;
-    if (!ip_is_none(link->link_local))
-        mld_report(net, link); /* RFC 4862 5.4.2: before the probe, whose answer comes by these groups */
+static void resolve_announce(struct net *net, struct link *link) {
     for (uint32_t i = 0; i < link->config.address_count; i++)
         resolve_claim(net, link, ip_from(&link->config.addresses[i].address), link->announced == 0);
     if (!ip_is_none(link->link_local) && route_local(net, link->link_local) != link)
         nd_claim(net, link, link->link_local, link->announced == 0);
-    link->announce_due_us = net->now_us + (link->announced == 0 ? ANNOUNCE_FIRST_US : ANNOUNCE_INTERVAL_US);
     link->announced++;
-    return link->announced > ANNOUNCE_COUNT ? UINT64_MAX : link->announce_due_us;
+}
+
+uint64_t resolve_poll_announce(struct net *net, struct link *link) {
+    bool listens = !ip_is_none(link->link_local);
+    if (net->config.worker != 0 || (link->announced > ANNOUNCE_COUNT && !listens))
+        return UINT64_MAX;
+    if (net->now_us < link->announce_due_us)
+        return link->announce_due_us;
+    if (listens)
+        mld_report(net, link); /* RFC 4862 5.4.2: before the probe, whose answer comes by these groups */
+    if (link->announced <= ANNOUNCE_COUNT)
+        resolve_announce(net, link);
+    link->announce_due_us = net->now_us + (link->announced == 1                ? ANNOUNCE_FIRST_US
+                                           : link->announced <= ANNOUNCE_COUNT ? ANNOUNCE_INTERVAL_US
+                                                                               : LISTENER_REPORT_US);
+    return link->announce_due_us;
 }

@@ -165,7 +165,7 @@ int net_transmit(void *network, const struct tcp_segment *segment) {
         .segment_bytes = segment->segment_bytes < segment->payload_length ? segment->segment_bytes : 0,
         .pieces = segment->pieces,
     };
-    if (neighbour->state != NEIGHBOUR_REACHABLE && neighbour->state != NEIGHBOUR_PROBING)
+    if (!neighbour_has_mac(neighbour))
         return transmit_wait(net, neighbour, &frame);
     return port_send(link->config.more_queue_count == 0 ? link->config.queue : transmit_queue(net, link, segment), &frame);
 }

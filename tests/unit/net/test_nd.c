@@ -115,6 +115,20 @@ static void test_listener_query(void **state) {
     host_end(host);
 }
 
+/* RFC 3810 9.4: a switch forgets after 260 s, and the question may have gone to the kernel that has the device too. */
+static void test_listener_reports_unasked(void **state) {
+    struct host *host = new_only6();
+    host->config.interfaces[0].gateway6.family = 0;
+    host_open(host);
+    host_wait(host, 5 * SECOND);
+    for (uint32_t i = 0; i < 3; i++) {
+        host_forget(host);
+        host_wait(host, 100 * (uint64_t)SECOND);
+        assert_report(only(host));
+    }
+    host_end(host);
+}
+
 /* RFC 4862 5.4.2: duplicate address detection for each address, the link-local one too: from nobody, without our MAC. Then announcements
  * (RFC 4861 7.2.6). The gateway is asked for at once, from our link-local address because its own is one. */
 static void test_start(void **state) {
@@ -385,9 +399,9 @@ static void test_workers_share_what_they_hear(void **state) {
     host_end(host);
 }
 
-/* More neighbours than the table has places, of both families: the oldest goes, the gateways stay. */
+/* More neighbours than the table has places, of both families: the oldest of the silent goes, who has answered and the gateways stay. */
 static void test_table_is_bounded(void **state) {
-    struct host *host = settled();
+    struct host *host = acquainted();
     char address[64];
     for (uint32_t i = 0; i < 3000; i++) {
         host->now_us++;
@@ -399,6 +413,7 @@ static void test_table_is_bounded(void **state) {
     assert_int_equal(transmit_payload6(host, OUR_IP6, FAR_IP6, "x"), 0);
     assert_int_equal(transmit_payload(host, OUR_IP, FAR_IP, "x"), 0);
     assert_int_equal(host->queues[0]->sent_count, 2);
+    assert_goes_to(host, peer_mac);
     host_end(host);
 }
 
@@ -428,6 +443,7 @@ int main(void) {
         cmocka_unit_test(test_claim_is_verified),
         cmocka_unit_test(test_failover),
         cmocka_unit_test(test_refresh_and_expiry),
+        cmocka_unit_test(test_listener_reports_unasked),
         cmocka_unit_test(test_conflict),
         cmocka_unit_test(test_conflict_among_workers),
         cmocka_unit_test(test_fragment_header),
