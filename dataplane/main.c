@@ -168,6 +168,13 @@ static void report(const struct dataplane *dataplane) {
                 " bytes a session)\n",
                 i, options->max_sessions, mebibytes(worker->tcp_bytes), worker->tcp_bytes / options->max_sessions,
                 mebibytes(worker->smtp_bytes), worker->smtp_bytes / options->max_sessions);
+        struct tcp_usage pools;
+        tcp_stack_capacity(worker->stack, &pools);
+        fprintf(stderr,
+                "bypost-dataplane: worker %u: pools of TCP: %u connections, %u ranges to send, %u segments in flight, %u blocks received, "
+                "%u TIME_WAIT, %u address pairs, %u blocks of ports\n",
+                i, pools.connections, pools.ranges, pools.segments_in_flight, pools.receive_blocks, pools.time_wait, pools.pairs,
+                pools.port_blocks);
     }
     for (uint32_t i = 0; i < dataplane->port_count; i++)
         report_port(&dataplane->ports[i], options->geometry.workers);

@@ -149,6 +149,8 @@ struct tcp_usage {
     uint32_t connections, ranges, segments_in_flight, receive_blocks, time_wait, pairs, port_blocks;
 };
 void tcp_stack_usage(const struct tcp_stack *stack, struct tcp_usage *usage);
+/* How many records each pool has, in use or not. */
+void tcp_stack_capacity(const struct tcp_stack *stack, struct tcp_usage *capacity);
 
 /* Active open (RFC 9293 3.5). The SYN leaves now. On success *conn is set and 0 returned; -EADDRNOTAVAIL when every local port of
  * this (source, destination) pair is in use, -ENOBUFS when the pools are full. `timeout_us` bounds the handshake. */

@@ -187,6 +187,16 @@ void tcp_stack_usage(const struct tcp_stack *stack, struct tcp_usage *usage) {
                                 .port_blocks = stack->ports.blocks.in_use};
 }
 
+void tcp_stack_capacity(const struct tcp_stack *stack, struct tcp_usage *capacity) {
+    *capacity = (struct tcp_usage){.connections = stack->conns.capacity,
+                                   .ranges = stack->ranges.capacity,
+                                   .segments_in_flight = stack->flights.capacity,
+                                   .receive_blocks = stack->blocks.capacity,
+                                   .time_wait = stack->waits.capacity,
+                                   .pairs = stack->ports.pairs.capacity,
+                                   .port_blocks = stack->ports.blocks.capacity};
+}
+
 uint32_t tcp_stack_hash(const struct tcp_stack *stack, const uint8_t local[16], const uint8_t remote[16], uint8_t family,
                         uint16_t local_port, uint16_t remote_port) {
     uint64_t words[5];

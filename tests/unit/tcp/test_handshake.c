@@ -71,6 +71,26 @@ static void bytes_go_and_come_and_both_sides_close(void **state) {
     wire_free(&wire);
 }
 
+/* What is asked for is what there is, and it does not depend on what is in use. */
+static void pools_are_as_large_as_asked_for(void **state) {
+    struct wire wire;
+    wire_open(&wire,
+              &(struct tcp_config){
+                  .max_connections = 7, .max_ranges = 70, .max_segments_in_flight = 90, .max_time_wait = 5, .max_receive_blocks = 40});
+    struct tcp_usage before, after;
+    tcp_stack_capacity(wire.stack, &before);
+    assert_int_equal(before.connections, 7);
+    assert_int_equal(before.ranges, 70);
+    assert_int_equal(before.segments_in_flight, 90);
+    assert_int_equal(before.time_wait, 5);
+    assert_int_equal(before.receive_blocks, 40);
+    assert_true(before.pairs > 0 && before.port_blocks > 0);
+    wire_connect(&wire);
+    tcp_stack_capacity(wire.stack, &after);
+    assert_memory_equal(&before, &after, sizeof before);
+    wire_free(&wire);
+}
+
 /* RFC 9293 3.10.7.3: an acceptable RST in SYN-SENT is "connection refused". */
 static void reset_in_answer_to_the_syn_is_refusal(void **state) {
     struct wire wire;
@@ -300,6 +320,7 @@ static void ipv6_addresses_pass_through(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(pools_are_as_large_as_asked_for),
         cmocka_unit_test(syn_carries_mss_sack_permitted_timestamps_and_window_scale),
         cmocka_unit_test(syn_ack_establishes_and_is_acknowledged_once),
         cmocka_unit_test(bytes_go_and_come_and_both_sides_close),
