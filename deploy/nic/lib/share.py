@@ -3,6 +3,7 @@ import ipaddress
 import json
 import os
 import re
+import shlex
 import shutil
 import socket
 import struct
@@ -18,6 +19,8 @@ QUEUES_MAX = 64  # of the program's map
 PORTS_MIN = 256  # each worker holds ports in blocks
 MTU_MAX = 3498  # a frame, its headroom and its trailer lie in one page
 KERNEL_MIN = (5, 3)
+DEVICE_NAME = re.compile(r"[A-Za-z0-9_.:@+-]{1,15}")  # goes into a path and, between commas, into bypost.yaml
+VLAN_MAX = 4094
 RESERVED_PORTS = "/proc/sys/net/ipv4/ip_local_reserved_ports"
 
 
@@ -213,6 +216,8 @@ def kernel_version():
 # -- share and unshare --
 
 def paths(directory, device):
+    if not DEVICE_NAME.fullmatch(device) or device in (".", ".."):
+        raise NicError(f"`{device}` is no name of a device that bypost can be told; `ip link set {shlex.quote(device)} name eth9` gives it another.")
     return os.path.join(directory, device + ".o"), os.path.join(directory, device + ".json")
 
 
@@ -268,7 +273,12 @@ def share(device, options):
         raise NicError("say what is bypost's: --address A[,A...] for addresses of its own, or --ports FIRST-LAST on the kernel's addresses.")
     if kernel_version() < KERNEL_MIN:
         raise NicError(f"AF_XDP sharing needs Linux {KERNEL_MIN[0]}.{KERNEL_MIN[1]} or newer, this is {os.uname().release}; use net_af_packet0,iface={device}.")
+    if not 0 <= options.vlan <= VLAN_MAX:
+        raise NicError(f"there is no VLAN {options.vlan}; write --vlan with 1 to {VLAN_MAX}, or leave it away for untagged frames.")
+    object_path, record_path = paths(options.state_dir, device)
     facts = link_facts(device)
+    if facts["ifname"] != device:
+        raise NicError(f"{device} is another name of {facts['ifname']}; write `nic share {facts['ifname']}`, which is the name that AF_XDP knows.")
     if facts["mtu"] > MTU_MAX:
         raise NicError(f"{device} has an MTU of {facts['mtu']}, and a frame of AF_XDP lies in one page; run `ip link set {device} mtu 1500`.")
     kernel = device_addresses()
@@ -301,7 +311,6 @@ def share(device, options):
         raise NicError(f"{device} has at most {channels(device)[1]} queues; write --queues with 1 to {min(channels(device)[1], QUEUES_MAX)}.")
     ifindex = socket.if_nametoindex(device)
     stale = stale_program(ifindex, device, options.force)
-    object_path, record_path = paths(options.state_dir, device)
     older = read_record(options.state_dir, device)
     with Steps(options.dry_run) as steps:
         fresh = object_path + ".new"
