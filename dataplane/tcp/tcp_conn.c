@@ -152,6 +152,9 @@ void tcp_conn_established(struct tcp_conn *conn, uint64_t now_us) {
     }
     tcp_conn_enter(conn, TCP_STATE_ESTABLISHED);
     conn->retransmit_at = conn->limit_at = conn->retry_at = TCP_NEVER;
+    if ((conn->flags & CONN_ACK_PENDING) != 0) {
+        tcp_output_list_ack(conn); /* the device was full, and its retry went with the handshake's */
+    }
     conn->progress_us = now_us;
     conn->heard = tcp_tick(now_us);
     tcp_timer_arm(conn, tcp_keepalive_next(conn, now_us));

@@ -95,14 +95,13 @@ static int emit(struct tcp_conn *conn, struct tcp_segment *segment, uint64_t now
     stack->counters.bytes_out += segment->payload_length;
     if (rc != 0) {
         conn->flags |= CONN_SOFT_ERROR; /* as if lost on the way: the timers repeat it and give up in the end */
-        return rc;
     }
     conn->duplicate.left = conn->duplicate.right;
     conn->flags &= (uint16_t)~CONN_ACK_PENDING;
     conn->ack_at = TCP_NEVER;
     conn->unacked_bytes = 0;
     conn->last_ack_sent = conn->rcv_nxt;
-    return 0;
+    return rc;
 }
 
 void tcp_output_ack(struct tcp_conn *conn, uint64_t now_us) {

@@ -424,7 +424,7 @@ void tcp_receive(struct tcp_conn *conn, uint32_t sequence, const uint8_t *bytes,
 }
 
 void tcp_receive_resume(struct tcp_conn *conn, uint64_t now_us) {
-    if (conn->state == TCP_STATE_CLOSED) {
+    if (!conn_synchronized(conn)) { /* over, or no window was offered yet that could have grown */
         return;
     }
     if ((conn->flags & CONN_DELIVERING) != 0) {

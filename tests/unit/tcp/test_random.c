@@ -8,7 +8,7 @@
 #include <string.h>
 #include <cmocka.h>
 
-#include "dataplane/tcp/tcp.h"
+#include "dataplane/tcp/tcp_conn.h"
 
 enum { SEEN = 64, CONNS = 64, STEPS = 6000, SEEDS = 60, PAYLOAD_MAX = 3000, CONNECTIONS_MAX = 24 };
 
@@ -328,6 +328,37 @@ static void open_one(struct chaos *chaos) {
     }
 }
 
+/* Whatever waits for something has a deadline of its own, and the wheel knows of it in time: one timer serves the timeout, the probes and
+ * the reordering window, and none of them may end without another where something is in flight or may not go. */
+static void expect_deadline(const struct tcp_stack *stack, const struct tcp_conn *conn) {
+    bool sends = conn->flight_head != TCP_NONE || (conn_sends(conn) && tcp_output_waits(conn));
+    if (!conn_synchronized(conn) || sends) {
+        assert_true(conn->retransmit_at != TCP_NEVER || conn->retry_at != TCP_NEVER);
+    }
+    if (conn->state == TCP_STATE_FIN_WAIT_2 || conn->state == TCP_STATE_TIME_WAIT || !conn_synchronized(conn)) {
+        assert_true(conn->limit_at != TCP_NEVER);
+    }
+    if (conn_synchronized(conn) && (conn->flags & CONN_ACK_PENDING) != 0) { /* in the handshake the SYN-ACK says the same */
+        assert_true((conn->flags & CONN_ACK_LISTED) != 0 || conn->ack_at != TCP_NEVER || conn->retry_at != TCP_NEVER);
+    }
+    uint64_t at = conn->retransmit_at < conn->retry_at ? conn->retransmit_at : conn->retry_at;
+    at = conn->ack_at < at ? conn->ack_at : at;
+    at = conn->limit_at < at ? conn->limit_at : at;
+    if (at != TCP_NEVER) {
+        assert_true(conn->timer.slot != TCP_NONE);
+        uint64_t tick = (at >> TCP_WHEEL_TICK_SHIFT) + 1, least = stack->wheel.tick + 1;
+        assert_true(stack->wheel.tick + (uint32_t)(conn->timer.tick - (uint32_t)stack->wheel.tick) <= (tick > least ? tick : least));
+    }
+}
+
+static void expect_deadlines(const struct tcp_stack *stack) {
+    for (uint32_t bucket = 0; bucket <= stack->conn_mask; bucket++) {
+        for (uint32_t i = stack->conn_heads[bucket]; i != TCP_NONE; i = conn_at(stack, i)->hash_next) {
+            expect_deadline(stack, conn_at(stack, i));
+        }
+    }
+}
+
 static void live(struct chaos *chaos) {
     for (uint32_t step = 0; step < STEPS; step++) {
         uint32_t what = draw(chaos, 100);
@@ -343,6 +374,7 @@ static void live(struct chaos *chaos) {
             tcp_poll(chaos->stack, 1 + draw(chaos, 30), chaos->now_us);
             chaos->now_us += chance(chaos, 90) ? draw(chaos, 20000) : chance(chaos, 90) ? draw(chaos, 3000000) : draw(chaos, 1000000000);
         }
+        expect_deadlines(chaos->stack);
     }
 }
 
