@@ -240,6 +240,7 @@ struct tcp_time_wait {
     uint32_t next, previous;           /* by age, over the stack */
     uint32_t pair_next, pair_previous; /* by age, within the pair */
     uint64_t since_us;
+    uint32_t answered; /* when something was last answered, in ticks */
 };
 static_assert(sizeof(struct tcp_time_wait) <= 64, "TIME_WAIT is a cache line at most");
 
@@ -304,6 +305,9 @@ enum { TCP_TICK_SHIFT = 10 };
 static inline uint32_t tcp_tick(uint64_t now_us) {
     return (uint32_t)(now_us >> TCP_TICK_SHIFT);
 }
+
+/* RFC 5961 section 7: what may come from a stranger, or from a peer that disagrees, is answered no more often than that. */
+enum { TCP_CHALLENGE_TICKS = 100000 >> TCP_TICK_SHIFT };
 
 static inline uint32_t tcp_min(uint32_t a, uint32_t b) {
     return a < b ? a : b;

@@ -87,14 +87,17 @@ static void refuse(struct tcp_conn *conn, const struct tcp_incoming *in, uint64_
     if ((in->flags & TCP_RST) != 0) {
         return;
     }
-    if (in->length > 0 || (in->flags & (TCP_FIN | TCP_SYN)) != 0) {
+    if ((in->flags & TCP_SYN) == 0 && (in->length > 0 || (in->flags & TCP_FIN) != 0)) {
         conn->stack->counters.duplicates++;
-        if (in->length > 0 && (in->flags & TCP_SYN) == 0 && SEQ_LEQ(in->sequence + in->length, conn->rcv_nxt)) {
+        /* What no window of ours can have asked for is not told apart (RFC 2883): each of those reports is an ACK of its own. */
+        if (in->length > 0 && SEQ_LEQ(in->sequence + in->length, conn->rcv_nxt) &&
+            conn->rcv_nxt - in->sequence <= tcp_max(conn->stack->config.receive_buffer_bytes, UINT16_MAX)) {
             tcp_receive_duplicate(conn, in->sequence, in->sequence + in->length, now_us);
         }
         tcp_output_list_ack(conn);
     } else {
-        tcp_output_challenge(conn, now_us); /* limited: two sides that disagree must not answer each other without end */
+        /* Limited: two sides that disagree must not answer each other without end, and a SYN may be a stranger's (RFC 5961 section 4). */
+        tcp_output_challenge(conn, now_us);
     }
 }
 

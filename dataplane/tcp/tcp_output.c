@@ -5,10 +5,9 @@
 #include "tcp_conn.h"
 
 enum {
-    RETRY_US = 1000,               /* after -EAGAIN, or when a pool was empty: at the least */
-    RETRY_SPREAD_US = 2048,        /* a power of two: thousands that a full device refused in one pass must not come back in one */
-    CHALLENGE_SPACING_US = 100000, /* RFC 5961 section 7: challenge ACKs are limited */
-    SEGMENTS_AT_ONCE_MAX = 64,     /* that a device splits from one */
+    RETRY_US = 1000,           /* after -EAGAIN, or when a pool was empty: at the least */
+    RETRY_SPREAD_US = 2048,    /* a power of two: thousands that a full device refused in one pass must not come back in one */
+    SEGMENTS_AT_ONCE_MAX = 64, /* that a device splits from one */
 };
 
 uint32_t tcp_output_timestamp(const struct tcp_conn *conn, uint64_t now_us) {
@@ -119,7 +118,7 @@ void tcp_output_keepalive(struct tcp_conn *conn, uint64_t now_us) {
 
 void tcp_output_challenge(struct tcp_conn *conn, uint64_t now_us) {
     uint32_t now = tcp_tick(now_us);
-    if (now - conn->challenge >= CHALLENGE_SPACING_US >> TCP_TICK_SHIFT) {
+    if (now - conn->challenge >= TCP_CHALLENGE_TICKS) {
         conn->challenge = now;
         conn->stack->counters.challenge_acks++;
         tcp_output_ack(conn, now_us);

@@ -73,7 +73,8 @@ void tcp_time_wait_enter(struct tcp_conn *conn, uint64_t now_us) {
                                                     .ts_recent = conn->ts_recent,
                                                     .ts_offset = conn->ts_offset,
                                                     .hash_next = *head,
-                                                    .since_us = now_us};
+                                                    .since_us = now_us,
+                                                    .answered = tcp_tick(now_us) - TCP_CHALLENGE_TICKS};
     *head = index;
     age_append(stack, index);
     conn->pair = TCP_NONE;
@@ -126,17 +127,20 @@ enum tcp_time_wait_answer tcp_time_wait_input(struct tcp_stack *stack, const str
         drop(stack, index);
         return TIME_WAIT_REOPENED;
     }
-    uint8_t options[TCP_OPTIONS_BYTES_MAX], length = 0;
-    if (wait->timestamps) {
-        length = tcp_options_write(options, (uint32_t)(now_us >> TCP_TIMESTAMP_SHIFT) + wait->ts_offset, wait->ts_recent);
-    }
     if ((in->flags & TCP_FIN) != 0 && in->sequence + in->length + 1 == wait->rcv_nxt) { /* the FIN again: the wait begins anew */
         age_unlink(stack, index);
         wait->since_us = now_us;
         age_append(stack, index);
     }
-    tcp_output_raw(stack, packet->local.bytes, packet->remote.bytes, packet->local.family, local_port, remote_port, wait->snd_nxt,
-                   wait->rcv_nxt, TCP_ACK, options, length);
+    if (tcp_tick(now_us) - wait->answered >= TCP_CHALLENGE_TICKS) {
+        uint8_t options[TCP_OPTIONS_BYTES_MAX], length = 0;
+        if (wait->timestamps) {
+            length = tcp_options_write(options, (uint32_t)(now_us >> TCP_TIMESTAMP_SHIFT) + wait->ts_offset, wait->ts_recent);
+        }
+        wait->answered = tcp_tick(now_us);
+        tcp_output_raw(stack, packet->local.bytes, packet->remote.bytes, packet->local.family, local_port, remote_port, wait->snd_nxt,
+                       wait->rcv_nxt, TCP_ACK, options, length);
+    }
     return TIME_WAIT_ANSWERED;
 }
 

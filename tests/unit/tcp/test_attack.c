@@ -104,6 +104,63 @@ static void challenges_are_limited(void **state) {
     wire_free(&wire);
 }
 
+/* The same for SYNs outside of the window (RFC 5961 section 4: whatever their number). */
+static void challenges_outside_of_the_window_are_limited(void **state) {
+    struct wire wire;
+    open_with(&wire, NULL);
+    for (int i = 0; i < 1000; i++) {
+        wire_put(&wire, TCP_SYN, wire.sequence + 1000000, 0, NULL, 0);
+        wire_poll(&wire);
+        wire.now_us += 1000;
+    }
+    assert_in_range(wire.segment_count, 1, 11);
+    wire_free(&wire);
+}
+
+/* Half of all sequence numbers are of the past. Text from far there, which the peer cannot have sent again, earns the ACK that a pass gives
+ * anyway, and no report of a duplicate (RFC 2883), each of which would be an ACK of its own. */
+static void text_of_the_far_past_is_answered_once_a_pass(void **state) {
+    struct wire wire;
+    uint32_t spans[4][2];
+    wire_open(&wire, NULL);
+    wire_connect(&wire);
+    wire_establish(&wire, &(struct wire_peer){.mss = 1460, .shift = -1, .sack = true});
+    for (int i = 0; i < 100; i++) {
+        wire_put(&wire, TCP_ACK, wire.sequence - 1000000, wire.iss + 1, "evil", 4);
+    }
+    wire_poll(&wire);
+    assert_int_equal(wire.segment_count, 1);
+    assert_int_equal(wire_spans(wire_last(&wire), spans), 0);
+    wire_clear(&wire);
+    wire_say(&wire, "250 ok\r\n", 8);
+    wire_put(&wire, TCP_ACK, wire.sequence - 8, wire.iss + 1, "250 ok\r\n", 8); /* a copy of what was just said is reported */
+    wire_poll(&wire);
+    assert_int_equal(wire_spans(wire_last(&wire), spans), 1);
+    wire_free(&wire);
+}
+
+/* And in TIME_WAIT: the last ACK again where the peer's FIN comes again, but no answer to each of a flood. */
+static void answers_of_time_wait_are_limited(void **state) {
+    struct wire wire;
+    open_with(&wire, NULL);
+    tcp_close(wire.conn, wire.now_us);
+    wire_put(&wire, TCP_ACK | TCP_FIN, wire.sequence, wire.iss + 2, NULL, 0);
+    wire_poll(&wire);
+    assert_int_equal(wire.closed, 1);
+    wire_clear(&wire);
+    for (int i = 0; i < 1000; i++) {
+        wire_put(&wire, i % 2 == 0 ? TCP_SYN : TCP_ACK, wire.sequence + 100000, wire.iss + 2, "evil", i % 2 == 0 ? 0 : 4);
+        wire.now_us += 1000;
+    }
+    assert_in_range(wire.segment_count, 1, 11);
+    wire_clear(&wire);
+    wire_wait(&wire, 200000);
+    wire_put(&wire, TCP_ACK | TCP_FIN, wire.sequence, wire.iss + 2, NULL, 0);
+    assert_int_equal(wire.segment_count, 1);
+    assert_int_equal(wire_last(&wire)->acknowledgement, wire.sequence + 1);
+    wire_free(&wire);
+}
+
 /* RFC 9293 3.10.7.1: with ACK <SEQ=SEG.ACK><RST>, without <SEQ=0><ACK=SEG.SEQ+SEG.LEN><RST,ACK>, and never to a RST. */
 static void segments_for_nobody_are_reset(void **state) {
     struct wire wire;
@@ -291,6 +348,9 @@ int main(void) {
         cmocka_unit_test(text_needs_a_sensible_ack),
         cmocka_unit_test(timestamps_count_only_from_within_the_window),
         cmocka_unit_test(challenges_are_limited),
+        cmocka_unit_test(challenges_outside_of_the_window_are_limited),
+        cmocka_unit_test(text_of_the_far_past_is_answered_once_a_pass),
+        cmocka_unit_test(answers_of_time_wait_are_limited),
         cmocka_unit_test(segments_for_nobody_are_reset),
         cmocka_unit_test(malformed_segments),
         cmocka_unit_test(bent_segments),
