@@ -2,7 +2,11 @@
 #include "tcp_bytes.h"
 #include "tcp_conn.h"
 
-enum { HEADER_MIN = 20, ECHO_MAX_US = 60 * 1000 * 1000 /* an older echo is no round trip */ };
+enum {
+    HEADER_MIN = 20,
+    ECHO_MAX_US = 60 * 1000 * 1000, /* an older echo is no round trip */
+    TS_RECENT_LIFE = 2025000000,    /* 24 days, in ticks */
+};
 
 static void answer_reset(struct tcp_stack *stack, const struct tcp_packet *packet, const struct tcp_incoming *in, uint16_t local_port,
                          uint16_t remote_port) {
@@ -135,6 +139,11 @@ static bool check_timestamp(const struct tcp_conn *conn, const struct tcp_incomi
     return !has_timestamp(conn, in) || SEQ_GEQ(in->options.ts_value, conn->ts_recent) || (in->flags & TCP_RST) != 0;
 }
 
+/* Section 5.5: after so long a silence the peer's clock may have gone once around, and ts_recent tells nothing any more. */
+static bool outlived_timestamp(const struct tcp_conn *conn, uint64_t now_us) {
+    return conn_synchronized(conn) && tcp_tick(now_us) - conn->heard >= TS_RECENT_LIFE;
+}
+
 /* R3, which comes after the check of the window (R2) and of the acknowledgement: a stranger who knows no more than the ports could
  * otherwise set ts_recent so far ahead that everything the peer says is old. */
 static void take_timestamp(struct tcp_conn *conn, const struct tcp_incoming *in) {
@@ -262,9 +271,13 @@ static void input_synchronized(struct tcp_conn *conn, const struct tcp_incoming 
         tcp_output_syn(conn, now_us);
         return;
     }
-    if (!check_timestamp(conn, in) || !in_window(conn, in, space)) {
+    bool old = !check_timestamp(conn, in);
+    if ((old && !outlived_timestamp(conn, now_us)) || !in_window(conn, in, space)) {
         refuse(conn, in, now_us);
         return;
+    }
+    if (old) {
+        conn->ts_recent = in->options.ts_value;
     }
     conn->heard = tcp_tick(now_us);
     conn->keepalive_probes = 0;

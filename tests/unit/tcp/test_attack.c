@@ -91,6 +91,31 @@ static void timestamps_count_only_from_within_the_window(void **state) {
     wire_free(&wire);
 }
 
+/* RFC 7323 5.5: after 24 days of silence the peer's clock may have wrapped, and what it says counts again; after less it does not. */
+static void timestamps_are_forgotten_after_24_days(void **state) {
+    const uint64_t day_us = 86400ULL * 1000 * 1000;
+    struct wire wire;
+    wire_open(&wire, NULL);
+    wire_connect(&wire);
+    wire.ts_value = 1000;
+    wire_establish(&wire, &(struct wire_peer){.mss = 1460, .shift = -1, .timestamps = true});
+    wire.ts_value = 999;
+    wire_wait(&wire, 23 * day_us);
+    wire_put(&wire, TCP_ACK, wire.sequence, wire.iss + 1, "late", 4);
+    assert_int_equal(wire.text_length, 0);
+    wire_wait(&wire, 2 * day_us);
+    wire.ts_value = 1000 + 0x90000000u;
+    wire_say(&wire, "421 bye\r\n", 9);
+    assert_int_equal(wire.text_length, 9);
+    wire.ts_value++;
+    wire_say(&wire, "421 bye\r\n", 9);
+    assert_int_equal(wire.text_length, 18);
+    wire.ts_value -= 2;
+    wire_put(&wire, TCP_ACK, wire.sequence, wire.iss + 1, "late", 4);
+    assert_int_equal(wire.text_length, 18);
+    wire_free(&wire);
+}
+
 /* RFC 5961 section 7: challenge ACKs are limited. */
 static void challenges_are_limited(void **state) {
     struct wire wire;
@@ -347,6 +372,7 @@ int main(void) {
         cmocka_unit_test(syn_in_a_connection_is_challenged),
         cmocka_unit_test(text_needs_a_sensible_ack),
         cmocka_unit_test(timestamps_count_only_from_within_the_window),
+        cmocka_unit_test(timestamps_are_forgotten_after_24_days),
         cmocka_unit_test(challenges_are_limited),
         cmocka_unit_test(challenges_outside_of_the_window_are_limited),
         cmocka_unit_test(text_of_the_far_past_is_answered_once_a_pass),
