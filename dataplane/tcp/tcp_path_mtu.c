@@ -94,7 +94,9 @@ void tcp_path_mtu_apply(struct tcp_conn *conn) {
     uint32_t asked = payload_in(conn, tcp_max(conn->peer_mss, MSS_MIN) + headers(conn));
     conn->mss = (uint16_t)tcp_min(asked, payload_in(conn, packet_limit(conn)));
     if (conn->cwnd != 0) {
-        conn->cwnd = tcp_max(conn->cwnd, conn->mss); /* a window below one segment would send none */
+        /* A window below one segment would send none; and no recovery ends below two (RFC 5681 equation 4). */
+        conn->cwnd = tcp_max(conn->cwnd, conn->mss);
+        conn->ssthresh = tcp_max(conn->ssthresh, 2U * conn->mss);
     }
 }
 

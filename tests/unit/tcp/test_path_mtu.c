@@ -163,6 +163,31 @@ static void what_was_learned_ages(void **state) {
     wire_free(&wire);
 }
 
+/* The same in the middle of a recovery, which then ends with a window of two of the larger segments at least (RFC 5681 equation 4): with
+ * less than one nothing more would leave. */
+static void larger_segments_fit_the_window_after_a_recovery(void **state) {
+    struct wire wire;
+    wire_open(&wire, &(struct tcp_config){.mtu = 9000});
+    open_with_mss(&wire, 8960);
+    wire_send(&wire, wire_pattern(), 8960);
+    say_mtu(&wire, wire.iss + 1, 600);
+    wire_ack(&wire, wire.iss + 8961);
+    wire_wait(&wire, 10 * (uint64_t)MINUTE_US - 20000);
+    wire_send(&wire, wire_pattern() + 8960, 5600);
+    for (int i = 0; i < 3; i++) {
+        wire_ack(&wire, wire.iss + 8961);
+    }
+    assert_int_equal(tcp_stack_counters(wire.stack)->retransmits_fast, 1);
+    wire_say(&wire, "x", 1); /* the delayed ACK looks at the connection in 40 ms */
+    wire_wait(&wire, 60000);
+    wire_ack(&wire, wire.iss + 14561);
+    wire_clear(&wire);
+    wire_send(&wire, wire_pattern() + 14560, 2 * 8960);
+    assert_in_range(wire.segment_count, 1, 2);
+    assert_int_equal(wire.segments[0].length, 8960);
+    wire_free(&wire);
+}
+
 static void the_next_connection_to_that_host_begins_with_it(void **state) {
     struct wire wire;
     wire_open(&wire, NULL);
@@ -301,6 +326,7 @@ int main(void) {
         cmocka_unit_test(an_old_router_names_no_size),
         cmocka_unit_test(below_the_floor),
         cmocka_unit_test(what_was_learned_ages),
+        cmocka_unit_test(larger_segments_fit_the_window_after_a_recovery),
         cmocka_unit_test(the_next_connection_to_that_host_begins_with_it),
         cmocka_unit_test(a_black_hole_is_found_by_timeouts_and_remembered),
         cmocka_unit_test(a_black_hole_for_segments_below_the_first_plateau),
