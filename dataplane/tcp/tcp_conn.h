@@ -467,7 +467,7 @@ void tcp_flight_append(struct tcp_conn *conn, uint32_t flight);
 /* It was given to the network again. */
 void tcp_flight_sent_again(struct tcp_conn *conn, uint32_t flight, uint64_t now_us);
 void tcp_flight_mark_lost(struct tcp_conn *conn, uint32_t flight);
-/* Whatever is marked lost is in the network after all. */
+/* Whatever is marked lost is in the network after all, unless it was too large for the path. */
 void tcp_flight_unmark_lost(struct tcp_conn *conn);
 /* The peer holds it. Returns the record that it is part of afterwards. */
 uint32_t tcp_flight_mark_sacked(struct tcp_conn *conn, uint32_t flight);

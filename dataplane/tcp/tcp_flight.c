@@ -117,9 +117,12 @@ void tcp_flight_unmark_lost(struct tcp_conn *conn) {
     struct tcp_loss *loss = &conn->loss;
     uint32_t place = TCP_NONE;
     /* What was lost left before what was sent since, and lies in that order itself but for what was sent again: one pass merges. */
-    while (loss->lost_head != TCP_NONE) {
-        uint32_t index = loss->lost_head;
+    for (uint32_t index = loss->lost_head, next_lost; index != TCP_NONE; index = next_lost) {
         struct tcp_flight *flight = flight_at(conn->stack, index);
+        next_lost = flight->list_next;
+        if (flight->length > conn->mss) {
+            continue; /* the path's MTU became smaller since it left: this one is lost whatever the others are */
+        }
         detach(conn, index);
         for (;;) {
             uint32_t next = place == TCP_NONE ? loss->sent_head : flight_at(conn->stack, place)->list_next;

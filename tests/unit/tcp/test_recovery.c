@@ -1,5 +1,6 @@
 /* test_recovery.c: how fast recovery sends (RFC 9937, 6675), and how it is taken back when nothing was lost: Eifel (RFC 3522), D-SACK
  * (RFC 2883), F-RTO (RFC 5682); the timeout of a retransmission (RFC 6298). */
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <string.h>
@@ -101,6 +102,28 @@ static void late_answer_undoes_recovery(void **state) {
     wire_free(&wire);
 }
 
+/* Undone or not, what a router called too large (RFC 1191 section 6.4) did not arrive: it goes again in parts, without a timeout. */
+static void undo_does_not_bring_back_what_was_too_large(void **state) {
+    struct wire wire;
+    open_with(&wire, true);
+    uint32_t base = fill(&wire);
+    wire.ts_echo = wire.conn->ts_offset + (uint32_t)((wire.now_us - RTT_US) >> 10);
+    sack(&wire, base, base + 1, base + 4);
+    assert_int_equal(wire.conn->loss.state, LOSS_RECOVERY);
+    wire.transmit_result = -EAGAIN; /* the device is full: what is lost waits */
+    tcp_input_error(wire.stack, &wire.local, wire.local_port, &wire.remote, wire.remote_port, wire.iss + 1 + (base + 5) * MSS, true, 800,
+                    wire.now_us);
+    wire.transmit_result = 0;
+    wire.now_us += 3000;
+    wire_ack(&wire, wire.iss + 1 + (base + 4) * MSS);
+    assert_int_equal(tcp_stack_counters(wire.stack)->spurious_recoveries, 1);
+    for (uint32_t i = wire.conn->loss.sent_head; i != TCP_NONE; i = flight_at(wire.stack, i)->list_next) {
+        assert_true(flight_at(wire.stack, i)->length <= wire.conn->mss);
+    }
+    assert_int_equal(wire.conn->lost_bytes, 0); /* all of it has gone again */
+    wire_free(&wire);
+}
+
 /* The answer to the second copy undoes nothing. */
 static void answer_to_the_retransmission_undoes_nothing(void **state) {
     struct wire wire;
@@ -177,7 +200,7 @@ int main(void) {
         cmocka_unit_test(rate_is_reduced_in_proportion),      cmocka_unit_test(many_losses_do_not_stop_the_flow),
         cmocka_unit_test(late_answer_undoes_recovery),        cmocka_unit_test(answer_to_the_retransmission_undoes_nothing),
         cmocka_unit_test(spurious_timeout_is_undone),         cmocka_unit_test(real_timeout_is_not_undone),
-        cmocka_unit_test(retransmission_has_its_own_timeout),
+        cmocka_unit_test(retransmission_has_its_own_timeout), cmocka_unit_test(undo_does_not_bring_back_what_was_too_large),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
