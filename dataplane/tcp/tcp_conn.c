@@ -189,6 +189,9 @@ void tcp_conn_end(struct tcp_conn *conn, enum tcp_error error) {
         tcp_ports_give(&stack->ports, conn->pair, conn->local_port);
         conn->pair = TCP_NONE;
     }
+    if (conn->state == TCP_STATE_SYN_SENT || conn->state == TCP_STATE_SYN_RECEIVED) {
+        conn->snd_una = conn->iss + 1; /* the SYN is no byte of the queue */
+    }
     tcp_conn_enter(conn, TCP_STATE_CLOSED);
     conn->error = (uint8_t)error;
     conn->closed_next = TCP_NONE;

@@ -186,6 +186,7 @@ struct tcp_conn {
     uint32_t srtt_us, rttvar_us; /* srtt 0: no sample */
     uint32_t rto_us;             /* without backoff */
     uint8_t backoff, dup_acks, syn_retries;
+    uint8_t challenge_backoff; /* challenge ACKs since the peer last said something acceptable */
     uint64_t sent_us;       /* when a segment with data last left */
     uint32_t unacked_bytes; /* received since our last ACK */
     uint32_t ts_recent;
@@ -198,7 +199,8 @@ struct tcp_conn {
     uint32_t recover, max_snd_wnd;
     uint32_t ts_offset, last_ack_sent;
     uint32_t block_head, block_count, backlog_bytes;
-    uint32_t peer_fin, iss;
+    uint32_t peer_fin, iss, irs;
+    uint32_t refused_since, refused; /* text that was not acceptable: when the count began, in ticks, and how often it was answered */
     uint32_t rcv_mss; /* largest payload that came: what a full segment is to the peer */
     uint32_t hash, hash_next;
     uint32_t ack_next, ack_previous;
@@ -566,6 +568,8 @@ void tcp_receive(struct tcp_conn *conn, uint32_t sequence, const uint8_t *bytes,
 void tcp_receive_drop(struct tcp_conn *conn);
 /* Blocks that one connection may hold. */
 uint32_t tcp_receive_blocks_max(const struct tcp_config *config);
+/* An ACK is owed, and may wait (RFC 5681 section 4.2). */
+void tcp_receive_ack_later(struct tcp_conn *conn, uint64_t now_us);
 /* Bytes came again that were here already: the next ACK says so (RFC 2883). */
 void tcp_receive_duplicate(struct tcp_conn *conn, uint32_t left, uint32_t right, uint64_t now_us);
 /* What a SACK option says now; returns how many of `max` spans. */

@@ -4,6 +4,9 @@
 
 enum {
     HEADER_MIN = 20,
+    REFUSED_TICKS = 500, /* half a second */
+    REFUSED_ANSWERS = 32,
+    REFUSED_BYTES = 512,            /* of the window, for each more */
     ECHO_MAX_US = 60 * 1000 * 1000, /* an older echo is no round trip */
     TS_RECENT_LIFE = 2025000000,    /* 24 days, in ticks */
 };
@@ -52,6 +55,7 @@ static void input_syn_sent(struct tcp_conn *conn, const struct tcp_packet *packe
     if ((in->flags & TCP_SYN) == 0) {
         return;
     }
+    conn->irs = in->sequence;
     conn->rcv_nxt = in->sequence + 1;
     tcp_conn_options(conn, &in->options);
     set_window(conn, in, in->window); /* a SYN's window is never scaled (RFC 7323 2.2) */
@@ -79,30 +83,51 @@ static bool in_window(const struct tcp_conn *conn, const struct tcp_incoming *in
         return true;
     }
     if (space == 0) {
-        /* The edge itself counts: a peer that has filled the window acknowledges from there, also when a segment before it was lost. A
-         * reset is no acknowledgement. */
-        uint32_t edge = conn->rcv_adv + ((in->flags & TCP_RST) == 0);
+        /* The edge itself counts: a peer that has filled the window acknowledges from there, also when a segment before it was lost; one
+         * that has probed beyond it, from the octet behind the probe (RFC 9293 3.8.6.1). A reset is no acknowledgement. */
+        uint32_t edge = conn->rcv_adv + ((in->flags & TCP_RST) == 0 ? 2 : 0);
         return SEQ_GT(in->sequence, conn->rcv_nxt) && SEQ_LT(in->sequence, edge);
     }
     return window > 0 && SEQ_LT(in->sequence, conn->rcv_adv) && SEQ_GT(in->sequence + space, conn->rcv_nxt);
 }
 
+/* Text that is not acceptable is owed an ACK (RFC 9293 3.10.7.4), and a peer whose ACKs were lost, or that has sent too much again, needs
+ * one for each (RFC 2883): but no more than a window of small segments can have caused, since a stranger's old text earns them too. What no
+ * window of ours can have asked for takes half of these at the most. */
+static bool may_answer(struct tcp_conn *conn, bool near, uint64_t now_us) {
+    uint32_t now = tcp_tick(now_us), most = tcp_max(REFUSED_ANSWERS, conn->stack->config.receive_buffer_bytes / REFUSED_BYTES);
+    if (now - conn->refused_since >= REFUSED_TICKS) {
+        conn->refused_since = now;
+        conn->refused = 0;
+    }
+    if (conn->refused >= (near ? most : most / 2)) {
+        return false;
+    }
+    conn->refused++;
+    return true;
+}
+
 static void refuse(struct tcp_conn *conn, const struct tcp_incoming *in, uint64_t now_us) {
+    uint32_t end = in->sequence + in->length + ((in->flags & TCP_FIN) != 0);
     if ((in->flags & TCP_RST) != 0) {
         return;
     }
-    if ((in->flags & TCP_SYN) == 0 && (in->length > 0 || (in->flags & TCP_FIN) != 0)) {
-        conn->stack->counters.duplicates++;
-        /* What no window of ours can have asked for is not told apart (RFC 2883): each of those reports is an ACK of its own. */
-        if (in->length > 0 && SEQ_LEQ(in->sequence + in->length, conn->rcv_nxt) &&
-            conn->rcv_nxt - in->sequence <= tcp_max(conn->stack->config.receive_buffer_bytes, UINT16_MAX)) {
-            tcp_receive_duplicate(conn, in->sequence, in->sequence + in->length, now_us);
-        }
-        tcp_output_list_ack(conn);
-    } else {
+    if ((in->flags & TCP_SYN) != 0 || end == in->sequence) {
         /* Limited: two sides that disagree must not answer each other without end, and a SYN may be a stranger's (RFC 5961 section 4). */
         tcp_output_challenge(conn, now_us);
+        return;
     }
+    bool near =
+        SEQ_LEQ(end, conn->rcv_nxt) && conn->rcv_nxt - in->sequence <= tcp_max(conn->stack->config.receive_buffer_bytes, UINT16_MAX);
+    conn->stack->counters.duplicates++;
+    if (!may_answer(conn, near, now_us)) {
+        tcp_receive_ack_later(conn, now_us); /* one for all that come meanwhile */
+        return;
+    }
+    if (near) {
+        tcp_receive_duplicate(conn, in->sequence, in->sequence + in->length, now_us);
+    }
+    tcp_output_list_ack(conn);
 }
 
 /* RFC 5961 section 3: only the exact number resets; one in the window is asked back. */
@@ -308,6 +333,7 @@ static void input_synchronized(struct tcp_conn *conn, const struct tcp_incoming 
     if (!input_ack(conn, in, now_us)) {
         return;
     }
+    conn->challenge_backoff = 0;
     input_fin_acknowledged(conn, now_us);
     if (in->length > 0 || fin) {
         tcp_receive(conn, in->sequence, in->payload, in->length, fin, now_us);

@@ -121,6 +121,7 @@ void tcp_listen_syn(struct tcp_stack *stack, struct tcp_listener *listener, cons
     conn->user = listener;
     conn->flags = CONN_EMBRYO;
     /* Text and FIN of a SYN come again: nothing is kept for a stranger who has not shown that he hears us. */
+    conn->irs = in->sequence;
     conn->rcv_nxt = in->sequence + 1;
     tcp_conn_options(conn, &in->options);
     conn->snd_wnd = conn->max_snd_wnd = in->window; /* a SYN's window is never scaled (RFC 7323 2.2) */

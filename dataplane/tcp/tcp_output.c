@@ -7,6 +7,7 @@
 enum {
     RETRY_US = 1000,           /* after -EAGAIN, or when a pool was empty: at the least */
     RETRY_SPREAD_US = 2048,    /* a power of two: thousands that a full device refused in one pass must not come back in one */
+    CHALLENGE_BACKOFF_MAX = 6,     /* 6.5 s: no round trip is longer, so two sides that answer each other's ACKs come to an end */
     SEGMENTS_AT_ONCE_MAX = 64, /* that a device splits from one */
 };
 
@@ -118,8 +119,9 @@ void tcp_output_keepalive(struct tcp_conn *conn, uint64_t now_us) {
 
 void tcp_output_challenge(struct tcp_conn *conn, uint64_t now_us) {
     uint32_t now = tcp_tick(now_us);
-    if (now - conn->challenge >= TCP_CHALLENGE_TICKS) {
+    if (now - conn->challenge >= (uint32_t)TCP_CHALLENGE_TICKS << conn->challenge_backoff) {
         conn->challenge = now;
+        conn->challenge_backoff = (uint8_t)tcp_min(conn->challenge_backoff + 1U, CHALLENGE_BACKOFF_MAX);
         conn->stack->counters.challenge_acks++;
         tcp_output_ack(conn, now_us);
     }

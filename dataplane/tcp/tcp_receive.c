@@ -189,6 +189,7 @@ uint32_t tcp_receive_spans(const struct tcp_conn *conn, struct tcp_span *spans, 
 }
 
 void tcp_receive_duplicate(struct tcp_conn *conn, uint32_t left, uint32_t right, uint64_t now_us) {
+    left = SEQ_GT(left, conn->irs) ? left : conn->irs + 1; /* what lies before is of an earlier connection */
     if ((conn->loss.flags & LOSS_SACK) == 0 || !SEQ_LT(left, right)) {
         return;
     }
@@ -355,6 +356,10 @@ static void schedule_ack(struct tcp_conn *conn, uint32_t length, bool at_once, u
         conn->ack_at = now_us + DELAYED_ACK_US;
         tcp_timer_arm(conn, conn->ack_at);
     }
+}
+
+void tcp_receive_ack_later(struct tcp_conn *conn, uint64_t now_us) {
+    schedule_ack(conn, 0, false, now_us);
 }
 
 void tcp_receive(struct tcp_conn *conn, uint32_t sequence, const uint8_t *bytes, uint32_t length, bool fin, uint64_t now_us) {
