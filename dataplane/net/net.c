@@ -229,6 +229,49 @@ struct net_burst {
     const struct receiver *receiver;
 };
 
+/* Buffers are some KiB apart, headers at one place in each. */
+static struct announced *announced_at(struct net *net, const uint8_t *tcp) {
+    uintptr_t at = (uintptr_t)tcp;
+    return &net->announced[(at >> 6 ^ at >> 11) % ANNOUNCED];
+}
+
+uint32_t net_announced(struct net *net, const uint8_t *tcp) {
+    struct announced *announced = announced_at(net, tcp);
+    if (announced->tcp != tcp)
+        return 0;
+    announced->tcp = NULL;
+    return announced->hash;
+}
+
+/* Plain segments only, and nothing in them is believed: TCP fetches what they may concern into the cache. Its hash is kept for where it is
+ * needed; of a frame that is no plain segment nothing stays that was kept of an earlier one in the same buffer. */
+static void net_look_ahead(void *context, const uint8_t *frame, uint32_t length) {
+    const struct net_burst *burst = context;
+    struct net *net = burst->net;
+    uint32_t l2_length = net->links[burst->receiver->interface].l2_length;
+    const uint8_t *ip = frame + l2_length;
+    struct tcp_packet packet = {.length = TCP_BYTES};
+    uint16_t ethertype = length < l2_length + IPV4_BYTES + TCP_BYTES ? 0 : wire_get16(ip - 2);
+    if (ethertype == ETHERTYPE_IPV4 && ip[0] == 0x45 && ip[9] == PROTOCOL_TCP &&
+        (wire_get16(ip + 6) & (IPV4_MORE_FRAGMENTS | IPV4_OFFSET_MASK)) == 0) {
+        packet.header = ip + IPV4_BYTES;
+        packet.local.family = packet.remote.family = 4;
+        memcpy(packet.remote.bytes, ip + 12, 4);
+        memcpy(packet.local.bytes, ip + 16, 4);
+    } else if (ethertype == ETHERTYPE_IPV6 && ip[6] == PROTOCOL_TCP && length >= l2_length + IPV6_BYTES + TCP_BYTES) {
+        packet.header = ip + IPV6_BYTES;
+        packet.local.family = packet.remote.family = 6;
+        memcpy(packet.remote.bytes, ip + 8, 16);
+        memcpy(packet.local.bytes, ip + 24, 16);
+    } else {
+        net_announced(net, ip + IPV4_BYTES);
+        net_announced(net, ip + IPV6_BYTES);
+        return;
+    }
+    tcp_prefetch(net->stack, &packet);
+    *announced_at(net, packet.header) = (struct announced){.tcp = packet.header, .hash = packet.hash};
+}
+
 static void net_input_from_port(void *context, const uint8_t *frame, uint32_t length) {
     const struct net_burst *burst = context;
     net_input_from(burst->net, burst->receiver->queue, burst->receiver->interface, frame, length);
@@ -240,7 +283,7 @@ uint32_t net_receive(struct net *net, uint64_t now_us) {
     for (uint32_t i = 0; i < net->receiver_count; i++) {
         struct net_burst burst = {.net = net, .receiver = &net->receivers[i]};
         net->receiving = burst.receiver->queue;
-        frames += port_receive(burst.receiver->queue, net_input_from_port, &burst);
+        frames += port_receive_ahead(burst.receiver->queue, net->stack == NULL ? NULL : net_look_ahead, net_input_from_port, &burst);
     }
     net->receiving = NULL;
     return frames;

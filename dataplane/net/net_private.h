@@ -25,6 +25,7 @@ enum {
     ANNOUNCE_COUNT = 2,
     LISTENER_REPORT_US = 100000000, /* RFC 3810 9.4: switches forget after 260 s, and a querier's question may go to the kernel beside us */
     IDENTIFICATIONS = 256,          /* counters of fragment identifications; a power of two */
+    ANNOUNCED = 16,                 /* segments announced and not yet handled, by the place of their header; a power of two */
     PAIRS = 1024,                   /* a power of two */
     PAIR_HEADERS_BYTES = 64,        /* at least Ethernet, VLAN and IPv6; copied whole */
     NET_NOBODY = UINT32_MAX,
@@ -73,6 +74,12 @@ struct pair {
     uint8_t headers[PAIR_HEADERS_BYTES]; /* link and IP, without destination MAC, lengths, checksum */
 };
 
+/* What was learned of a segment when it was announced, some frames before it is handled. */
+struct announced {
+    const uint8_t *tcp; /* its TCP header; NULL: none */
+    uint32_t hash;
+};
+
 /* A queue to poll and the first interface on it. */
 struct receiver {
     struct port_queue *queue;
@@ -94,6 +101,7 @@ struct net {
     struct reassembly *reassembly;
     uint64_t echo_rate_us, fragment_rate_us; /* net_rate_allows */
     uint32_t identifications[IDENTIFICATIONS];
+    struct announced announced[ANNOUNCED];
     struct pair pairs[PAIRS];
 };
 
@@ -113,6 +121,8 @@ struct received {
 };
 
 /* net.c */
+/* The hash that TCP made of the segment when it was announced; 0: it was not. Told once. */
+uint32_t net_announced(struct net *net, const uint8_t *tcp);
 void net_drop(struct net *net, uint64_t *reason);
 /* A token bucket without tokens: the time at which it was last empty moves on with each that is allowed. */
 bool net_rate_allows(uint64_t *empty_at_us, uint64_t now_us, uint32_t per_second, uint32_t burst);

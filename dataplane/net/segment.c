@@ -27,7 +27,7 @@ void segment_input(const struct received *in) {
         net_drop(net, &net->counters.bad_tcp);
         return;
     }
-    struct tcp_packet packet = {.header = tcp, .length = in->length};
+    struct tcp_packet packet = {.header = tcp, .length = in->length, .hash = net_announced(net, tcp)};
     ip_to(in->destination, &packet.local);
     ip_to(in->source, &packet.remote);
     if (net->config.workers > 1 && net_went_to_owner(in, false, &packet.local, wire_get16(tcp + 2), &packet.remote, wire_get16(tcp)))

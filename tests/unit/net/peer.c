@@ -71,11 +71,14 @@ void port_flush(struct port_queue *queue) {
     queue->flushes++;
 }
 
-uint32_t port_receive(struct port_queue *queue, void (*input)(void *context, const uint8_t *frame, uint32_t length), void *context) {
+uint32_t port_receive_ahead(struct port_queue *queue, void (*ahead)(void *context, const uint8_t *frame, uint32_t length),
+                            void (*input)(void *context, const uint8_t *frame, uint32_t length), void *context) {
     uint32_t length = queue->receive_length;
     queue->receive_length = 0;
-    if (length > 0)
+    if (length > 0) {
+        ahead(context, queue->receive, length);
         input(context, queue->receive, length);
+    }
     return length > 0;
 }
 
@@ -108,6 +111,12 @@ void tcp_input(struct tcp_stack *stack, const struct tcp_packet *packet, uint64_
     struct tcp_segment segment = {.local = packet->local, .remote = packet->remote, .flags = TCP_ACK};
     if (answer_from != NULL)
         assert_int_equal(net_transmit(answer_from, &segment), 0);
+}
+
+void tcp_prefetch(struct tcp_stack *stack, struct tcp_packet *packet) {
+    assert_non_null(stack);
+    heard.announced = *packet;
+    packet->hash = ++heard.announcements;
 }
 
 void tcp_input_error(struct tcp_stack *stack, const struct tcp_address *local, uint16_t local_port, const struct tcp_address *remote,

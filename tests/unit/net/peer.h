@@ -39,7 +39,7 @@ struct port_queue {
     bool forget; /* keep nothing, for the mutation test */
     int send_result;
     bool checksum_good, handed_over;
-    uint32_t receive_length; /* the next port_receive gives `receive`, once */
+    uint32_t receive_length; /* the next port_receive_ahead gives `receive`, once */
     uint8_t receive[FRAME_MAX];
     uint32_t handed_to[SENT_MAX], handed_count, handed_all_count, flushes;
 };
@@ -47,7 +47,8 @@ struct port_queue {
 /* What TCP heard last. */
 struct heard {
     uint32_t segments, errors;
-    struct tcp_packet packet;
+    struct tcp_packet packet, announced;
+    uint32_t announcements; /* the hash of each is its number */
     uint8_t bytes[HEARD_MAX];
     struct tcp_address local, remote;
     uint16_t local_port, remote_port, mtu;

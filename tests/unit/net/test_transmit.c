@@ -208,6 +208,51 @@ static void test_more_queues(void **state) {
     host_end(host);
 }
 
+static void arrive(struct host *host, const uint8_t *frame, uint32_t length) {
+    memcpy(host->queues[0]->receive, frame, length);
+    host->queues[0]->receive_length = length;
+    assert_int_equal(net_receive(host->net, host->now_us), 1);
+}
+
+/* A segment is announced to TCP before it is handled, with the same name, and what TCP made of that comes with it; never another's. */
+static void test_segments_are_announced(void **state) {
+    struct host *host = host_new6();
+    host_open(host);
+    host_settle6(host);
+    uint8_t frame[FRAME_MAX];
+    uint32_t length = make_tcp(frame, FAR_IP, OUR_IP, 25, 40000, 3), others = make_tcp6(frame + 1000, FAR_IP6, PEER_IP6, 25, 40000, 3);
+    arrive(host, frame, length);
+    assert_int_equal(heard.announcements, 1);
+    assert_int_equal(heard.packet.hash, 1);
+    assert_memory_equal(&heard.announced.local, &heard.packet.local, sizeof heard.packet.local);
+    assert_memory_equal(&heard.announced.remote, &heard.packet.remote, sizeof heard.packet.remote);
+    assert_ptr_equal(heard.announced.header, heard.packet.header);
+    memcpy(host->queues[0]->receive, frame, length); /* the same buffer, unannounced */
+    net_input(host->net, 0, host->queues[0]->receive, length, host->now_us);
+    assert_int_equal(heard.packet.hash, 0);
+    arrive(host, frame, make_tcp6(frame, FAR_IP6, OUR_IP6, 25, 40000, 3));
+    assert_int_equal(heard.packet.hash, 2);
+    assert_memory_equal(&heard.announced.local, &heard.packet.local, sizeof heard.packet.local);
+    /* Announced, but another host's; then a segment whose options put it at the same place of the same buffer. */
+    arrive(host, frame + 1000, others);
+    assert_int_equal(heard.announcements, 3);
+    length = make_tcp(frame, FAR_IP, OUR_IP, 25, 40000, 3);
+    memmove(frame + 54, frame + 34, length - 34);
+    memset(frame + 34, 1, 20);
+    frame[14] = 0x4a;
+    frame[17] = (uint8_t)(frame[17] + 20);
+    fix_ipv4(frame);
+    arrive(host, frame, length + 20);
+    assert_int_equal(heard.segments, 4);
+    assert_int_equal(heard.packet.hash, 0);
+    /* Too short for what it says, and not a segment. */
+    for (uint32_t cut = 0; cut < 54; cut++)
+        arrive(host, frame, cut == 0 ? 1 : cut);
+    arrive(host, frame, make_echo(frame, FAR_IP, OUR_IP, 8));
+    assert_int_equal(heard.announcements, 3);
+    host_end(host);
+}
+
 /* DESIGN.md section 4: only bytes that were never sent before may be left in place for the device. */
 static void test_repeats_are_copied(void **state) {
     struct host *host = settled();
@@ -360,6 +405,7 @@ int main(void) {
         cmocka_unit_test(test_segmentation),
         cmocka_unit_test(test_fragmentation_allowed),
         cmocka_unit_test(test_more_queues),
+        cmocka_unit_test(test_segments_are_announced),
         cmocka_unit_test(test_repeats_are_copied),
         cmocka_unit_test(test_full_device),
         cmocka_unit_test(test_poll_flushes),
