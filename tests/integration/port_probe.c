@@ -202,7 +202,7 @@ static void station_start(struct probe *probe, uint32_t worker) {
         .port_last = (uint16_t)(PORT_FIRST + worker * PORT_SPAN + PORT_SPAN - 1),
         .transmit = net_transmit,
         .network = station->net,
-        .events = {on_connected, on_received, on_peer_closed, on_acknowledged, on_closed},
+        .events = {on_connected, on_received, on_peer_closed, on_acknowledged, on_closed, NULL},
     };
     struct timespec at;
     clock_gettime(CLOCK_REALTIME, &at);
