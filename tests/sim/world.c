@@ -18,7 +18,7 @@ enum {
 };
 #define WORLD_END_US (48ULL * 3600 * 1000 * 1000)
 
-static uint8_t streams[2][STREAM_MAX + STREAM_SKEW * LINKS_MAX];
+static _Alignas(4096) uint8_t streams[2][STREAM_MAX + STREAM_SKEW * LINKS_MAX];
 
 void world_streams(void) {
     struct sim_random random;
@@ -436,12 +436,14 @@ static void world_step(struct world *world) {
     }
 }
 
+/* Where the stack's side never began (its handshake made room for another) and the reset that says so was lost, a model that has nothing to
+ * say waits for nothing. */
 static bool side_over(struct side *side) {
     if (side->is_model) {
         return true; /* a model's own timers end when the stack's side has */
     }
     return side->app.begun              ? side->app.closed > 0
-           : side_other(side)->is_model ? model_done(&side_other(side)->peer)
+           : side_other(side)->is_model ? model_done(&side_other(side)->peer) || model_next(&side_other(side)->peer) == NEVER
                                         : side_other(side)->app.closed > 0;
 }
 
