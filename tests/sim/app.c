@@ -10,6 +10,7 @@
 
 enum {
     PIECES_MAX = 24,
+    PAGE_BYTES = 4096,
     CONNECT_TRIES_MAX = 40 * 1000, /* more than a user timeout's worth: a port may be held by a peer that vanished */
     MESSAGE_MAX = 6000,
     PATIENCE_US = 600 * 1000 * 1000,   /* the other end is gone and nothing is in flight that would tell */
@@ -21,13 +22,13 @@ enum {
 struct owner {
     struct tcp_owner base;
     struct world *world;
-    uint8_t *bytes; /* freed with the last reference: a later read is a use after free */
+    uint8_t *pages; /* freed with the last reference: a later read is a use after free */
 };
 
 static void owner_release(struct tcp_owner *base) {
     struct owner *owner = (struct owner *)(void *)base;
     owner->world->owners--;
-    free(owner->bytes);
+    free(owner->pages);
     free(owner);
 }
 
@@ -41,8 +42,15 @@ static void app_send(struct side *side, uint32_t bytes) {
     if (owner == NULL) {
         abort();
     }
-    *owner = (struct owner){.base = {.references = 1, .release = owner_release}, .world = world, .bytes = malloc(bytes)};
-    memcpy(owner->bytes, stream + app->queued, bytes);
+    *owner = (struct owner){.base = {.references = 1, .release = owner_release}, .world = world};
+    /* Where pages end decides which pieces are joined: an offset drawn, so that the same seed gives the same run. */
+    uint32_t offset = random_range(&world->random, 0, PAGE_BYTES - 1), pages = (offset + bytes + PAGE_BYTES - 1) / PAGE_BYTES;
+    owner->pages = aligned_alloc(PAGE_BYTES, (size_t)pages * PAGE_BYTES);
+    if (owner->pages == NULL) {
+        abort();
+    }
+    uint8_t *copy = owner->pages + offset;
+    memcpy(copy, stream + app->queued, bytes);
     world->owners++;
     uint32_t count = 0, at = 0;
     while (at < bytes) {
@@ -53,7 +61,7 @@ static void app_send(struct side *side, uint32_t bytes) {
         length = length > bytes - at || count == PIECES_MAX - 1 ? bytes - at : length;
         bool lasting = random_chance(&world->random, 200);
         pieces[count++] = (struct tcp_piece){
-            .bytes = lasting ? stream + app->queued + at : owner->bytes + at, .length = length, .owner = lasting ? NULL : &owner->base};
+            .bytes = lasting ? stream + app->queued + at : copy + at, .length = length, .owner = lasting ? NULL : &owner->base};
         at += length;
     }
     side->host->in_call = true;
@@ -125,6 +133,13 @@ static void expect_live(struct side *side, const char *what) {
     }
 }
 
+static void set_patience(struct side *side, struct tcp_conn *conn) {
+    side->app.acked_us = side->link->world->now_us;
+    if (side->app.user_timeout_us > 0) {
+        tcp_set_user_timeout(conn, side->app.user_timeout_us);
+    }
+}
+
 static void on_connected(void *user, struct tcp_conn *conn, uint64_t now_us) {
     struct side *side = user;
     expect_live(side, "`connected` of a connection that is over");
@@ -132,6 +147,7 @@ static void on_connected(void *user, struct tcp_conn *conn, uint64_t now_us) {
         world_fail(side->link->world, side, "`connected` came twice, or it is not open");
     }
     side->app.connected = side->checker.established = true;
+    set_patience(side, conn);
     if (random_chance(&side->link->world->random, 500)) {
         app_write(side);
     }
@@ -158,6 +174,7 @@ static void *on_accepted(void *listener_user, struct tcp_conn *conn, uint64_t no
     }
     found->app.begun = found->app.connected = found->checker.established = true;
     found->app.conn = conn;
+    set_patience(found, conn);
     found->app.act_at = world->now_us + random_range(&world->random, 1000, 50000);
     if (random_chance(&world->random, 500)) {
         app_write(found);
@@ -200,6 +217,7 @@ static void on_acknowledged(void *user, struct tcp_conn *conn, uint32_t bytes, u
     struct side *side = user;
     expect_live(side, "`acknowledged` of a connection that is over");
     side->app.acknowledged += bytes;
+    side->app.acked_us = now_us;
     if (bytes == 0 || side->app.acknowledged > side->app.queued ||
         (!side->app.aborted && tcp_unacknowledged(conn) != side->app.queued - side->app.acknowledged)) {
         world_fail(side->link->world, side, "`acknowledged` counts wrongly");
@@ -224,7 +242,8 @@ static void on_closed(void *user, struct tcp_conn *conn, enum tcp_error error, u
         bool probed =
             keepalive_us > 0 && now_us >= side->checker.last_in_us +
                                               KEEPALIVES_MIN * (keepalive_us < KEEPALIVE_SLOWEST_US ? keepalive_us : KEEPALIVE_SLOWEST_US);
-        if (!probed && now_us < heard + HALF_CLOSED_US) {
+        bool patient = app->user_timeout_us > 0 && now_us >= app->acked_us + app->user_timeout_us;
+        if (!probed && !patient && now_us < heard + HALF_CLOSED_US) {
             world_fail(side->link->world, side, "timed out although the peer spoke");
         }
     }

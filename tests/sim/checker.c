@@ -186,6 +186,23 @@ static void check_options(struct checker *checker, const struct segment *out, co
     check_sack(checker, out, options);
 }
 
+/* What of [left, right) lies in the window has come. True: all of it. */
+static bool note_delivered(struct checker *checker, uint32_t left, uint32_t right, uint64_t now_us) {
+    uint32_t base = checker->irs + 1;
+    bool all = sequence_diff(left, base) >= 0;
+    for (uint32_t sequence = left; sequence != right; sequence++) {
+        uint32_t place = sequence - base;
+        if (place > checker->incoming_bytes || sequence_diff(sequence, checker->offered_edge) >= 0) {
+            all = false;
+            continue;
+        }
+        checker->last_text_us = checker->delivered[place] || now_us == NEVER ? checker->last_text_us : now_us;
+        checker->delivered[place] = 1;
+        checker->fin_got |= place == checker->incoming_bytes;
+    }
+    return all;
+}
+
 /* The acknowledgement covers what came and no more, and never goes back; the window's right edge never moves left (RFC 9293 3.8.6). */
 static void check_acknowledgement(struct checker *checker, const struct segment *out) {
     if (checker->offered && sequence_diff(out->acknowledgement, checker->last_ack) < 0) {
@@ -205,6 +222,7 @@ static void check_acknowledgement(struct checker *checker, const struct segment 
     if (!checker->offered || sequence_diff(edge, checker->offered_edge) > 0) {
         checker->offered_edge = edge;
         checker->offered = true;
+        note_delivered(checker, checker->in_hand.left, checker->in_hand.right, NEVER);
     }
     checker->ack_due_us = NEVER;
 }
@@ -426,21 +444,12 @@ static void take_hole(struct checker *checker, const struct segment_options *opt
 
 /* `old`: its timestamp is older than another's that came: PAWS may drop it (RFC 7323 section 5). */
 static void take_text(struct checker *checker, const struct segment *in, bool old, uint64_t now_us) {
-    uint32_t base = checker->irs + 1, space = segment_space(in);
+    uint32_t space = segment_space(in);
     if (space == 0 || (in->flags & SEGMENT_SYN) != 0) {
         return;
     }
-    bool all = sequence_diff(in->sequence, base) >= 0;
-    for (uint32_t i = 0; i < space; i++) {
-        uint32_t sequence = in->sequence + i, place = sequence - base;
-        if (place <= checker->incoming_bytes && sequence_diff(sequence, checker->offered_edge) < 0) {
-            checker->last_text_us = checker->delivered[place] ? checker->last_text_us : now_us;
-            checker->delivered[place] = 1;
-            checker->fin_got |= place == checker->incoming_bytes;
-        } else {
-            all = false;
-        }
-    }
+    bool all = note_delivered(checker, in->sequence, in->sequence + space, now_us);
+    checker->in_hand = (struct segment_block){in->sequence, in->sequence + space};
     if (in->length > 0) {
         checker->latest = (struct segment_block){in->sequence, in->sequence + (all && !old ? in->length : 0)};
     }
@@ -470,6 +479,10 @@ void checker_takes(struct checker *checker, const struct segment *in, uint64_t n
         take_hole(checker, &options, now_us);
         take_text(checker, in, old, now_us);
     }
+}
+
+void checker_taken(struct checker *checker) {
+    checker->in_hand.left = checker->in_hand.right;
 }
 
 void checker_disturbed(struct checker *checker, uint64_t now_us) {

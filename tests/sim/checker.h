@@ -36,6 +36,7 @@ struct checker {
     uint8_t *sacked;                       /* bytes that the peer once said it holds */
     uint32_t sacked_bytes, duplicate_acks; /* said to have arrived, counted generously */
     uint8_t *delivered;                    /* bytes that reached it within its window, by place; +1 for the FIN */
+    struct segment_block in_hand;          /* the text that the stack is looking at: its window may open meanwhile */
     struct segment_block latest;           /* the last piece of text that reached it */
     uint64_t ack_due_us;                   /* when text that reached it must have been acknowledged; UINT64_MAX: nothing waits */
     uint64_t last_in_us, last_out_us, last_text_us;
@@ -59,6 +60,8 @@ void checker_free(struct checker *checker);
 void checker_sends(struct checker *checker, const struct segment *segment, bool first, uint32_t segment_bytes, uint64_t now_us);
 /* The peer's segment is about to be given to the stack. */
 void checker_takes(struct checker *checker, const struct segment *segment, uint64_t now_us);
+/* The stack has looked at it. */
+void checker_taken(struct checker *checker);
 /* A segment from elsewhere is about to be given to the stack under this connection's name. */
 void checker_disturbed(struct checker *checker, uint64_t now_us);
 /* After a pass: what is due by now must have been done. */

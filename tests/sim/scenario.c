@@ -10,6 +10,9 @@ enum {
     SHARE_PASSIVE = 300, /* of connections with a model: the model opens */
     TINY_BUFFER = 3000,
     FILL_SLACK_US = 30000,
+    PORTS_FEW = 2,
+    CLASSES = 4,
+    CLASS_PORTS = 16,
     PATH_MTU_MIN_V4 = 576,
     PATH_MTU_MIN_V6 = 1280, /* RFC 8200 section 5 */
 };
@@ -77,6 +80,7 @@ static void draw_app(struct world *world, struct app *app, uint32_t most_bytes) 
     app->most_unacknowledged = random_range(random, 1, 200000);
     app->abort_at = random_chance(random, 40) ? random_range(random, 1, app->stream_bytes + 1) : UINT32_MAX;
     app->act_at = NEVER;
+    app->user_timeout_us = random_chance(random, 60) ? random_range(random, 20, 90) * 1000000ULL : 0;
 }
 
 static void draw_habits(struct world *world, struct side *side) {
@@ -145,7 +149,9 @@ static void draw_model(struct world *world, struct side *side) {
     uint32_t closing = random_range(&world->random, 0, 2);
     stack->app.closes_first = closing != 0;
     side->peer.habits.closes_first = closing != 1;
-    model_init(&side->peer, random_chance(&world->random, 300) ? 0xfffff000U : (uint32_t)random_next(&world->random));
+    /* Near the wrap, but not where few ports are used: two connections of one name must not begin at one number. */
+    bool wraps = stack->host->config.port_last - stack->host->config.port_first > PORTS_FEW && random_chance(&world->random, 300);
+    model_init(&side->peer, wraps ? 0xfffff000U : (uint32_t)random_next(&world->random));
 }
 
 static void draw_link(struct world *world, struct link *link, bool narrow) {
@@ -267,7 +273,7 @@ bool scenario_draw(struct world *world) {
     }
     uint32_t kind = random_chance(random, 150) ? 0 : random_chance(random, 200) ? 1 : 2;
     uint32_t delay_us = random_range(random, 50, random_chance(random, 500) ? 2000 : 200000);
-    bool bottleneck = random_chance(random, 150), small = random_chance(random, 200);
+    bool bottleneck = random_chance(random, 150), small = random_chance(random, 200), strips = random_chance(random, 60);
     world->link_count = random_range(random, narrow ? 3 : 1, narrow ? LINKS_MAX : 6);
     for (uint32_t i = 0; i < world->link_count; i++) {
         struct link *link = &world->links[i];
@@ -277,6 +283,9 @@ bool scenario_draw(struct world *world) {
             draw_path(world, &link->paths[s], kind, delay_us);
             if (small && !link->sides[s].is_model) {
                 draw_mtu(world, &link->paths[s], link->sides[s].address.family);
+            }
+            if (strips && !link->sides[1 - s].is_model) {
+                link->paths[s].strip_at_us = world->now_us + random_range(random, 1, 2000000);
             }
             if (bottleneck) {
                 draw_bottleneck(world, &link->paths[s]);

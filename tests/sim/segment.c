@@ -121,3 +121,16 @@ bool segment_take(struct segment *out, const struct tcp_segment *in, uint8_t *pa
     }
     return out->length == in->payload_length;
 }
+
+void segment_options_strip_timestamps(struct segment *segment) {
+    for (uint32_t at = 0; at < segment->options_length;) {
+        uint8_t kind = segment->options[at], length = kind <= 1 || at + 1 == segment->options_length ? 1 : segment->options[at + 1];
+        if (kind == 0 || length == 0) {
+            return;
+        }
+        if (kind == 8 && at + length <= segment->options_length) {
+            memset(segment->options + at, 1, length);
+        }
+        at += length;
+    }
+}

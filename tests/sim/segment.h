@@ -46,6 +46,8 @@ static inline uint32_t segment_space(const struct segment *segment) {
 void segment_options_parse(struct segment_options *options, const struct segment *segment);
 void segment_options_add(struct segment *segment, const uint8_t *bytes, uint32_t length);
 void segment_options_timestamps(struct segment *segment, uint32_t value, uint32_t echo);
+/* Puts no-operations in their place, as middleboxes do. */
+void segment_options_strip_timestamps(struct segment *segment);
 void segment_options_sack(struct segment *segment, const struct segment_block *blocks, uint32_t count);
 /* The TCP header and payload as they lie in a packet, exactly `*length` bytes, so that a read past them is seen; the caller frees it. */
 uint8_t *segment_encode(const struct segment *segment, uint16_t from_port, uint16_t to_port, uint32_t *length);

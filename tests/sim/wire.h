@@ -15,9 +15,10 @@ struct wire_path {
     uint32_t delay_us, jitter_us;
     uint32_t bytes_per_ms, queue_us; /* a bottleneck and its queue; 0: none */
     uint64_t free_at_us;
-    uint16_t mtu;       /* 0: any */
-    bool icmp;          /* the router says so when a packet is too large */
-    uint64_t mtu_at_us; /* when `mtu_then` comes into force; 0: never */
+    uint64_t strip_at_us; /* from then on a middlebox takes timestamps out of what is no SYN; 0: never */
+    uint16_t mtu;         /* 0: any */
+    bool icmp;            /* the router says so when a packet is too large */
+    uint64_t mtu_at_us;   /* when `mtu_then` comes into force; 0: never */
     uint16_t mtu_then;
 };
 

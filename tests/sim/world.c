@@ -14,6 +14,8 @@ enum {
     TIME_WAIT_US = 59 * 1000 * 1000,
     TIME_WAIT_LEAST_US = 990 * 1000, /* with timestamps (RFC 6191), within a tick */
     FLOOD = 24,                      /* blind segments at once */
+    OLD_TEXT_ANSWERS = 32,           /* in half a second, */
+    OLD_TEXT_BYTES = 512,            /* or one for so much of the window */
     FLOOD_ANSWERS_MOST = 2,          /* RFC 5961 section 7: challenge ACKs are limited */
 };
 #define WORLD_END_US (48ULL * 3600 * 1000 * 1000)
@@ -126,6 +128,10 @@ static void carry(struct side *from, const struct segment *segment, enum wire_ki
     struct world *world = from->link->world;
     struct wire_event event = {.kind = kind, .link = from->link->index, .to = (uint8_t)(1 - from->index), .segment = *segment};
     uint16_t mtu;
+    uint64_t strip_at_us = from->link->paths[from->index].strip_at_us;
+    if (strip_at_us != 0 && world->now_us >= strip_at_us && (segment->flags & SEGMENT_SYN) == 0) {
+        segment_options_strip_timestamps(&event.segment);
+    }
     enum wire_fate fate = wire_carry(&world->wire, &from->link->paths[from->index], &world->random, &event,
                                      from->address.family == 4 ? HEADERS_V4 : HEADERS_V6, world->now_us, &mtu);
     trace(from, segment, wire_fate_text(fate));
@@ -239,6 +245,7 @@ static void give_stack(struct side *to, const struct segment *segment, bool stra
     }
     struct tcp_packet packet = {.local = to->address, .remote = from->address, .header = bytes, .length = length};
     tcp_input(to->host->stack, &packet, world->now_us);
+    checker_taken(&to->checker);
     free(bytes);
 }
 
@@ -319,7 +326,7 @@ static void inject_strangers(struct world *world) {
     }
     blind.length = (blind.flags & (SEGMENT_RST | SEGMENT_SYN)) == 0 && random_chance(random, 500) ? random_range(random, 1, 64) : 0;
     bool challenges = in_window && (blind.flags & (SEGMENT_RST | SEGMENT_SYN)) != 0;
-    uint32_t count = challenges && random_chance(random, 300) ? FLOOD : 1;
+    uint32_t count = (challenges || (blind.flags & SEGMENT_SYN) != 0) && random_chance(random, 300) ? FLOOD : 1;
     uint64_t before = side->host->answers;
     for (uint32_t i = 0; i < count; i++) {
         give_stack(side, &blind, true);
@@ -327,6 +334,60 @@ static void inject_strangers(struct world *world) {
     if (count > 1 && side->host->answers - before > FLOOD_ANSWERS_MOST) {
         world_fail(world, side, "answers a flood of blind segments without a limit");
     }
+}
+
+/* Old text of this connection, or of an earlier one by its name: acknowledged, but not each of a flood (RFC 9293 3.10.7.4). */
+static void inject_old_text(struct world *world) {
+    static uint8_t nonsense[64];
+    struct sim_random *random = &world->random;
+    struct side *side = open_side(world);
+    if (side == NULL) {
+        return;
+    }
+    struct checker *checker = &side->checker;
+    uint32_t got = checker->last_ack - checker->irs - 1, length = random_range(random, 1, sizeof(nonsense));
+    bool earlier = got < length || random_chance(random, 300);
+    struct segment old = {.sequence = earlier ? checker->irs + 1 - length - random_range(random, 0, 5000)
+                                              : checker->irs + 1 + random_range(random, 0, got - length),
+                          .acknowledgement = checker->acked_max,
+                          .flags = SEGMENT_ACK,
+                          .length = length,
+                          .payload = nonsense};
+    uint32_t limit = side->host->config.receive_buffer_bytes / OLD_TEXT_BYTES;
+    limit = limit < OLD_TEXT_ANSWERS ? OLD_TEXT_ANSWERS : limit;
+    uint32_t count = random_chance(random, 200) ? limit + FLOOD : 1;
+    uint64_t before = side->host->answers;
+    for (uint32_t i = 0; i < count; i++) {
+        give_stack(side, &old, true);
+    }
+    if (side->host->answers - before > limit) {
+        world_fail(world, side, "answers a flood of old text without a limit");
+    }
+}
+
+/* The sequence numbers have gone once around: in the window, acknowledging what is in flight, with other bytes. Only the timestamp tells
+ * (RFC 7323 section 5). */
+static void inject_wrapped(struct world *world) {
+    static uint8_t nonsense[64];
+    struct sim_random *random = &world->random;
+    struct side *side = open_side(world);
+    struct checker *checker = side == NULL ? NULL : &side->checker;
+    if (side == NULL || !checker->ours.timestamps || !checker->theirs.timestamps ||
+        sequence_diff(checker->offered_edge, checker->last_ack) <= 0) {
+        return;
+    }
+    uint32_t window = checker->offered_edge - checker->last_ack;
+    struct segment old = {.sequence = checker->last_ack + (random_chance(random, 500) ? 0 : random_range(random, 0, window - 1)),
+                          .acknowledgement = checker->acked_max,
+                          .window = (uint16_t)random_next(random),
+                          .flags = SEGMENT_ACK,
+                          .length = random_range(random, 1, sizeof(nonsense)),
+                          .payload = nonsense};
+    for (uint32_t i = 0; i < sizeof(nonsense); i++) {
+        nonsense[i] = (uint8_t)random_next(random);
+    }
+    segment_options_timestamps(&old, checker->theirs.ts_value - random_range(random, 1, 1 << 30), 0);
+    give_stack(side, &old, true);
 }
 
 /* ICMP errors: forged ones, which change nothing, and true ones, which change nothing either once the connection is established. */
@@ -345,6 +406,27 @@ static void inject_icmp(struct world *world) {
     uint16_t mtu = forged && random_chance(random, 500) ? (uint16_t)random_range(random, 1, 1500) : 0;
     tcp_input_error(side->host->stack, &side->address, side->port, &side_other(side)->address, side_other(side)->port, sequence,
                     random_chance(random, 500), mtu, world->now_us);
+}
+
+/* One who sees the numbers in flight claims that the path is small (RFC 5927 section 7): believed down to what IP must carry, and once. */
+static void inject_small_path(struct world *world) {
+    struct sim_random *random = &world->random;
+    struct side *side = open_side(world);
+    if (side == NULL || side->checker.snd_max == side->checker.acked_max) {
+        return;
+    }
+    struct checker *checker = &side->checker;
+    uint32_t sequence = checker->acked_max + random_range(random, 0, checker->snd_max - checker->acked_max - 1);
+    uint16_t mtu = (uint16_t)random_range(random, 2, WORLD_MTU);
+    checker_disturbed(checker, world->now_us);
+    for (uint32_t i = 0; i < FLOOD; i++) {
+        uint64_t before = side->host->answers;
+        tcp_input_error(side->host->stack, &side->address, side->port, &side_other(side)->address, side_other(side)->port, sequence, false,
+                        mtu, world->now_us);
+        if (i > 0 && side->host->answers != before && world->busy == 0 && world->unreachable == 0) {
+            world_fail(world, side, "sends for the same ICMP error again");
+        }
+    }
 }
 
 static void check_broken(struct world *world, struct side *side) {
@@ -416,10 +498,23 @@ static void world_step(struct world *world) {
         side_time(&link->sides[1]);
     }
     if (random_chance(&world->random, world->strangers)) {
-        inject_strangers(world);
+        switch (random_range(&world->random, 0, 3)) {
+        case 0:
+            inject_old_text(world);
+            break;
+        case 1:
+            inject_wrapped(world);
+            break;
+        default:
+            inject_strangers(world);
+        }
     }
     if (random_chance(&world->random, world->icmp)) {
-        inject_icmp(world);
+        if (random_chance(&world->random, 100)) {
+            inject_small_path(world);
+        } else {
+            inject_icmp(world);
+        }
     }
     for (uint32_t i = 0; i < 2; i++) {
         struct host *host = &world->hosts[i];

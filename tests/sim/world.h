@@ -38,7 +38,8 @@ struct app {
     uint32_t abort_at;               /* bytes queued after which it aborts; UINT32_MAX: never */
     bool begun, connected, close_called, aborted, peer_closed;
     bool gave_up; /* the abort was out of patience */
-    uint64_t act_at, fin_at_us, closed_at_us;
+    uint64_t act_at, fin_at_us, closed_at_us, acked_us;
+    uint64_t user_timeout_us; /* 0: the host's */
     uint32_t closed;
     enum tcp_error error;
 };
