@@ -279,6 +279,9 @@ void app_start(struct side *side) {
         if (local_port != side->port || remote_port != side_other(side)->port || memcmp(&local, &side->address, sizeof(local)) != 0) {
             world_fail(world, side, "tcp_endpoints tells other ends");
         }
+        if (side->host->steered && !scenario_port_is_ours(side->host, local_port)) {
+            world_fail(world, side, "a local port whose segments another worker gets");
+        }
         world_check_reuse(side);
         side->checker.last_in_us = world->now_us;
         app->act_at = world->now_us + random_range(&world->random, 1000, 50000);

@@ -13,6 +13,7 @@ enum {
     PORTS_FEW = 2,
     CLASSES = 4,
     CLASS_PORTS = 16,
+    CLASS_PORT_FIRST = 20000,
     PATH_MTU_MIN_V4 = 576,
     PATH_MTU_MIN_V6 = 1280, /* RFC 8200 section 5 */
 };
@@ -212,6 +213,42 @@ static void draw_link(struct world *world, struct link *link, bool narrow) {
     }
 }
 
+/* Ports in four classes as a device's hash makes them; a host's worker has two (struct tcp_config, choose_ports). */
+static uint16_t port_at[CLASSES * CLASS_PORTS], index_of[UINT16_MAX + 1];
+static const struct tcp_port_map port_map = {.port_at = port_at, .index_of = index_of, .count = CLASSES * CLASS_PORTS};
+
+static void draw_port_map(void) {
+    for (uint16_t i = 0; i < CLASSES * CLASS_PORTS; i++) {
+        port_at[i] = (uint16_t)(CLASS_PORT_FIRST + i % CLASS_PORTS * CLASSES + i / CLASS_PORTS);
+        index_of[port_at[i]] = i;
+    }
+}
+
+bool scenario_port_is_ours(const struct host *host, uint16_t port) {
+    return port >= CLASS_PORT_FIRST && port < CLASS_PORT_FIRST + CLASSES * CLASS_PORTS &&
+           (port - CLASS_PORT_FIRST) % CLASSES % 2 == (int)host->index;
+}
+
+uint16_t scenario_foreign_port(const struct host *host, uint32_t number) {
+    return (uint16_t)(CLASS_PORT_FIRST + number % CLASS_PORTS * CLASSES + 1 - host->index);
+}
+
+static bool choose_ports(void *network, const struct tcp_address *local, const struct tcp_address *remote, uint16_t remote_port,
+                         uint64_t random, uint32_t attempt, struct tcp_port_choice *choice) {
+    const struct host *host = network;
+    uint32_t class = host->index + 2 * ((uint32_t)(random + attempt) % 2);
+    *choice = (struct tcp_port_choice){.map = &port_map, .first = class * CLASS_PORTS, .count = CLASS_PORTS};
+    return attempt < 2;
+}
+
+static bool unknown(void *network, const struct tcp_packet *packet) {
+    struct host *host = network;
+    uint16_t port = (uint16_t)(packet->header[2] << 8 | packet->header[3]);
+    bool foreign = port >= CLASS_PORT_FIRST && port < CLASS_PORT_FIRST + CLASSES * CLASS_PORTS && !scenario_port_is_ours(host, port);
+    host->handed += foreign;
+    return foreign;
+}
+
 static bool draw_host(struct world *world, struct host *host, bool narrow) {
     struct sim_random *random = &world->random;
     static const uint32_t buffers[] = {1024, 4096, 16384, 16384, 65535, 300000};
@@ -234,6 +271,11 @@ static bool draw_host(struct world *world, struct host *host, bool narrow) {
                                        .events = app_events};
     for (uint32_t i = 0; i < sizeof(host->config.secret); i++) {
         host->config.secret[i] = (uint8_t)random_next(random);
+    }
+    host->steered = !narrow && random_chance(random, 150);
+    if (host->steered) {
+        host->config.choose_ports = choose_ports;
+        host->config.unknown = unknown;
     }
     host->stack = tcp_stack_create(&host->config, world->now_us);
     return host->stack != NULL;
@@ -267,6 +309,7 @@ bool scenario_draw(struct world *world) {
     world->icmp = random_chance(random, 200) ? random_range(random, 5, 60) : 0;
     world->burst_us = random_chance(random, 300) ? 50 : 0; /* a burst: what arrived meanwhile is one pass */
     bool narrow = random_chance(random, 100);
+    draw_port_map();
     if (!draw_host(world, &world->hosts[0], narrow) ||
         (random_chance(random, SHARE_STACKS) && !draw_host(world, &world->hosts[1], false))) {
         return false;

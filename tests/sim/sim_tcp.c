@@ -39,6 +39,7 @@ static const char *too_kind(const struct totals *totals) {
         {totals->mtu_lowered, "smaller path"},
         {totals->black_holes, "black hole"},
         {totals->keepalives, "keepalive"},
+        {totals->handed, "segment of another worker"},
         {totals->sack_blocks, "SACK block"},
         {totals->duplicates, "duplicate"},
         {totals->completed, "orderly ending"},

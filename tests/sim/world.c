@@ -336,6 +336,20 @@ static void inject_strangers(struct world *world) {
     }
 }
 
+/* A segment for a port of another worker: it goes there, and nothing is answered here. */
+static void inject_foreign(struct world *world, struct host *host) {
+    static const struct tcp_address local = {.family = 4, .bytes = {192, 0, 2, 1}}, remote = {.family = 4, .bytes = {198, 51, 100, 1}};
+    struct segment stray = {.sequence = (uint32_t)random_next(&world->random), .flags = SEGMENT_ACK};
+    uint32_t length;
+    uint64_t handed = host->handed, sent = tcp_stack_counters(host->stack)->segments_out;
+    uint8_t *bytes = segment_encode(&stray, 25, scenario_foreign_port(host, random_range(&world->random, 0, UINT16_MAX)), &length);
+    tcp_input(host->stack, &(struct tcp_packet){.local = local, .remote = remote, .header = bytes, .length = length}, world->now_us);
+    free(bytes);
+    if (host->handed != handed + 1 || tcp_stack_counters(host->stack)->segments_out != sent) {
+        world_fail(world, NULL, "a segment of another worker was not handed on, or was answered");
+    }
+}
+
 /* Old text of this connection, or of an earlier one by its name: acknowledged, but not each of a flood (RFC 9293 3.10.7.4). */
 static void inject_old_text(struct world *world) {
     static uint8_t nonsense[64];
@@ -498,6 +512,10 @@ static void world_step(struct world *world) {
         side_time(&link->sides[1]);
     }
     if (random_chance(&world->random, world->strangers)) {
+        struct host *host = &world->hosts[random_range(&world->random, 0, 1)];
+        if (host->steered) {
+            inject_foreign(world, host);
+        }
         switch (random_range(&world->random, 0, 3)) {
         case 0:
             inject_old_text(world);
@@ -584,6 +602,7 @@ static void add_totals(struct world *world, struct totals *totals) {
         }
         const struct tcp_counters *counters = tcp_stack_counters(world->hosts[i].stack);
         totals->segments += counters->segments_out;
+        totals->handed += world->hosts[i].handed;
         totals->fast += counters->retransmits_fast;
         totals->timeouts += counters->retransmits_timeout;
         totals->out_of_order += counters->out_of_order;

@@ -26,6 +26,8 @@ struct host {
     uint64_t poll_at;
     uint32_t index;
     uint64_t answers; /* segments sent that are no resets */
+    bool steered;     /* local ports come in classes, and half of them are another worker's */
+    uint64_t handed;  /* segments that went there */
     bool in_call;     /* inside tcp_connect, tcp_send, tcp_close or tcp_abort: `closed` must not come */
 };
 
@@ -87,7 +89,7 @@ struct world {
 
 /* What all worlds together came through: a simulator that never loses a segment proves nothing. */
 struct totals {
-    uint64_t segments, fast, timeouts, out_of_order, duplicates, challenges, time_wait, pool_exhausted, refused, resets, accepted,
+    uint64_t segments, fast, timeouts, out_of_order, duplicates, challenges, time_wait, pool_exhausted, refused, resets, accepted, handed,
         tail_probes, spurious, mtu_lowered, black_holes, keepalives, sack_blocks, links, completed;
 };
 
@@ -111,6 +113,10 @@ int world_transmit(void *network, const struct tcp_segment *segment);
 /* scenario.c */
 /* Draws everything from the world's seed and opens the stacks. False: a stack could not be made. */
 bool scenario_draw(struct world *world);
+/* This port's segments come to this host's worker. */
+bool scenario_port_is_ours(const struct host *host, uint16_t port);
+/* One whose segments do not. */
+uint16_t scenario_foreign_port(const struct host *host, uint32_t number);
 
 /* app.c */
 extern const struct tcp_events app_events;
