@@ -62,6 +62,7 @@ static int make_replies(struct sink *sink) {
     for (int i = 0; i < REPLY_COUNT; i++)
         at = reply_make(sink, texts[i], at, &sink->replies[i]);
     at = ehlo_make(sink, at, &sink->ehlo);
+    assert(at != NULL); /* gcc 14 believes otherwise when it checks pointers */
     sink->hello = (struct reply){at, (uint32_t)sprintf(at, "250 %s\r\n", sink->config.name)};
     at += sink->hello.length;
     sink->banner = (struct reply){at, (uint32_t)sprintf(at, "220 %s ESMTP bypost-sink\r\n", sink->config.name)};

@@ -173,7 +173,7 @@ int session_open(struct lane *lane, uint8_t endpoint, uint8_t source, uint64_t n
     memcpy(local.bytes, from->address, from->family == 4 ? 4 : 16);
     memcpy(remote.bytes, to->address, to->family == 4 ? 4 : 16);
     int error = stream_open(&session->stream, &events, engine->stack, &local, &remote, to->port,
-                            lane->path.timeouts.connect * UINT64_C(1000), now_us);
+                            lane->path.timeouts.connect * UINT64_C(1000), lane->path.timeouts.block * UINT64_C(1000), now_us);
     if (error) {
         pool_give(&engine->sessions, session);
         return error;

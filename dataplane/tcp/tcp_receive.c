@@ -189,7 +189,9 @@ uint32_t tcp_receive_spans(const struct tcp_conn *conn, struct tcp_span *spans, 
 }
 
 void tcp_receive_duplicate(struct tcp_conn *conn, uint32_t left, uint32_t right, uint64_t now_us) {
-    left = SEQ_GT(left, conn->irs) ? left : conn->irs + 1; /* what lies before is of an earlier connection */
+    if (conn->rcv_nxt - conn->irs <= INT32_MAX && !SEQ_GT(left, conn->irs)) {
+        left = conn->irs + 1; /* what lies before is of an earlier connection */
+    }
     if ((conn->loss.flags & LOSS_SACK) == 0 || !SEQ_LT(left, right)) {
         return;
     }

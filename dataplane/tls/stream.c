@@ -38,10 +38,13 @@ void stream_tcp_events(struct tcp_events *events) {
 }
 
 int stream_open(struct stream *stream, const struct stream_events *events, struct tcp_stack *stack, const struct tcp_address *local,
-                const struct tcp_address *remote, uint16_t port, uint64_t timeout_us, uint64_t now_us) {
+                const struct tcp_address *remote, uint16_t port, uint64_t timeout_us, uint64_t stall_us, uint64_t now_us) {
     stream->events = events;
     stream->conn = NULL;
-    return tcp_connect(stack, local, remote, port, timeout_us, stream, &stream->conn, now_us);
+    int error = tcp_connect(stack, local, remote, port, timeout_us, stream, &stream->conn, now_us);
+    if (error == 0)
+        tcp_set_user_timeout(stream->conn, stall_us);
+    return error;
 }
 
 int stream_send(struct stream *stream, const struct tcp_piece *pieces, uint32_t count, uint64_t now_us) {

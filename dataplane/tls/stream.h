@@ -29,9 +29,10 @@ struct stream {
 /* Fills what a TCP stack must call for the connections of streams. */
 void stream_tcp_events(struct tcp_events *events);
 
-/* Connects (see tcp_connect for the errors); `events` must outlive the stream. */
+/* Connects within `timeout_us` (see tcp_connect for the errors); `events` must outlive the stream. Bytes that are not acknowledged for
+ * `stall_us` end it (tcp_set_user_timeout). */
 int stream_open(struct stream *stream, const struct stream_events *events, struct tcp_stack *stack, const struct tcp_address *local,
-                const struct tcp_address *remote, uint16_t port, uint64_t timeout_us, uint64_t now_us);
+                const struct tcp_address *remote, uint16_t port, uint64_t timeout_us, uint64_t stall_us, uint64_t now_us);
 /* Queues pieces, all or none; owners as in tcp_send. 0, -ENOBUFS (try again later) or -EPIPE. */
 int stream_send(struct stream *stream, const struct tcp_piece *pieces, uint32_t count, uint64_t now_us);
 /* Lets what is queued leave. Not from inside an event. */

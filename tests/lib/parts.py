@@ -248,8 +248,12 @@ class Unit(Part):
         """The program of the test in this part's build directory."""
         return os.path.relpath(self.entries[name]["cmd"][0], self.place.build)
 
+    def arguments(self, name):
+        """What meson builds and the test is given: modules, probes."""
+        return [argument for argument in self.entries[name]["cmd"][1:] if "/" in argument and not os.path.isabs(argument)]
+
     def prepare(self, tests):
-        targets = sorted({self.target(test.name) for test in tests if not self.target(test.name).startswith("..")})
+        targets = sorted({target for test in tests for target in [self.target(test.name)] + self.arguments(test.name) if not target.startswith("..")})
         return build_targets(self.build(), targets, tests, self.target)
 
     def check(self, name):
@@ -296,6 +300,10 @@ class Sanitize(Unit):
 
     def build(self):
         return self.place.build + "-sanitize"
+
+    def tests(self):
+        """All but those that count instructions: a sanitizer's own would count too."""
+        return [test for test in super().tests() if not test.name.endswith("_instructions")]
 
     def prepare(self, tests):
         options = ["-Db_sanitize=address,undefined", "-Db_lundef=false", "-Doptimization=1", "-Ddebug=true"]

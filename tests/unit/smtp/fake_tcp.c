@@ -104,6 +104,8 @@ void fake_acknowledge(struct tcp_conn *conn, uint64_t now_us) {
         conn->closing = true;
 }
 
+void tcp_set_user_timeout(struct tcp_conn *conn, uint64_t timeout_us) {}
+
 bool tcp_is_open(const struct tcp_conn *conn) {
     return conn->state == FAKE_OPEN && !conn->fin_sent && !conn->peer_fin && !conn->aborted && !conn->closing;
 }
