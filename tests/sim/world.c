@@ -326,7 +326,7 @@ static void inject_strangers(struct world *world) {
     }
     blind.length = (blind.flags & (SEGMENT_RST | SEGMENT_SYN)) == 0 && random_chance(random, 500) ? random_range(random, 1, 64) : 0;
     bool challenges = in_window && (blind.flags & (SEGMENT_RST | SEGMENT_SYN)) != 0;
-    bool floods = challenges || ((blind.flags & SEGMENT_SYN) != 0 && tcp_is_open(side->app.conn)); /* a listener answers SYNs */
+    bool floods = (challenges || (blind.flags & SEGMENT_SYN) != 0) && tcp_is_open(side->app.conn); /* a listener answers SYNs */
     uint32_t count = floods && random_chance(random, 300) ? FLOOD : 1;
     uint64_t before = side->host->answers;
     for (uint32_t i = 0; i < count; i++) {
