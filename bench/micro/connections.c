@@ -440,10 +440,9 @@ static void print_workers(const struct plan *plan, struct worker *workers) {
                (unsigned long long)counter_get(&counters->frames_handed_over), (unsigned long long)tcp->no_connection,
                (unsigned long long)tcp->segments_in, (unsigned long long)counter_get(&counters->frames_in),
                (unsigned long long)counter_get(&counters->frames_out), (unsigned long long)counter_get(&counters->frames_refused),
-               (unsigned long long)counter_get(&counters->frames_bad),
-               (unsigned long long)(tcp->retransmits_fast + tcp->retransmits_timeout), (unsigned long long)tcp->resets_received,
-               (unsigned long long)tcp->resets_sent, (unsigned long long)tcp->timeouts, (unsigned long long)tcp->ports_exhausted,
-               (unsigned long long)tcp->pool_exhausted);
+               (unsigned long long)counter_get(&counters->frames_bad), (unsigned long long)tcp->retransmits_fast + tcp->retransmits_timeout,
+               (unsigned long long)tcp->resets_received, (unsigned long long)tcp->resets_sent, (unsigned long long)tcp->timeouts,
+               (unsigned long long)tcp->ports_exhausted, (unsigned long long)tcp->pool_exhausted);
     }
     printf("]}\n");
 }

@@ -187,8 +187,8 @@ struct tcp_conn {
     uint32_t rto_us;             /* without backoff */
     uint8_t backoff, dup_acks, syn_retries;
     uint8_t challenge_backoff; /* challenge ACKs since the peer last said something acceptable */
-    uint64_t sent_us;       /* when a segment with data last left */
-    uint32_t unacked_bytes; /* received since our last ACK */
+    uint64_t sent_us;          /* when a segment with data last left */
+    uint32_t unacked_bytes;    /* received since our last ACK */
     uint32_t ts_recent;
     uint32_t heard; /* when an acceptable segment last came, in ticks */
     /* Line 3 and on: what moves rarely. */
@@ -201,7 +201,7 @@ struct tcp_conn {
     uint32_t block_head, block_count, backlog_bytes;
     uint32_t peer_fin, iss, irs;
     uint32_t refused_since, refused; /* text that was not acceptable: when the count began, in ticks, and how often it was answered */
-    uint32_t rcv_mss; /* largest payload that came: what a full segment is to the peer */
+    uint32_t rcv_mss;                /* largest payload that came: what a full segment is to the peer */
     uint32_t hash, hash_next;
     uint32_t ack_next, ack_previous;
     uint32_t closed_next;

@@ -7,7 +7,7 @@
 enum {
     RETRY_US = 1000,           /* after -EAGAIN, or when a pool was empty: at the least */
     RETRY_SPREAD_US = 2048,    /* a power of two: thousands that a full device refused in one pass must not come back in one */
-    CHALLENGE_BACKOFF_MAX = 6,     /* 6.5 s: no round trip is longer, so two sides that answer each other's ACKs come to an end */
+    CHALLENGE_BACKOFF_MAX = 6, /* 6.5 s: no round trip is longer, so two sides that answer each other's ACKs come to an end */
     SEGMENTS_AT_ONCE_MAX = 64, /* that a device splits from one */
 };
 

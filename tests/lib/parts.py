@@ -177,14 +177,13 @@ class Headers(Part):
         return [Test("header/" + path, self.check) for path in self.place.sources(".h")]
 
     def flags(self, header):
-        """The flags of a source in the header's folder, or of any source."""
-        best = None
+        """The flags of a source in the header's folder, or of any source: of the one that includes from the most places."""
+        best, rank = None, (False, 0)
         for entry in compile_commands(self.place.build):
             path = os.path.relpath(os.path.join(entry["directory"], entry["file"]), self.place.root)
-            if best is None or os.path.dirname(path) == os.path.dirname(header):
-                best = entry
-                if os.path.dirname(path) == os.path.dirname(header):
-                    break
+            mine = (os.path.dirname(path) == os.path.dirname(header), len(entry["command"]) - len(entry["file"]))
+            if best is None or mine > rank:
+                best, rank = entry, mine
         if best is None:
             return None
         words = shlex.split(best["command"])
