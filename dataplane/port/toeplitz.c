@@ -35,6 +35,6 @@ void toeplitz_rss_default(struct port_rss *rss, uint16_t queues) {
     memcpy(rss->key, PORT_RSS_KEY_DEFAULT, sizeof PORT_RSS_KEY_DEFAULT);
     rss->key_length = sizeof PORT_RSS_KEY_DEFAULT;
     rss->reta_size = PORT_RSS_RETA_DEFAULT;
-    for (uint16_t entry = 0; entry < PORT_RSS_RETA_DEFAULT; entry++)
-        rss->reta[entry] = entry % queues;
+    for (uint32_t entry = 0; entry < PORT_RSS_RETA_DEFAULT; entry++)
+        rss->reta[entry] = (uint16_t)(entry % queues);
 }

@@ -218,9 +218,9 @@ static uint16_t port_at[CLASSES * CLASS_PORTS], index_of[UINT16_MAX + 1];
 static const struct tcp_port_map port_map = {.port_at = port_at, .index_of = index_of, .count = CLASSES * CLASS_PORTS};
 
 static void draw_port_map(void) {
-    for (uint16_t i = 0; i < CLASSES * CLASS_PORTS; i++) {
+    for (uint32_t i = 0; i < CLASSES * CLASS_PORTS; i++) {
         port_at[i] = (uint16_t)(CLASS_PORT_FIRST + i % CLASS_PORTS * CLASSES + i / CLASS_PORTS);
-        index_of[port_at[i]] = i;
+        index_of[port_at[i]] = (uint16_t)i;
     }
 }
 

@@ -95,8 +95,8 @@ static void listeners_are_found_by_address_then_by_any(void **state) {
     wire.local.bytes[3] = 99;
     accept_one(&wire);
     assert_ptr_equal(wire.listener_user, &tag);
-    for (uint16_t port = 1000; port < 1000 + TCP_LISTENERS_MAX - 3; port++) {
-        assert_int_equal(tcp_listen(wire.stack, &any4, port, &tag), 0);
+    for (uint32_t port = 1000; port < 1000 + TCP_LISTENERS_MAX - 3; port++) {
+        assert_int_equal(tcp_listen(wire.stack, &any4, (uint16_t)port, &tag), 0);
     }
     assert_int_equal(tcp_listen(wire.stack, &any4, 999, &tag), -ENOBUFS);
     wire_free(&wire);

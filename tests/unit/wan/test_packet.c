@@ -1,5 +1,6 @@
 /* test_packet.c: what the forwarder sees in a frame, and what its router answers. */
 #include "bench/wan/packet.h"
+#include "bench/wan/random.h"
 #include "dataplane/port/checksum.h"
 #include <setjmp.h>
 #include <stdarg.h>
@@ -93,15 +94,19 @@ static void the_links_own_traffic_is_known(void **state) {
     assert_true(packet.housekeeping);
 }
 
+static uint64_t draw_next(uint64_t *state) {
+    return random_mix((*state)++);
+}
+
 /* Any bytes of any length: nothing is read outside (the sanitizers watch), and a packet lies within its frame. */
 static void rubbish_is_no_packet(void **state) {
-    srand(1);
+    uint64_t state_of_draw = 1;
     for (uint32_t round = 0; round < 100000; round++) {
-        uint32_t length = (uint32_t)rand() % 100;
+        uint32_t length = (uint32_t)(draw_next(&state_of_draw) % 100);
         uint8_t *frame = malloc(length + 1), reply[PACKET_ICMP_BYTES_MAX];
         struct packet packet;
         for (uint32_t i = 0; i < length; i++)
-            frame[i] = (uint8_t)rand();
+            frame[i] = (uint8_t)draw_next(&state_of_draw);
         if (length >= 15 && round % 2 == 0)
             memcpy(frame + 12, round % 4 == 0 ? "\x08\x00\x45" : "\x86\xdd\x60", 3);
         packet_read(&packet, frame, length);
@@ -109,7 +114,7 @@ static void rubbish_is_no_packet(void **state) {
         if (packet.family != 0) {
             assert_true(packet.payload <= packet.end && packet.l3 < packet.end);
             packet_too_big(&packet, frame, 68, packet.family == 4 ? router4 : router6, reply);
-            packet_flip(&packet, frame, PACKET_ANY, (uint64_t)rand());
+            packet_flip(&packet, frame, PACKET_ANY, draw_next(&state_of_draw));
         }
         free(frame);
     }
