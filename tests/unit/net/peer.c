@@ -411,11 +411,11 @@ uint32_t make_fragment(uint8_t *frame, const uint8_t *whole, uint32_t whole_leng
     return 34 + length;
 }
 
-int transmit_payload6(struct host *host, const char *local, const char *remote, const char *payload) {
+static int transmit_between(struct host *host, struct tcp_address local, struct tcp_address remote, const char *payload) {
     struct tcp_piece piece = {.bytes = (const uint8_t *)payload, .length = (uint32_t)strlen(payload)};
     struct tcp_segment segment = {
-        .local = ip6(local),
-        .remote = ip6(remote),
+        .local = local,
+        .remote = remote,
         .local_port = 40000,
         .remote_port = 25,
         .sequence = 0x11223344,
@@ -430,21 +430,10 @@ int transmit_payload6(struct host *host, const char *local, const char *remote, 
     return net_transmit(host->net, &segment);
 }
 
+int transmit_payload6(struct host *host, const char *local, const char *remote, const char *payload) {
+    return transmit_between(host, ip6(local), ip6(remote), payload);
+}
+
 int transmit_payload(struct host *host, uint32_t local, uint32_t remote, const char *payload) {
-    struct tcp_piece piece = {.bytes = (const uint8_t *)payload, .length = (uint32_t)strlen(payload)};
-    struct tcp_segment segment = {
-        .local = ip4(local),
-        .remote = ip4(remote),
-        .local_port = 40000,
-        .remote_port = 25,
-        .sequence = 0x11223344,
-        .acknowledgement = 0x55667788,
-        .flags = TCP_ACK | TCP_PSH,
-        .first_transmission = true,
-        .window = 0x1234,
-        .piece_count = piece.length > 0,
-        .payload_length = (uint16_t)piece.length,
-        .pieces = &piece,
-    };
-    return net_transmit(host->net, &segment);
+    return transmit_between(host, ip4(local), ip4(remote), payload);
 }
