@@ -2,7 +2,7 @@
 #include "control/config/config.h"
 #include "control/observe/local.h"
 #include "control/observe/log.h"
-#include "control/shard.h"
+#include "control/shard/shard.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -167,13 +167,9 @@ static uint32_t signing_threads(const struct config *config) {
 
 static int set_up(struct control *control) {
     const struct config *config = control->config;
-    if (config->redis.shards != 1) {
-        snprintf(control->error, ERROR_BYTES, "redis.shards: %u: bypost-control runs one shard; set it to 1.", config->redis.shards);
-        return -EINVAL;
-    }
     prepare_folders(config);
     struct journal_geometry geometry = {.workers = config->dataplane.lcore_count,
-                                        .shards = config->redis.shards,
+                                        .shards = 1,
                                         .slots = config->journal.slots,
                                         .paths = config->journal.paths};
     int code = journal_open(&control->journal, config->journal.path, geometry, JOURNAL_CONTROL, control->error, ERROR_BYTES);
@@ -192,7 +188,7 @@ static int set_up(struct control *control) {
                                  .config = config,
                                  .identity = control->identity,
                                  .keys = control->keys,
-                                 .shards = config->redis.shards};
+                                 .shards = 1};
     control->press = press_create(&press);
     if (control->press == NULL) {
         snprintf(control->error, ERROR_BYTES, "the signing threads cannot start: %s.", strerror(errno));

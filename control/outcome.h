@@ -10,7 +10,7 @@
 
 /* What lies in struct slot's cookie. */
 struct settle_cookie {
-    uint16_t shard;
+    uint16_t shard;         /* of the queue (redis.shards) */
     uint16_t attempt;       /* attempts made before this one */
     uint32_t index, total;  /* recipient in its job, and how many the job has */
     uint32_t entry_pending; /* recipients of this entry: it is done when so many bits are set */

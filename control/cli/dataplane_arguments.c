@@ -108,7 +108,7 @@ char **dataplane_arguments(const struct config *config) {
         const char *name;
         uint64_t value;
     } numbers[] = {
-        {"--shards", config->redis.shards},
+        {"--shards", 1}, /* control is one thread, whatever the queue's shards */
         {"--slots", config->journal.slots},
         {"--paths", config->journal.paths},
         {"--main-lcore", config->dataplane.main_lcore},

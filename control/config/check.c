@@ -126,16 +126,6 @@ static void check_redis(struct reader *reader, const struct config *config) {
         reader_error(reader, reader_place(reader, &config->redis.prefix),
                      "`prefix` of redis must be 1 to 63 characters without braces or spaces; write for example `bypost`.");
     }
-    if (config->journal.slots % config->redis.shards) {
-        reader_error(reader, reader_place(reader, &config->journal.slots),
-                     "journal.slots (%u) cannot be divided by redis.shards (%u); write a multiple of it.", config->journal.slots,
-                     config->redis.shards);
-    }
-    if (config->journal.paths % config->redis.shards) {
-        reader_error(reader, reader_place(reader, &config->journal.paths),
-                     "journal.paths (%u) cannot be divided by redis.shards (%u); write a multiple of it.", config->journal.paths,
-                     config->redis.shards);
-    }
 }
 
 static void check_lcores(struct reader *reader, const struct config *config) {

@@ -51,8 +51,8 @@ void dispatch_destroy(struct dispatch *dispatch);
  * scanned (DESIGN.md section 6): what can be settled is given to `ended`, what is in flight in a living dataplane is remembered for
  * dispatch_in_flight, the rest is freed. */
 void dispatch_start(struct dispatch *dispatch);
-/* Is this recipient of this stream entry in a slot that an earlier control filled? */
-bool dispatch_in_flight(const struct dispatch *dispatch, const char *stream, struct entry_id entry, uint32_t index);
+/* Is this recipient of this stream entry (of a shard of the queue) in a slot that an earlier control filled? */
+bool dispatch_in_flight(const struct dispatch *dispatch, uint32_t queue_shard, const char *stream, struct entry_id entry, uint32_t index);
 /* Redis has this outcome: the slot is free again. */
 void dispatch_committed(struct dispatch *dispatch, uint32_t slot, uint32_t slot_generation);
 /* shape's callbacks. */

@@ -48,7 +48,7 @@ void inherited_add(struct dispatch *dispatch, uint32_t slot) {
     dispatch->inherited[place] = slot;
 }
 
-bool dispatch_in_flight(const struct dispatch *dispatch, const char *stream, struct entry_id entry, uint32_t index) {
+bool dispatch_in_flight(const struct dispatch *dispatch, uint32_t queue_shard, const char *stream, struct entry_id entry, uint32_t index) {
     bool is_retry = strncmp(stream, "retry:", 6) == 0;
     const char *queue = is_retry ? stream + 6 : stream;
     for (uint32_t place = first_place(dispatch, entry, index); dispatch->inherited[place] != SLOT_NONE;
@@ -58,8 +58,8 @@ bool dispatch_in_flight(const struct dispatch *dispatch, const char *stream, str
         if (!dispatch->flights[slot - dispatch->first_slot].inherited)
             continue; /* committed */
         read_cookie(dispatch, slot, &cookie);
-        if (cookie.entry.ms == entry.ms && cookie.entry.seq == entry.seq && cookie.index == index && (cookie.is_retry != 0) == is_retry &&
-            strcmp(cookie.queue, queue) == 0)
+        if (cookie.entry.ms == entry.ms && cookie.entry.seq == entry.seq && cookie.index == index && cookie.shard == queue_shard &&
+            (cookie.is_retry != 0) == is_retry && strcmp(cookie.queue, queue) == 0)
             return true;
     }
     return false;

@@ -163,7 +163,7 @@ void orders_pump(struct dispatch *dispatch, struct lane_path *path) {
 void dispatch_cookie(const struct dispatch *dispatch, const struct delivery *delivery, struct settle_cookie *cookie) {
     const struct job *job = delivery->job;
     memset(cookie, 0, sizeof(*cookie));
-    cookie->shard = (uint16_t)dispatch->shard;
+    cookie->shard = (uint16_t)job->shard;
     cookie->attempt = delivery->attempt;
     cookie->index = delivery->index;
     cookie->total = job->recipient_total;

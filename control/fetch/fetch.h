@@ -20,7 +20,7 @@ struct fetch_config {
     void (*job)(void *context, struct job *job);
     /* Is this recipient of this entry in a slot already (control was restarted while the dataplane lived)? Then fetch leaves it out of
      * `pending`. */
-    bool (*in_flight)(void *context, const char *stream, struct entry_id entry, uint32_t index);
+    bool (*in_flight)(void *context, uint32_t shard, const char *stream, struct entry_id entry, uint32_t index);
     void *context;
 };
 

@@ -4,7 +4,7 @@
 
 #include "control/clock.h"
 #include "control/observe/log.h"
-#include "library.h"
+#include "control/library/library.h"
 
 #include <errno.h>
 #include <hiredis/adapters/libevent.h>

@@ -114,7 +114,7 @@ static void entry_schedule(struct fetch *fetch, const struct stream *stream, con
 static void in_flight_filter(struct fetch *fetch, struct job *job) {
     uint32_t kept = 0;
     for (uint32_t i = 0; i < job->pending_count; i++) {
-        if (!fetch->config.in_flight || !fetch->config.in_flight(fetch->config.context, job->stream, job->entry, job->pending[i])) {
+        if (!fetch->config.in_flight || !fetch->config.in_flight(fetch->config.context, job->shard, job->stream, job->entry, job->pending[i])) {
             job->pending[kept++] = job->pending[i];
         }
     }

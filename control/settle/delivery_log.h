@@ -1,4 +1,4 @@
-/* delivery_log.h: the local delivery log: JSON lines, one an attempt, rotated by size. Private to settle. */
+/* delivery_log.h: the local delivery log: JSON lines, one an attempt, rotated by size. */
 #ifndef CONTROL_SETTLE_DELIVERY_LOG_H
 #define CONTROL_SETTLE_DELIVERY_LOG_H
 

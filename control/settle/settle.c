@@ -38,7 +38,6 @@ struct settle {
     uint32_t outstanding;
     struct event *gather, *upkeep;
     struct harvest *harvest;
-    struct delivery_log *log;
     struct text text;
     double event_bytes_average;
     uint64_t random;
@@ -242,7 +241,7 @@ static void record(struct settle *settle, const struct settle_item *item, struct
                    struct commit_item *out) {
     const struct config *config = settle->config.config;
     bool wanted = config->events.type_mask >> decision->event & 1;
-    if (decision->action == ACTION_RETURNED || (!wanted && !(settle->log && logged))) {
+    if (decision->action == ACTION_RETURNED || (!wanted && !(settle->config.log && logged))) {
         return;
     }
     event_write(&settle->text, item, job, decision, config);
@@ -251,8 +250,8 @@ static void record(struct settle *settle, const struct settle_item *item, struct
         settle->counters.log_errors++;
         return;
     }
-    if (settle->log && logged) {
-        delivery_log_write(settle->log, settle->text.bytes, settle->text.length);
+    if (settle->config.log && logged) {
+        delivery_log_write(settle->config.log, settle->text.bytes, settle->text.length);
     }
     if (wanted && (out->event = malloc(settle->text.length))) {
         memcpy(out->event, settle->text.bytes, settle->text.length);
@@ -318,8 +317,8 @@ void settle_add(struct settle *settle, const struct settle_item *item) {
 void settle_flush(struct settle *settle) {
     open_close(settle);
     settle_pump(settle);
-    if (settle->log) {
-        delivery_log_flush(settle->log);
+    if (settle->config.log) {
+        delivery_log_flush(settle->config.log);
     }
 }
 
@@ -338,8 +337,8 @@ static void on_upkeep(evutil_socket_t fd, short what, void *context) {
     done_trim(settle);
     settle_pump(settle);
     harvest_pump(settle->harvest);
-    if (settle->log) {
-        delivery_log_flush(settle->log);
+    if (settle->config.log) {
+        delivery_log_flush(settle->config.log);
     }
 }
 
@@ -390,12 +389,8 @@ struct settle *settle_create(const struct settle_config *config, char *error, si
     settle->gather = evtimer_new(config->base, on_gather, settle);
     settle->upkeep = event_new(config->base, -1, EV_PERSIST, on_upkeep, settle);
     settle->harvest = harvest_create(config, on_harvested, settle);
-    const char *path = config->config->logs.delivery_path;
-    if (path) {
-        settle->log = delivery_log_create(path, config->config->logs.rotate_bytes, config->config->logs.rotate_keep);
-    }
     struct redis_events events = {.up = on_up, .context = settle};
-    if (!settle->gather || !settle->upkeep || !settle->harvest || (path && !settle->log) || redis_listen(config->redis, &events) != 0) {
+    if (!settle->gather || !settle->upkeep || !settle->harvest || redis_listen(config->redis, &events) != 0) {
         snprintf(error, error_bytes, "out of memory");
         settle_destroy(settle);
         return NULL;
@@ -429,7 +424,6 @@ void settle_destroy(struct settle *settle) {
         commit_free(settle->open);
     }
     harvest_destroy(settle->harvest);
-    delivery_log_destroy(settle->log);
     if (settle->gather) {
         event_free(settle->gather);
     }
@@ -447,10 +441,4 @@ void settle_reconfigure(struct settle *settle, const struct config *config) {
 
 const struct settle_counters *settle_counters(const struct settle *settle) {
     return &settle->counters;
-}
-
-void settle_reopen_log(struct settle *settle) {
-    if (settle->log) {
-        delivery_log_reopen(settle->log);
-    }
 }

@@ -8,6 +8,7 @@
 #include "control/fetch/redis.h"
 #include "control/job.h"
 #include "control/outcome.h"
+#include "control/settle/delivery_log.h"
 #include <stdint.h>
 
 /* One recipient's end. Copied by settle_add, which takes a reference of its own to the job until Redis has confirmed. */
@@ -25,7 +26,8 @@ struct settle_config {
     struct event_base *base;
     struct redis *redis;
     const struct config *config;
-    uint32_t shard;
+    uint32_t shard;           /* of the queue */
+    struct delivery_log *log; /* or NULL; shared by all shards, the caller's */
     /* Redis has confirmed it (or found that it was settled before): the slot may be freed. */
     void (*committed)(void *context, uint32_t slot, uint32_t slot_generation);
     void *context;
@@ -49,7 +51,5 @@ struct settle_counters {
 const struct settle_counters *settle_counters(const struct settle *settle);
 /* Another configuration: schedules, what becomes of uncertain outcomes, event types. The delivery log's path stays. */
 void settle_reconfigure(struct settle *settle, const struct config *config);
-/* Reopens the delivery log (SIGHUP, after rotation by others). */
-void settle_reopen_log(struct settle *settle);
 
 #endif

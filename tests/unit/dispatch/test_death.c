@@ -43,7 +43,7 @@ static void answer_quietly(struct world *world, const struct world_order *order,
 }
 
 static bool in_flight(const struct world *world, uint32_t index) {
-    return dispatch_in_flight(world->dispatch, "normal", world->job.entry, index);
+    return dispatch_in_flight(world->dispatch, 0, "normal", world->job.entry, index);
 }
 
 static void commit(struct world *world, const struct dispatch_end *end) {
@@ -156,9 +156,9 @@ static void control_comes_back_to_a_living_dataplane(void **state) {
     assert_int_equal(world->ended_without_delivery, 2);
     for (uint32_t i = 0; i < SLOTS; i++)
         assert_int_equal(in_flight(world, i), i >= CLAIMED);
-    assert_false(dispatch_in_flight(world->dispatch, "retry:normal", world->job.entry, BODY));
-    assert_false(dispatch_in_flight(world->dispatch, "high", world->job.entry, BODY));
-    assert_false(dispatch_in_flight(world->dispatch, "normal", (struct entry_id){world->job.entry.ms, 1}, BODY));
+    assert_false(dispatch_in_flight(world->dispatch, 0, "retry:normal", world->job.entry, BODY));
+    assert_false(dispatch_in_flight(world->dispatch, 0, "high", world->job.entry, BODY));
+    assert_false(dispatch_in_flight(world->dispatch, 0, "normal", (struct entry_id){world->job.entry.ms, 1}, BODY));
     assert_false(in_flight(world, 400));
     assert_int_equal(dispatch_slots_used(world->dispatch), SLOTS - 2);
     assert_int_equal(dispatch_in_progress(world->dispatch), 0);

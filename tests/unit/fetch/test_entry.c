@@ -1,7 +1,7 @@
 /* test_entry.c: entries of streams, the history that a retry carries, and the table of jobs that live here. */
 #include "control/fetch/entry.h"
 #include "control/fetch/fetch.h"
-#include "control/fetch/library.h"
+#include "control/library/library.h"
 #include "control/fetch/live.h"
 #include "control/fetch/streams.h"
 

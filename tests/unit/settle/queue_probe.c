@@ -343,8 +343,10 @@ int main(int argc, char **argv) {
     /* fetch listens before settle here: the order of the two must not matter. */
     struct fetch_config fetch = {
         .base = probe.base, .redis = probe.redis, .config = &probe.config, .room = on_room, .job = on_job, .context = &probe};
+    const char *log_path = probe.config.logs.delivery_path;
+    struct delivery_log *log = log_path ? delivery_log_create(log_path, probe.config.logs.rotate_bytes, probe.config.logs.rotate_keep) : NULL;
     struct settle_config settle = {
-        .base = probe.base, .redis = probe.redis, .config = &probe.config, .committed = on_committed, .context = &probe};
+        .base = probe.base, .redis = probe.redis, .config = &probe.config, .log = log, .committed = on_committed, .context = &probe};
     probe.fetch = fetch_create(&fetch);
     probe.settle = settle_create(&settle, error, sizeof error);
     if (!probe.fetch || !probe.settle) {
@@ -361,6 +363,7 @@ int main(int argc, char **argv) {
     report(&probe);
     fetch_destroy(probe.fetch);
     settle_destroy(probe.settle);
+    delivery_log_destroy(log);
     redis_destroy(probe.redis);
     struct sending *sending;
     while ((sending = TAILQ_FIRST(&probe.sendings))) {

@@ -1,7 +1,7 @@
-/* shard.h: one shard of control: a thread, an event loop, a Redis connection, and one of each stage, wired in the order of a message's way.
- */
-#ifndef CONTROL_SHARD_H
-#define CONTROL_SHARD_H
+/* shard.h: control's thread: an event loop, one of each stage, wired in the order of a message's way, and the shards of the queue that it
+ * serves. */
+#ifndef CONTROL_SHARD_SHARD_H
+#define CONTROL_SHARD_SHARD_H
 
 #include "control/classify/classify.h"
 #include "control/config/config.h"
@@ -18,7 +18,6 @@ struct shard_config {
     struct journal *journal;
     struct press *press;
     const struct classifier *classifier;
-    uint32_t index;
 };
 
 /* NULL with a sentence in error. */

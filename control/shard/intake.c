@@ -1,0 +1,171 @@
+/* intake.c: from a job to its lane: its recipients are routed, and wait where their lane has no room. */
+#include "state.h"
+
+#include "control/observe/log.h"
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    FETCH_ROUTING_MAX = 20000, /* recipients whose domain is being looked up */
+    RESUME_STEP = 256,
+    PARK_RETRY_MS = 100,
+    PARK_STEP = 5000,   /* parked deliveries that are tried at a time */
+    PARKED_MAX = 50000, /* deliveries that wait here because their lane's window is full; more wait in Redis */
+    PARK_FAR_S = 60,    /* how long those do, and as much again at random three times */
+};
+
+void delivery_free(struct delivery *delivery) {
+    if (delivery->site != NULL)
+        site_release(delivery->site);
+    job_release(delivery->job);
+    free(delivery);
+}
+
+void intake_resume(struct shard *shard) {
+    if (shard->fetch_waits && shape_room(shard->shape) >= RESUME_STEP) {
+        shard->fetch_waits = false;
+        for (uint32_t i = 0; i < shard->queue_count; i++)
+            fetch_resume(shard->queues[i].fetch);
+    }
+}
+
+static void park_later(struct shard *shard) {
+    struct timeval wait = {.tv_usec = PARK_RETRY_MS * 1000};
+    if (!evtimer_pending(shard->park_timer, NULL))
+        evtimer_add(shard->park_timer, &wait);
+}
+
+static void park(struct shard *shard, struct delivery *delivery) {
+    delivery->next = NULL;
+    if (shard->parked_last != NULL)
+        shard->parked_last->next = delivery;
+    else
+        shard->parked_first = delivery;
+    shard->parked_last = delivery;
+    shard->parked++;
+    park_later(shard);
+}
+
+/* So many wait here already that one slow site would hold up all the others: it goes to the time buckets, and costs no attempt. */
+static void park_far(struct shard *shard, struct delivery *delivery) {
+    struct settle_cookie cookie;
+    dispatch_cookie(shard->dispatch, delivery, &cookie);
+    struct outcome outcome = {.kind = OUTCOME_RETURNED, .stage = STAGE_CONNECT};
+    struct classification classification = {.verdict = VERDICT_RETURNED,
+                                            .retry_after_s = PARK_FAR_S + (uint32_t)(random() % (3 * PARK_FAR_S))};
+    ending_settle(shard, &cookie, &outcome, &classification, delivery, SLOT_NONE, 0);
+}
+
+static void enqueue(struct shard *shard, struct delivery *delivery) {
+    static const uint16_t no_pool[3] = {4, 3, 5};
+    int code = shape_enqueue(shard->shape, delivery, now_us());
+    if (code == 0)
+        return;
+    if (code != -ENOENT) {
+        if (shard->parked < PARKED_MAX && shard_fetch_bytes(shard) < FETCH_BYTES_MAX / 2)
+            park(shard, delivery);
+        else
+            park_far(shard, delivery);
+        return;
+    }
+    char text[160];
+    snprintf(text, sizeof(text), "pool '%s' is not in bypost.yaml", ending_pool_name(shard, delivery->job));
+    ending_early(shard, delivery, CLASS_SYSTEM_ERROR, 451, no_pool, 0, text); /* the operator's to mend, by a reload */
+}
+
+/* The lanes whose window was full may have room; the oldest are tried first, and those without go to the end. */
+void intake_retry(evutil_socket_t descriptor, short what, void *argument) {
+    struct shard *shard = argument;
+    for (uint32_t tries = shard->parked < PARK_STEP ? shard->parked : PARK_STEP; tries > 0; tries--) {
+        struct delivery *delivery = shard->parked_first;
+        shard->parked_first = delivery->next;
+        if (shard->parked_first == NULL)
+            shard->parked_last = NULL;
+        shard->parked--;
+        enqueue(shard, delivery);
+    }
+    if (shard->parked > 0)
+        park_later(shard);
+    intake_resume(shard);
+}
+
+struct routing {
+    struct shard *shard;
+    struct delivery *delivery;
+};
+
+static void on_route(void *context, const struct route_result *result) {
+    struct routing *routing = context;
+    struct shard *shard = routing->shard;
+    struct delivery *delivery = routing->delivery;
+    free(routing);
+    shard->routing--;
+    if (shard->draining) { /* Redis still has it as pending */
+        delivery_free(delivery);
+        return;
+    }
+    if (result->status != ROUTE_FOUND) {
+        ending_early(shard, delivery, result->class, result->code, result->enhanced, 0, result->text);
+        return;
+    }
+    delivery->site = result->site;
+    site_hold(result->site);
+    enqueue(shard, delivery);
+}
+
+uint32_t intake_room(void *context) {
+    struct shard *shard = context;
+    uint32_t room = shape_room(shard->shape);
+    uint32_t held = shard->routing + shard->parked;
+    uint32_t settling = shard_settle_outstanding(shard);
+    if (shard->draining || !shard->harvested || shard->routing >= FETCH_ROUTING_MAX || room <= held || settling >= SHAPE_TOTAL_MAX) {
+        shard->fetch_waits = !shard->draining;
+        if (shard->fetch_waits)
+            park_later(shard);
+        return 0;
+    }
+    room = (room - held) / shard->queue_count; /* each of them may use it up before the others ask */
+    return room > 0 ? room : 1;
+}
+
+void intake_job(void *context, struct job *job) {
+    struct shard *shard = context;
+    for (uint32_t i = 0; i < job->pending_count; i++) {
+        struct routing *routing = malloc(sizeof(*routing));
+        struct delivery *delivery = calloc(1, sizeof(*delivery));
+        if (routing == NULL || delivery == NULL) { /* Redis keeps it as pending: read again at the next start */
+            log_write(LOG_LEVEL_ERROR, "control", "out of memory: a recipient stays pending in Redis");
+            free(routing);
+            free(delivery);
+            continue;
+        }
+        job_hold(job);
+        *delivery = (struct delivery){.job = job,
+                                      .index = job->pending[i],
+                                      .attempt = job->history.attempt,
+                                      .high = job->high,
+                                      .uncertain = job->history.uncertain,
+                                      .queued_ms = clock_ms(CLOCK_REALTIME)};
+        *routing = (struct routing){.shard = shard, .delivery = delivery};
+        shard->routing++;
+        route_find(shard->route, job->recipients[delivery->index].mailbox.domain, on_route, routing);
+    }
+    job_release(job);
+}
+
+bool intake_in_flight(void *context, uint32_t queue_shard, const char *stream, struct entry_id entry, uint32_t index) {
+    struct shard *shard = context;
+    return dispatch_in_flight(shard->dispatch, queue_shard, stream, entry, index);
+}
+
+void intake_release(struct shard *shard) {
+    while (shard->parked_first != NULL) {
+        struct delivery *next = shard->parked_first->next;
+        delivery_free(shard->parked_first);
+        shard->parked_first = next;
+    }
+    shard->parked_last = NULL;
+    shard->parked = 0;
+}

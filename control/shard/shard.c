@@ -1,0 +1,268 @@
+/* shard.c: the wiring. Each stage hears of the next only here. */
+#include "state.h"
+
+#include "control/observe/log.h"
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { DRAIN_CHECK_MS = 20 };
+
+uint32_t shard_settle_outstanding(const struct shard *shard) {
+    uint32_t outstanding = 0;
+    for (uint32_t i = 0; i < shard->queue_count; i++)
+        outstanding += settle_outstanding(shard->queues[i].settle);
+    return outstanding;
+}
+
+uint64_t shard_fetch_bytes(const struct shard *shard) {
+    uint64_t bytes = 0;
+    for (uint32_t i = 0; i < shard->queue_count; i++)
+        bytes += fetch_bytes(shard->queues[i].fetch);
+    return bytes;
+}
+
+/* -- dispatch -- */
+
+static void on_path_event(void *context, const struct path_event *event, const char *site) {
+    if (event->kind != PATH_EVENT_READY)
+        log_write(LOG_LEVEL_DEBUG, "dispatch", "%s: %s at %s (%u %s)", site, path_event_text(event->kind), smtp_stage_text(event->stage),
+                  event->code, event->text);
+}
+
+static void on_dataplane(void *context, bool up) {
+    struct shard *shard = context;
+    if (!up) {
+        log_write(LOG_LEVEL_WARNING, "control", "the dataplane is gone: deliveries wait until it is back");
+        shape_sessions_reset(shard->shape, now_us());
+    }
+    if (up && shard->draining)
+        shard->drain_until_us = now_us(); /* nothing of ours can be in a new dataplane */
+}
+
+static void on_harvested(void *context) {
+    struct shard *shard = context;
+    shard->harvested = true;
+    if (!shard->draining)
+        for (uint32_t i = 0; i < shard->queue_count; i++)
+            fetch_start(shard->queues[i].fetch);
+}
+
+/* -- shape -- */
+
+static void on_lane_changed(void *context, struct lane *lane) {
+    struct shard *shard = context;
+    if (shard->dispatch != NULL)
+        dispatch_lane_changed(shard->dispatch, lane);
+}
+
+static void on_lane_gone(void *context, struct lane *lane) {
+    struct shard *shard = context;
+    dispatch_lane_gone(shard->dispatch, lane);
+}
+
+static void on_poll(evutil_socket_t descriptor, short what, void *argument) {
+    struct shard *shard = argument;
+    uint64_t now = now_us();
+    uint64_t wake_us = shape_poll(shard->shape, now);
+    uint64_t wait_us = wake_us > now ? wake_us - now : 1000;
+    wait_us = wait_us < 1000 ? 1000 : wait_us > 100000 ? 100000 : wait_us;
+    struct timeval wait = {.tv_usec = (suseconds_t)wait_us};
+    evtimer_add(shard->poll_timer, &wait);
+}
+
+/* -- life -- */
+
+static void forget_delivery(void *context, struct delivery *delivery) {
+    delivery_free(delivery);
+}
+
+static void on_drain_timer(evutil_socket_t descriptor, short what, void *argument) {
+    struct shard *shard = argument;
+    /* What came back unattempted stays pending in Redis: the next start reads it again. */
+    shape_drain(shard->shape, forget_delivery, shard);
+    uint32_t in_progress = dispatch_in_progress(shard->dispatch);
+    uint32_t settling = shard_settle_outstanding(shard);
+    if (in_progress == 0)
+        for (uint32_t i = 0; i < shard->queue_count; i++)
+            settle_flush(shard->queues[i].settle);
+    if (in_progress == 0 && settling == 0 && shard->routing == 0) {
+        event_base_loopbreak(shard->base);
+        return;
+    }
+    if (now_us() >= shard->drain_until_us) {
+        log_write(LOG_LEVEL_WARNING, "control",
+                  "the drain's time is up with %u orders and %u commits unfinished: the next start takes them up", in_progress, settling);
+        shard->result = 1;
+        event_base_loopbreak(shard->base);
+        return;
+    }
+    struct timeval wait = {.tv_usec = DRAIN_CHECK_MS * 1000};
+    evtimer_add(shard->drain_timer, &wait);
+}
+
+void shard_stop(struct shard *shard) {
+    if (shard->draining)
+        return;
+    shard->draining = true;
+    shard->drain_until_us = now_us() + shard->config.config->dataplane.drain_timeout_ms * 1000;
+    for (uint32_t i = 0; i < shard->queue_count; i++)
+        fetch_stop(shard->queues[i].fetch);
+    dispatch_drain(shard->dispatch);
+    intake_release(shard);
+    struct timeval wait = {0};
+    evtimer_add(shard->drain_timer, &wait);
+}
+
+/* One shard of the queue: a connection, what reads it and what settles into it. */
+static bool queue_create(struct shard *shard, uint32_t index, char *error, size_t error_bytes) {
+    const struct shard_config *config = &shard->config;
+    struct shard_queue *queue = &shard->queues[index];
+    queue->redis = redis_create(shard->base, config->config, error, error_bytes);
+    if (queue->redis == NULL)
+        return false;
+    struct settle_config settle = {.base = shard->base,
+                                   .redis = queue->redis,
+                                   .config = config->config,
+                                   .shard = index,
+                                   .log = shard->log,
+                                   .committed = ending_committed,
+                                   .context = shard};
+    queue->settle = settle_create(&settle, error, error_bytes);
+    if (queue->settle == NULL)
+        return false;
+    struct fetch_config fetch = {.base = shard->base,
+                                 .redis = queue->redis,
+                                 .config = config->config,
+                                 .shard = index,
+                                 .room = intake_room,
+                                 .job = intake_job,
+                                 .in_flight = intake_in_flight,
+                                 .context = shard};
+    queue->fetch = fetch_create(&fetch);
+    if (queue->fetch == NULL) {
+        snprintf(error, error_bytes, "out of memory for fetching.");
+        return false;
+    }
+    return true;
+}
+
+struct shard *shard_create(const struct shard_config *config, char *error, size_t error_bytes) {
+    struct shard *shard = calloc(1, sizeof(*shard));
+    if (shard == NULL) {
+        snprintf(error, error_bytes, "out of memory.");
+        return NULL;
+    }
+    shard->config = *config;
+    shard->started_us = now_us();
+    shard->queue_count = config->config->redis.shards;
+    shard->base = event_base_new();
+    if (shard->base != NULL) {
+        shard->poll_timer = evtimer_new(shard->base, on_poll, shard);
+        shard->drain_timer = evtimer_new(shard->base, on_drain_timer, shard);
+        shard->park_timer = evtimer_new(shard->base, intake_retry, shard);
+    }
+    if (shard->base == NULL || shard->poll_timer == NULL || shard->drain_timer == NULL || shard->park_timer == NULL) {
+        snprintf(error, error_bytes, "the event loop cannot be made: %s.", strerror(errno));
+        goto failed;
+    }
+    const char *log_path = config->config->logs.delivery_path;
+    if (log_path != NULL)
+        shard->log = delivery_log_create(log_path, config->config->logs.rotate_bytes, config->config->logs.rotate_keep);
+    if (log_path != NULL && shard->log == NULL) {
+        snprintf(error, error_bytes, "out of memory for the delivery log.");
+        goto failed;
+    }
+    shard->route = route_create(shard->base, config->config, error, error_bytes);
+    if (shard->route == NULL)
+        goto failed;
+    struct shape_config shape = {.config = config->config,
+                                 .workers = config->journal->geometry.workers,
+                                 .lane_changed = on_lane_changed,
+                                 .lane_gone = on_lane_gone,
+                                 .expired = ending_expired,
+                                 .deferred = ending_deferred,
+                                 .context = shard};
+    shard->shape = shape_create(&shape, now_us());
+    if (shard->shape == NULL) {
+        snprintf(error, error_bytes, "out of memory for shaping.");
+        goto failed;
+    }
+    struct dispatch_config dispatch = {.base = shard->base,
+                                       .config = config->config,
+                                       .journal = config->journal,
+                                       .shape = shard->shape,
+                                       .press = config->press,
+                                       .ended = ending_attempt,
+                                       .path_event = on_path_event,
+                                       .dataplane = on_dataplane,
+                                       .harvested = on_harvested,
+                                       .context = shard};
+    shard->dispatch = dispatch_create(&dispatch, error, error_bytes);
+    if (shard->dispatch == NULL)
+        goto failed;
+    for (uint32_t i = 0; i < shard->queue_count; i++)
+        if (!queue_create(shard, i, error, error_bytes))
+            goto failed;
+    return shard;
+failed:
+    shard_destroy(shard);
+    return NULL;
+}
+
+void shard_destroy(struct shard *shard) {
+    shard->draining = true; /* lookups that end now change nothing any more */
+    if (shard->route != NULL)
+        route_destroy(shard->route);
+    for (uint32_t i = 0; i < shard->queue_count; i++)
+        if (shard->queues[i].fetch != NULL)
+            fetch_destroy(shard->queues[i].fetch);
+    if (shard->dispatch != NULL)
+        dispatch_destroy(shard->dispatch);
+    for (uint32_t i = 0; i < shard->queue_count; i++)
+        if (shard->queues[i].settle != NULL)
+            settle_destroy(shard->queues[i].settle);
+    if (shard->shape != NULL)
+        shape_destroy(shard->shape);
+    for (uint32_t i = 0; i < shard->queue_count; i++)
+        if (shard->queues[i].redis != NULL)
+            redis_destroy(shard->queues[i].redis);
+    if (shard->log != NULL)
+        delivery_log_destroy(shard->log);
+    struct event *events[] = {shard->poll_timer, shard->drain_timer, shard->park_timer};
+    for (size_t i = 0; i < sizeof(events) / sizeof(events[0]); i++)
+        if (events[i] != NULL)
+            event_free(events[i]);
+    if (shard->base != NULL)
+        event_base_free(shard->base);
+    free(shard);
+}
+
+int shard_run(struct shard *shard) {
+    struct timeval at_once = {0};
+    evtimer_add(shard->poll_timer, &at_once);
+    dispatch_start(shard->dispatch);
+    event_base_dispatch(shard->base);
+    return shard->result;
+}
+
+void shard_reconfigure(struct shard *shard, const struct config *config, const struct classifier *classifier) {
+    shard->config.config = config;
+    shard->config.classifier = classifier;
+    for (uint32_t i = 0; i < shard->queue_count; i++) {
+        redis_reconfigure(shard->queues[i].redis, config);
+        fetch_reconfigure(shard->queues[i].fetch, config);
+        settle_reconfigure(shard->queues[i].settle, config);
+    }
+    route_reconfigure(shard->route, config);
+    shape_reconfigure(shard->shape, config);
+}
+
+void shard_reopen_logs(struct shard *shard) {
+    if (shard->log != NULL)
+        delivery_log_reopen(shard->log);
+}
+struct event_base *shard_base(struct shard *shard) {
+    return shard->base;
+}

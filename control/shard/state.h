@@ -1,0 +1,77 @@
+/* state.h: what the files of this folder share. Private to shard. */
+#ifndef CONTROL_SHARD_STATE_H
+#define CONTROL_SHARD_STATE_H
+
+#include "shard.h"
+
+#include "control/clock.h"
+#include "control/dispatch/dispatch.h"
+#include "control/fetch/fetch.h"
+#include "control/fetch/redis.h"
+#include "control/route/route.h"
+#include "control/settle/settle.h"
+#include "control/shape/shape.h"
+#include <event2/event.h>
+
+enum { QUEUE_SHARDS_MAX = 16 };
+
+/* One shard of the queue in Redis: its keys carry its number as hash tag (QUEUE.md). */
+struct shard_queue {
+    struct redis *redis;
+    struct fetch *fetch;
+    struct settle *settle;
+};
+
+struct shard {
+    struct shard_config config;
+    struct event_base *base;
+    uint32_t queue_count;
+    struct shard_queue queues[QUEUE_SHARDS_MAX];
+    struct delivery_log *log;
+    struct route *route;
+    struct shape *shape;
+    struct dispatch *dispatch;
+    struct event *poll_timer, *drain_timer, *park_timer;
+    struct delivery *parked_first, *parked_last;
+    uint32_t routing, parked;
+    bool draining, fetch_waits, harvested;
+    int result;
+    uint64_t drain_until_us;
+    uint64_t started_us;
+};
+
+static inline uint64_t now_us(void) {
+    return clock_us(CLOCK_MONOTONIC);
+}
+
+/* shard.c */
+uint32_t shard_settle_outstanding(const struct shard *shard);
+uint64_t shard_fetch_bytes(const struct shard *shard);
+
+/* intake.c: from a job to its lane. */
+void delivery_free(struct delivery *delivery);
+uint32_t intake_room(void *context);
+void intake_job(void *context, struct job *job);
+bool intake_in_flight(void *context, uint32_t shard, const char *stream, struct entry_id entry, uint32_t index);
+/* Fetch reads again when it may hope for room. */
+void intake_resume(struct shard *shard);
+/* Deliveries that wait here for room in their lane: tried again; let go (their entries stay pending in Redis). */
+void intake_retry(evutil_socket_t descriptor, short what, void *argument);
+void intake_release(struct shard *shard);
+
+/* ending.c: from an attempt's end, or a decision before any attempt, to settle. */
+const char *ending_pool_name(const struct shard *shard, const struct job *job);
+/* Settles it; the delivery goes with it. slot: SLOT_NONE when there was none. */
+void ending_settle(struct shard *shard, const struct settle_cookie *cookie, const struct outcome *outcome,
+                   const struct classification *classification, struct delivery *delivery, uint32_t slot, uint32_t slot_generation);
+/* A delivery that ends, or waits, before it ever had a slot: no route, no pool, expired, a site that rests. retry_after_s: 0 for the
+ * queue's schedule. */
+void ending_early(struct shard *shard, struct delivery *delivery, enum reply_class class, uint16_t code, const uint16_t enhanced[3],
+                  uint32_t retry_after_s, const char *text);
+/* Callbacks of dispatch, settle and shape. */
+void ending_attempt(void *context, const struct dispatch_end *end);
+void ending_committed(void *context, uint32_t slot, uint32_t slot_generation);
+void ending_expired(void *context, struct delivery *delivery);
+void ending_deferred(void *context, struct delivery *delivery, uint64_t until_us);
+
+#endif
