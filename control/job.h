@@ -40,8 +40,9 @@ enum recipient_kind { RECIPIENT_TO, RECIPIENT_CC, RECIPIENT_BCC, RECIPIENT_PRIVA
 struct job_recipient {
     struct mailbox mailbox;
     enum recipient_kind kind;
-    char *metadata;   /* JSON text, or NULL */
-    char *merge_data; /* JSON text, or NULL */
+    char *metadata;                /* JSON text, or NULL */
+    char *merge_data;              /* JSON text, or NULL */
+    uint32_t text_at, text_length; /* of recipients[]: where it stands in the job's text; 0, 0: not one of those */
     uint32_t header_count;
     struct job_header *headers; /* private headers of recipients[] */
 };
@@ -53,7 +54,12 @@ struct job_history {
     uint64_t first_queued_ms; /* CLOCK_REALTIME of the first entry, or its send_at when that is later: give-up counts from here */
     uint64_t date_s;          /* fixed at the first render; 0: none yet */
     bool uncertain;           /* an earlier attempt ended without a verdict after its whole body was sent */
+    bool notified;            /* a notice of delay has been sent */
 };
+
+struct content; /* control/content: a shared one */
+
+enum { DSN_FAILURE = 1, DSN_DELAY = 2, DSN_SUCCESS = 4 }; /* RFC 3461 4.1 */
 
 struct job {
     uint32_t references;
@@ -62,6 +68,14 @@ struct job {
     char stream[QUEUE_NAME_MAX + 9]; /* the stream's: the queue's, or "retry:" and the queue's */
     struct entry_id entry;           /* in that stream */
     struct job_history history;
+
+    uint8_t *source_text; /* the entry's `job` value as it came, for job_subset; its own */
+    size_t source_length;
+    char *content_id;        /* or NULL: it names a shared content */
+    bool content_counted;    /* the submit Function counted its recipients for that content: settle takes them off */
+    struct content *content; /* what contents_complete found: a reference; fields below may point into it */
+    uint8_t dsn;             /* DSN_* bits: notices that the job asks for */
+    bool dsn_full;           /* they carry the whole message, not its headers */
 
     char *id;                           /* the producer's, or NULL */
     char *tenant, *campaign, *pool;     /* or NULL */
@@ -96,5 +110,10 @@ static inline void job_hold(struct job *job) {
 /* Drops one reference; frees with the last (control/fetch/job.c). Jobs belong to one shard's thread; rendering threads borrow them while
  * the delivery holds its reference. */
 void job_release(struct job *job);
+
+/* The text of a job (malloc'd, the caller's) that is this one with only those of its recipients[] (indexes ascending), for an entry or a
+ * record whose field is `s` (control/library/README.md): a retry or a parked chunk is as small as its recipients. NULL with *length 0 when
+ * the job has no recipients[] (then the whole text is used), or without memory. */
+char *job_subset(const struct job *job, const uint32_t *indexes, uint32_t count, size_t *length);
 
 #endif

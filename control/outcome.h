@@ -107,7 +107,8 @@ enum verdict {
     VERDICT_DEFERRED,
     VERDICT_BOUNCED,
     VERDICT_RETURNED /* costs no attempt: goes back at once */,
-    VERDICT_HELD
+    VERDICT_HELD,  /* waits for a hold's end, or for a decision */
+    VERDICT_PARKED /* its site's window is full: waits in Redis; costs no attempt */
 };
 
 struct classification {

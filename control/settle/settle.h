@@ -18,6 +18,8 @@ struct settle_item {
     struct classification classification;
     struct job *job;                    /* NULL for a slot harvested after a restart: settle reads the entry again for its event */
     const char *site, *provider, *pool; /* "" when unknown */
+    const char *waits_for;              /* PARKED: the site's name. HELD: the hold's id, or NULL for one that awaits a decision */
+    uint64_t waits_until_ms;            /* CLOCK_REALTIME. PARKED: when to look again. HELD: when it ends by itself; 0: by hand */
     uint32_t slot;                      /* SLOT_NONE when there was none */
     uint32_t slot_generation;
 };
@@ -30,6 +32,13 @@ struct settle_config {
     struct delivery_log *log; /* or NULL; shared by all shards, the caller's */
     /* Redis has confirmed it (or found that it was settled before): the slot may be freed. */
     void (*committed)(void *context, uint32_t slot, uint32_t slot_generation);
+    /* The epoch that commits carry (control/nodes); NULL or 0: none. */
+    uint64_t (*epoch)(void *context, uint32_t shard);
+    /* Commits were refused because this node was taken for dead: final outcomes counted all the same, waits did not (their new owner has
+     * them). */
+    void (*fenced)(void *context, uint32_t shard);
+    /* notice_write, or NULL: asked for every final or deferred outcome of a job with `dsn`. */
+    char *(*notice)(void *context, const struct settle_item *item, enum event_type event, uint64_t next_attempt_ms, size_t *length);
     void *context;
 };
 

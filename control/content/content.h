@@ -1,0 +1,35 @@
+/* content.h: contents shared by many recipients (`bypost:content:ID`): loaded once, decoded once, and handed to every chunk that names
+ * them. One struct contents for the process. */
+#ifndef CONTROL_CONTENT_CONTENT_H
+#define CONTROL_CONTENT_CONTENT_H
+
+#include "control/config/config.h"
+#include "control/fetch/redis.h"
+#include "control/job.h"
+#include <event2/event.h>
+#include <stdint.h>
+
+enum { CONTENT_ID_MAX = 63, CONTENTS_BYTES_MAX = 256 << 20 };
+
+struct contents_config {
+    struct event_base *base;
+    const struct config *config;
+    struct redis *redis; /* shard 0's */
+};
+
+struct contents;
+struct contents *contents_create(const struct contents_config *config);
+void contents_destroy(struct contents *contents);
+/* Completes a job that names a content (job->content_id): its subject, text, html, headers, attachments, from, ... become the content's,
+ * where the job has none of its own. `done` is called once, at once when the content is known: error NULL, or a sentence when there is no
+ * such content or it cannot be understood (temporary: false: a dead letter). The job is the callee's meanwhile. */
+void contents_complete(struct contents *contents, struct job *job,
+                       void (*done)(void *context, struct job *job, const char *error, bool temporary), void *context);
+/* One reference of a job to a content. */
+void content_release(struct content *content);
+struct contents_counters {
+    uint64_t loaded, hits, missing, bytes, held;
+};
+const struct contents_counters *contents_counters(const struct contents *contents);
+
+#endif

@@ -1,0 +1,35 @@
+/* guard.h: watches the classes of replies and keeps a receiver's mistake, or our own, from doing harm (SMTP.md section 6): suppression is
+ * held while a class runs wild at a provider, a sender domain or a campaign that is refused on all sides is held, a relay whose password is
+ * wrong rests. Each with an alarm that names the command which mends it. */
+#ifndef CONTROL_GUARD_GUARD_H
+#define CONTROL_GUARD_GUARD_H
+
+#include "control/config/config.h"
+#include "control/job.h"
+#include "control/observe/alarm.h"
+#include "control/outcome.h"
+#include "control/hold/hold.h"
+#include "control/suppress/suppress.h"
+#include <stdint.h>
+
+struct guard_config {
+    const struct config *config;
+    struct suppress *suppress;
+    struct hold *hold;
+    struct alarms *alarms;
+};
+
+struct guard;
+struct guard *guard_create(const struct guard_config *config);
+void guard_destroy(struct guard *guard);
+void guard_reconfigure(struct guard *guard, const struct config *config);
+/* One attempt's end, classified, before it is settled: feeds suppression and the guards. May change `classification` (a reply that a guard
+ * distrusts defers instead of ending). job may be NULL (harvested). */
+void guard_outcome(struct guard *guard, const struct job *job, uint32_t index, const char *provider, const struct outcome *outcome,
+                   struct classification *classification, uint64_t now_ms);
+struct guard_counters {
+    uint64_t suppressed, held_suppressions, holds, distrusted;
+};
+const struct guard_counters *guard_counters(const struct guard *guard);
+
+#endif
