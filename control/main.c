@@ -30,6 +30,7 @@ struct control {
     struct identity *identity;
     struct dkim_keys *keys;
     struct press *press;
+    struct alarms *alarms;
     struct shard *shard;
     struct local_server *local;
     char error[ERROR_BYTES];
@@ -151,8 +152,26 @@ static void prepare_folders(const struct config *config) {
     }
 }
 
+/* "alarm-clear KIND SUBJECT": by hand, from `bypost alarms --clear`. */
+static char *answer_alarm_clear(struct alarms *alarms, const char *words) {
+    char kind[ALARM_KIND_BYTES];
+    uint32_t before = alarms_count(alarms);
+    const char *space = strchr(words, ' ');
+    if (space == NULL || (size_t)(space - words) >= sizeof(kind))
+        return NULL;
+    memcpy(kind, words, (size_t)(space - words));
+    kind[space - words] = '\0';
+    alarm_clear(alarms, kind, space + 1);
+    return strdup(alarms_count(alarms) < before ? "{\"cleared\":true}" : "{\"cleared\":false}");
+}
+
 static char *answer(void *context, const char *request) {
     struct control *control = context;
+    static const char alarm_clear_word[] = "alarm-clear ";
+    if (strcmp(request, "alarms") == 0)
+        return shard_alarms(control->shard);
+    if (strncmp(request, alarm_clear_word, sizeof(alarm_clear_word) - 1) == 0)
+        return answer_alarm_clear(control->alarms, request + sizeof(alarm_clear_word) - 1);
     if (strcmp(request, "ping") == 0)
         return strdup("{\"pong\":true}");
     return strcmp(request, "stats") == 0 ? shard_stats(control->shard) : NULL;
@@ -194,8 +213,16 @@ static int set_up(struct control *control) {
         snprintf(control->error, ERROR_BYTES, "the signing threads cannot start: %s.", strerror(errno));
         return -errno;
     }
-    struct shard_config shard = {
-        .config = config, .journal = &control->journal, .press = control->press, .classifier = control->classifier};
+    control->alarms = alarms_create();
+    if (control->alarms == NULL) {
+        snprintf(control->error, ERROR_BYTES, "out of memory.");
+        return -ENOMEM;
+    }
+    struct shard_config shard = {.config = config,
+                                 .journal = &control->journal,
+                                 .press = control->press,
+                                 .classifier = control->classifier,
+                                 .alarms = control->alarms};
     control->shard = shard_create(&shard, control->error, ERROR_BYTES);
     if (control->shard == NULL)
         return -EINVAL;
@@ -212,6 +239,7 @@ static void tear_down(struct control *control) {
         press_destroy(control->press);
     if (control->shard != NULL)
         shard_destroy(control->shard);
+    alarms_destroy(control->alarms);
     if (control->keys != NULL)
         dkim_keys_free(control->keys);
     if (control->identity != NULL)

@@ -15,16 +15,20 @@ struct alarm {
     uint64_t since_ms, last_ms, times; /* CLOCK_REALTIME */
 };
 
+/* A table belongs to the thread of control's event loop. NULL in its place is taken everywhere and does nothing. */
 struct alarms;
+/* NULL without memory. */
 struct alarms *alarms_create(void);
 void alarms_destroy(struct alarms *alarms);
-/* Raises it, or renews it. Logged as a warning when it is new. */
+/* Raises it, or renews it (with the newest text). Logged as a warning when it is new. Of more than ALARMS_MAX, the one that was not renewed
+ * for longest goes. Texts are copied, cut to their room. */
 void alarm_raise(struct alarms *alarms, const char *kind, const char *subject, const char *text);
 /* Nothing happens when it is not raised. Logged. */
 void alarm_clear(struct alarms *alarms, const char *kind, const char *subject);
 /* Those of this kind, whatever their subject, that were not renewed for `idle_ms`. */
-void alarms_expire(struct alarms *alarms, uint64_t idle_ms);
+void alarms_expire(struct alarms *alarms, const char *kind, uint64_t idle_ms);
 uint32_t alarms_count(const struct alarms *alarms);
+/* In the order they were raised. */
 void alarms_each(const struct alarms *alarms, void (*each)(void *context, const struct alarm *alarm), void *context);
 
 #endif

@@ -1,6 +1,7 @@
 /* figures.c: the counters of all stages as one JSON text. */
 #include "state.h"
 
+#include "control/observe/json_text.h"
 #include <jansson.h>
 
 /* Adds counters of one shard of the queue to the sums: structs of uint64_t only. */
@@ -14,6 +15,33 @@ struct figure {
     const char *group, *name;
     uint64_t value;
 };
+
+/* A text as JSON whatever bytes it holds: it may quote a peer. */
+static json_t *text_json(const char *text) {
+    char safe[ALARM_TEXT_BYTES * 6 + 16];
+    json_text(safe, sizeof(safe), text);
+    return json_loads(safe, JSON_DECODE_ANY, NULL);
+}
+
+static void alarm_append(void *context, const struct alarm *alarm) {
+    json_array_append_new(context, json_pack("{s:o,s:o,s:o,s:I,s:I,s:I}", "kind", text_json(alarm->kind), "subject",
+                                             text_json(alarm->subject), "text", text_json(alarm->text), "since_ms",
+                                             (json_int_t)alarm->since_ms, "last_ms", (json_int_t)alarm->last_ms, "times",
+                                             (json_int_t)alarm->times));
+}
+
+static json_t *alarms_json(const struct alarms *alarms) {
+    json_t *array = json_array();
+    alarms_each(alarms, alarm_append, array);
+    return array;
+}
+
+char *shard_alarms(struct shard *shard) {
+    json_t *array = alarms_json(shard->config.alarms);
+    char *text = json_dumps(array, JSON_COMPACT);
+    json_decref(array);
+    return text;
+}
 
 char *shard_stats(struct shard *shard) {
     struct fetch_counters fetch_sum = {0}, *fetch = &fetch_sum;
@@ -73,6 +101,7 @@ char *shard_stats(struct shard *shard) {
     json_object_set_new(json, "redis", json_string(redis_states[state]));
     json_object_set_new(json, "dataplane", json_boolean(dispatch_dataplane_up(shard->dispatch)));
     json_object_set_new(json, "draining", json_boolean(shard->draining));
+    json_object_set_new(json, "alarms", alarms_json(shard->config.alarms));
     for (size_t i = 0; i < sizeof(figures) / sizeof(figures[0]); i++) {
         if (json_object_get(json, figures[i].group) == NULL)
             json_object_set_new(json, figures[i].group, json_object());

@@ -5,6 +5,7 @@
 
 #include "control/classify/classify.h"
 #include "control/config/config.h"
+#include "control/observe/alarm.h"
 #include "control/sign/sign.h"
 #include <bypost/journal.h>
 #include <stddef.h>
@@ -18,6 +19,7 @@ struct shard_config {
     struct journal *journal;
     struct press *press;
     const struct classifier *classifier;
+    struct alarms *alarms; /* of this thread */
 };
 
 /* NULL with a sentence in error. */
@@ -32,7 +34,9 @@ void shard_stop(struct shard *shard);
 void shard_reconfigure(struct shard *shard, const struct config *config, const struct classifier *classifier);
 void shard_reopen_logs(struct shard *shard);
 struct event_base *shard_base(struct shard *shard);
-/* A JSON text of the counters of all stages, malloc'd. */
+/* A JSON text of the counters of all stages, and of the alarms, malloc'd. */
 char *shard_stats(struct shard *shard);
+/* The alarms alone: an array. */
+char *shard_alarms(struct shard *shard);
 
 #endif
