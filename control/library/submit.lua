@@ -13,7 +13,7 @@ function submit.now_ms()
 end
 
 -- A queue that has something to read comes into the fair order, at the least time that is there; one whose not_before is ahead at that time, by
--- promotion (it finds no list there). What is paused or cancelled stays out.
+-- promotion (it finds no list there). What is paused or cancelled stays out. Returns the not_before that is ahead, or nil.
 function submit.wake(base, queue)
     if STANDARD[queue] then
         return
@@ -25,10 +25,10 @@ function submit.wake(base, queue)
     local not_before = tonumber(known[2] or '') or 0
     if not_before > submit.now_ms() then
         redis.call('ZADD', base .. 'due', not_before, string.format('%s:%.0f', queue, not_before))
-    else
-        local first = redis.call('ZRANGE', base .. 'active', 0, 0, 'WITHSCORES')
-        redis.call('ZADD', base .. 'active', 'NX', first[2] or 0, queue)
+        return not_before
     end
+    local first = redis.call('ZRANGE', base .. 'active', 0, 0, 'WITHSCORES')
+    redis.call('ZADD', base .. 'active', 'NX', first[2] or 0, queue)
 end
 
 -- nil, or the error that tells a producer to wait. `limits`, which control writes from its configuration: max_depth in recipients, max_memory as a
