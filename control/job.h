@@ -69,8 +69,9 @@ struct job {
     struct entry_id entry;           /* in that stream */
     struct job_history history;
 
-    uint8_t *source_text; /* the entry's `job` value as it came, for job_subset; its own */
+    uint8_t *source_text; /* the entry's `job` value as it came, for job_subset; its own. NULL: the job has no or one of recipients[] */
     size_t source_length;
+    uint32_t recipients_at;  /* in source_text: where the array of recipients[] begins */
     char *content_id;        /* or NULL: it names a shared content */
     bool content_counted;    /* the submit Function counted its recipients for that content: settle takes them off */
     struct content *content; /* what contents_complete found: a reference; fields below may point into it */
@@ -101,8 +102,39 @@ struct job {
     uint32_t entry_recipients; /* recipients of this entry, those settled before included: what goes into the cookie's entry_pending */
     uint32_t pending_count;    /* recipients of this entry that are still to be settled, by index: a retry has a few of the total */
     uint32_t *pending;         /* [pending_count] indexes into recipients */
-    struct job_recipient *recipients; /* [recipient_total] */
+    /* By their place in the document, which is the index unless `places` is there: use job_recipient. */
+    struct job_recipient *recipients;
+    uint32_t place_count; /* of an entry whose history is `s` (job_place): recipients there are; else 0 */
+    uint32_t *places;     /* [place_count] their indexes in the original job, ascending; else NULL */
 };
+
+/* How many of `recipients` there are. */
+static inline uint32_t job_recipient_count(const struct job *job) {
+    return job->places ? job->place_count : job->recipient_total;
+}
+
+/* The recipient of this index of the original job, or NULL when the document does not hold it. */
+static inline struct job_recipient *job_recipient(const struct job *job, uint32_t index) {
+    if (!job->places) {
+        return index < job->recipient_total ? &job->recipients[index] : NULL;
+    }
+    uint32_t low = 0, high = job->place_count;
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        if (job->places[middle] < index) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    return low < job->place_count && job->places[low] == index ? &job->recipients[low] : NULL;
+}
+
+/* For an entry with a history `s`: the document's recipients[] are those of these indexes (ascending, below recipient_total) of the
+ * original job, in this order. recipient_total becomes the one given, all of them are pending, and job_recipient finds them by their
+ * indexes, which are their identity. 0, or -EINVAL (there are not `count` of recipients[], or the indexes are not ascending or too large)
+ * or -ENOMEM: the job is as it was. Called once, behind job_decode (control/fetch/job.c). */
+int job_place(struct job *job, const uint32_t *indexes, uint32_t count, uint32_t recipient_total);
 
 static inline void job_hold(struct job *job) {
     job->references++;
@@ -111,9 +143,10 @@ static inline void job_hold(struct job *job) {
  * the delivery holds its reference. */
 void job_release(struct job *job);
 
-/* The text of a job (malloc'd, the caller's) that is this one with only those of its recipients[] (indexes ascending), for an entry or a
- * record whose field is `s` (control/library/README.md): a retry or a parked chunk is as small as its recipients. NULL with *length 0 when
- * the job has no recipients[] (then the whole text is used), or without memory. */
+/* The text of a job (malloc'd, the caller's) that is this one with only those of its recipients[] (indexes of the original job, ascending),
+ * for an entry or a record whose field is `s` (control/library/README.md): a retry or a parked chunk is as small as its recipients. NULL
+ * with *length 0 when the job has no recipients[] or one only (then the entry's whole text is used, and its field stays: `s` when
+ * job->places is there, else `r`), when it does not hold one of the indexes, or without memory. */
 char *job_subset(const struct job *job, const uint32_t *indexes, uint32_t count, size_t *length);
 
 #endif

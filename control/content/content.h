@@ -17,6 +17,14 @@ struct contents_config {
     struct redis *redis; /* shard 0's */
 };
 
+/* What jobs and rendering threads see of a content. Immutable but for `references`, which belongs to the shard's thread. */
+struct content {
+    uint32_t references;
+    const struct job *fields;               /* decoded, without recipients: its own */
+    const struct render_prepared *prepared; /* control/render: its templates, compiled; or NULL */
+    void (*unreferenced)(struct content *content);
+};
+
 struct contents;
 struct contents *contents_create(const struct contents_config *config);
 void contents_destroy(struct contents *contents);
@@ -25,7 +33,7 @@ void contents_destroy(struct contents *contents);
  * such content or it cannot be understood (temporary: false: a dead letter). The job is the callee's meanwhile. */
 void contents_complete(struct contents *contents, struct job *job,
                        void (*done)(void *context, struct job *job, const char *error, bool temporary), void *context);
-/* One reference of a job to a content. */
+/* One reference of a job to a content: dropped with the job (control/fetch/job.c). */
 void content_release(struct content *content);
 struct contents_counters {
     uint64_t loaded, hits, missing, bytes, held;

@@ -2,6 +2,7 @@
  * producers. */
 #include "decode.h"
 
+#include "control/content/content.h"
 #include "fetch.h"
 #include "live.h"
 
@@ -148,6 +149,13 @@ bool decode_line(struct decoder *decoder, const char *place, const json_t *value
     return *out != NULL || decode_fail(decoder, place, DECODE_STARVED);
 }
 
+void decode_range(struct decoder *decoder, size_t at, size_t end) {
+    if (decoder->range_count < JOB_RECIPIENTS_MAX) {
+        decoder->ranges[decoder->range_count] = (struct text_range){.at = (uint32_t)at, .end = (uint32_t)end};
+    }
+    decoder->range_count++;
+}
+
 /* A name that becomes part of keys, logs and file names. */
 static bool decode_name(struct decoder *decoder, const char *place, const json_t *value, size_t maximum, char **out) {
     char quote[QUOTE_BYTES];
@@ -222,11 +230,7 @@ static bool field_headers(struct decoder *decoder, const char *place, const json
 }
 
 static bool field_content(struct decoder *decoder, const char *place, const json_t *value) {
-    return decode_fail(decoder, place, "Shared contents are not supported by this version of bypost: put text and html into the job.");
-}
-
-static bool field_dsn(struct decoder *decoder, const char *place, const json_t *value) {
-    return decode_fail(decoder, place, "Delivery status requests are not supported by this version of bypost: outcomes come as events.");
+    return decode_name(decoder, place, value, CONTENT_ID_MAX, &decoder->job->content_id);
 }
 
 static bool field_recipients(struct decoder *decoder, const char *place, const json_t *value) {
@@ -312,36 +316,37 @@ static bool field_dedupe(struct decoder *decoder, const char *place, const json_
 struct job_field {
     const char *name;
     bool (*decode)(struct decoder *decoder, const char *place, const json_t *value);
+    bool of_jobs_only; /* a shared content cannot have it */
 };
 
 static const struct job_field job_fields[] = {
-    {"id", field_id},
-    {"from", field_from},
-    {"to", field_to},
-    {"cc", field_cc},
-    {"bcc", field_bcc},
-    {"reply_to", field_reply_to},
-    {"envelope_sender", decode_envelope_sender},
-    {"subject", field_subject},
-    {"text", field_text},
-    {"html", field_html},
-    {"headers", field_headers},
-    {"attachments", decode_attachments},
-    {"raw", decode_raw},
-    {"content", field_content},
-    {"recipients", field_recipients},
-    {"merge_global_data", field_merge_global_data},
-    {"tags", field_tags},
-    {"metadata", field_metadata},
-    {"tenant", field_tenant},
-    {"campaign", field_campaign},
-    {"pool", field_pool},
-    {"priority", field_priority},
-    {"send_at", field_send_at},
-    {"expires_at", field_expires_at},
-    {"list_unsubscribe", decode_list_unsubscribe},
-    {"dsn", field_dsn},
-    {"dedupe", field_dedupe},
+    {"id", field_id, true},
+    {"from", field_from, false},
+    {"to", field_to, true},
+    {"cc", field_cc, true},
+    {"bcc", field_bcc, true},
+    {"reply_to", field_reply_to, false},
+    {"envelope_sender", decode_envelope_sender, false},
+    {"subject", field_subject, false},
+    {"text", field_text, false},
+    {"html", field_html, false},
+    {"headers", field_headers, false},
+    {"attachments", decode_attachments, false},
+    {"raw", decode_raw, false},
+    {"content", field_content, true},
+    {"recipients", field_recipients, true},
+    {"merge_global_data", field_merge_global_data, false},
+    {"tags", field_tags, false},
+    {"metadata", field_metadata, false},
+    {"tenant", field_tenant, true},
+    {"campaign", field_campaign, true},
+    {"pool", field_pool, false},
+    {"priority", field_priority, true},
+    {"send_at", field_send_at, true},
+    {"expires_at", field_expires_at, true},
+    {"list_unsubscribe", decode_list_unsubscribe, false},
+    {"dsn", decode_dsn, false},
+    {"dedupe", field_dedupe, true},
 };
 enum { JOB_FIELDS = sizeof job_fields / sizeof *job_fields };
 
@@ -361,8 +366,11 @@ static bool decode_fields(struct decoder *decoder, json_t *tree) {
             }
             place_member(place, "", key);
             const char *near = decode_nearest(key, names, JOB_FIELDS);
-            return decode_fail(decoder, place, "A job has no such field%s%s%s", near ? "; did you mean " : ".", near ? near : "",
-                               near ? "?" : "");
+            return decode_fail(decoder, place, "A %s has no such field%s%s%s", decoder->is_content ? "content" : "job",
+                               near ? "; did you mean " : ".", near ? near : "", near ? "?" : "");
+        }
+        if (decoder->is_content && field->of_jobs_only) {
+            return decode_fail(decoder, field->name, "A shared content has no such field: it belongs into the jobs that name the content.");
         }
         if (!field->decode(decoder, field->name, value)) {
             return false;
@@ -501,7 +509,10 @@ static bool pending_fill(struct decoder *decoder) {
 /* What no single field can tell. */
 static bool decode_whole(struct decoder *decoder) {
     const struct job *job = decoder->job;
-    if (!job->from.email) {
+    if (decoder->has_raw && job->content_id) {
+        return decode_fail(decoder, "raw", "A job has either a raw message of its own or a shared content, not both.");
+    }
+    if (!job->from.email && !job->content_id && !decoder->is_content) {
         return decode_fail(decoder, "", "The job has no from.");
     }
     if (decoder->has_raw) {
@@ -521,8 +532,8 @@ static bool decode_whole(struct decoder *decoder) {
                 return decode_fail(decoder, "raw", "A raw message is sent as it is: the job must not have %s beside it.", others[i].name);
             }
         }
-    } else if (!job->text && !job->html) {
-        return decode_fail(decoder, "", "The job has no content: give text, html or raw.");
+    } else if (!job->text && !job->html && !job->content_id && !decoder->is_content) {
+        return decode_fail(decoder, "", "The job has no content: give text, html, raw or the name of a shared content.");
     }
     if (decoder->message_bytes > decoder->config->max_message_bytes) {
         return decode_fail(decoder, "", "The message would have at least %" PRIu64 " bytes; at most %" PRIu32 " are allowed.",
@@ -539,31 +550,60 @@ static bool decode_whole(struct decoder *decoder) {
     return true;
 }
 
+/* The text is kept only where job_subset could make a smaller one of it. */
+static bool source_keep(struct decoder *decoder, const uint8_t *bytes, size_t length) {
+    struct job *job = decoder->job;
+    if (decoder->range_count < 2) {
+        return true;
+    }
+    job->source_text = malloc(length);
+    if (!job->source_text) {
+        return decode_fail(decoder, "", DECODE_STARVED);
+    }
+    memcpy(job->source_text, bytes, length);
+    job->source_length = length;
+    job->recipients_at = (uint32_t)decoder->recipients_at;
+    for (uint32_t i = 0; i < decoder->range_count; i++) {
+        job->recipients[i].text_at = decoder->ranges[i].at;
+        job->recipients[i].text_length = decoder->ranges[i].end - decoder->ranges[i].at;
+    }
+    return true;
+}
+
+static struct job *decode_run(struct decoder *decoder, const uint8_t *bytes, size_t length) {
+    if (decoder->error_bytes > 0) {
+        decoder->error[0] = 0;
+    }
+    json_t *tree = decode_tree(decoder, bytes, length);
+    if (!tree) {
+        decode_fail(decoder, "", DECODE_STARVED);
+        return NULL;
+    }
+    decoder->job = job_create();
+    bool ok = decoder->job && decode_fields(decoder, tree) && decode_whole(decoder) &&
+              (decoder->is_content || (decode_recipients(decoder) && pending_fill(decoder) && source_keep(decoder, bytes, length)));
+    json_decref(tree);
+    for (uint32_t i = 0; decoder->bcc && i < decoder->bcc_count; i++) {
+        free(decoder->bcc[i].email);
+        free(decoder->bcc[i].name);
+    }
+    free(decoder->bcc);
+    if (!ok) {
+        decode_fail(decoder, "", DECODE_STARVED);
+        job_release(decoder->job);
+        return NULL;
+    }
+    return decoder->job;
+}
+
 struct job *job_decode(const uint8_t *bytes, size_t length, const struct config *config, char *error, size_t error_bytes) {
     struct decoder decoder = {.config = config, .error = error, .error_bytes = error_bytes};
-    if (error_bytes > 0) {
-        error[0] = 0;
-    }
-    json_t *tree = decode_tree(&decoder, bytes, length);
-    if (!tree) {
-        decode_fail(&decoder, "", DECODE_STARVED);
-        return NULL;
-    }
-    decoder.job = job_create();
-    bool ok =
-        decoder.job && decode_fields(&decoder, tree) && decode_whole(&decoder) && decode_recipients(&decoder) && pending_fill(&decoder);
-    json_decref(tree);
-    for (uint32_t i = 0; decoder.bcc && i < decoder.bcc_count; i++) {
-        free(decoder.bcc[i].email);
-        free(decoder.bcc[i].name);
-    }
-    free(decoder.bcc);
-    if (!ok) {
-        decode_fail(&decoder, "", DECODE_STARVED);
-        job_release(decoder.job);
-        return NULL;
-    }
-    return decoder.job;
+    return decode_run(&decoder, bytes, length);
+}
+
+struct job *job_decode_content(const uint8_t *bytes, size_t length, const struct config *config, char *error, size_t error_bytes) {
+    struct decoder decoder = {.config = config, .error = error, .error_bytes = error_bytes, .is_content = true};
+    return decode_run(&decoder, bytes, length);
 }
 
 bool job_decode_starved(const char *error) {

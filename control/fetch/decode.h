@@ -26,7 +26,7 @@ enum {
     ATTACHMENTS_MAX = 100,
     FILENAME_MAX_BYTES = 255,
     CONTENT_TYPE_MAX = 255,
-    CONTENT_ID_MAX = 255,
+    ATTACHMENT_ID_MAX = 255,
     TAGS_MAX = 50,
     TAG_MAX = 128,
     METADATA_MAX = 4096, /* it travels in every event */
@@ -45,11 +45,18 @@ struct decoder {
     char *error;
     size_t error_bytes;
     bool is_msgpack;
+    bool is_content; /* a shared content, not a job */
     bool has_raw, has_recipients, dedupe;
     uint64_t message_bytes; /* of text, html, raw and attachments as they will travel */
     struct mailbox *bcc;    /* until they become recipients */
     uint32_t bcc_count;
     json_t *recipients; /* borrowed: decoded when all other fields are known */
+    /* Where recipients[] and its elements stand in the text: the readers of both formats note it. */
+    size_t recipients_at;
+    uint32_t range_count; /* elements seen; ranges of the first JOB_RECIPIENTS_MAX are kept */
+    struct text_range {
+        uint32_t at, end;
+    } ranges[JOB_RECIPIENTS_MAX];
 };
 
 /* Writes "PLACE: sentence" and returns false. A place of "" leaves the prefix away. */
@@ -74,6 +81,9 @@ json_t *decode_tree(struct decoder *decoder, const uint8_t *bytes, size_t length
 /* decode_json.c: the same for JSON. */
 json_t *decode_json(struct decoder *decoder, const uint8_t *bytes, size_t length);
 
+/* An element of recipients[] has been read: text[at..end). */
+void decode_range(struct decoder *decoder, size_t at, size_t end);
+
 /* decode_address.c: RFC 5321 4.1.2 with RFC 6531: local@domain. NULL, or what is wrong with it, to stand behind the quoted address.
  * *domain_at: where the domain begins. */
 const char *address_fault(const char *address, size_t length, size_t *domain_at);
@@ -93,6 +103,9 @@ bool decode_list_unsubscribe(struct decoder *decoder, const char *place, const j
 /* Text of a body: anything but NUL. */
 bool decode_body(struct decoder *decoder, const char *place, const json_t *value, char **out);
 bool decode_raw(struct decoder *decoder, const char *place, const json_t *value);
+
+/* decode_dsn.c: true, a word, an array of words, or {notify, return}. */
+bool decode_dsn(struct decoder *decoder, const char *place, const json_t *value);
 
 /* decode_time.c: RFC 3339, or Unix seconds. */
 bool decode_time(struct decoder *decoder, const char *place, const json_t *value, uint64_t *out_ms);

@@ -301,7 +301,7 @@ static bool attachment_take(struct decoder *decoder, const char *place, const js
                 return false;
             }
         } else if (strcmp(key, "content_id") == 0) {
-            if (!decode_line(decoder, below, member, 1, CONTENT_ID_MAX, &out->content_id) ||
+            if (!decode_line(decoder, below, member, 1, ATTACHMENT_ID_MAX, &out->content_id) ||
                 !content_id_check(decoder, below, out->content_id)) {
                 return false;
             }

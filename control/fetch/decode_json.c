@@ -17,7 +17,16 @@ struct json_reader {
     json_t *open[JOB_DEPTH_MAX];
     json_t *key[JOB_DEPTH_MAX]; /* a JSON string, or NULL */
     uint32_t depth, values;
+    yajl_handle parser;
+    bool in_recipients; /* the job's own array, at depth 2 */
+    size_t element_at;
 };
+
+/* The array of the job's key `recipients` is about to be opened. */
+static bool recipients_begin(const struct json_reader *reader) {
+    const json_t *key = reader->depth == 1 ? reader->key[0] : NULL;
+    return key && strcmp(json_string_value(key), "recipients") == 0;
+}
 
 static int reader_fail(struct json_reader *reader, json_t *value) {
     json_decref(value);
@@ -69,14 +78,32 @@ static int on_boolean(void *context, int value) {
     return reader_put(context, json_boolean(value));
 }
 static int on_start_map(void *context) {
-    return reader_open(context, json_object());
+    struct json_reader *reader = context;
+    if (reader->in_recipients && reader->depth == 2) {
+        reader->element_at = yajl_get_bytes_consumed(reader->parser) - 1;
+    }
+    return reader_open(reader, json_object());
 }
 static int on_start_array(void *context) {
-    return reader_open(context, json_array());
+    struct json_reader *reader = context;
+    if (recipients_begin(reader)) {
+        reader->in_recipients = true;
+        reader->decoder->recipients_at = yajl_get_bytes_consumed(reader->parser) - 1;
+    }
+    return reader_open(reader, json_array());
 }
-static int on_end(void *context) {
+static int on_end_map(void *context) {
     struct json_reader *reader = context;
     reader->depth--;
+    if (reader->in_recipients && reader->depth == 2) {
+        decode_range(reader->decoder, reader->element_at, yajl_get_bytes_consumed(reader->parser));
+    }
+    return 1;
+}
+static int on_end_array(void *context) {
+    struct json_reader *reader = context;
+    reader->depth--;
+    reader->in_recipients = reader->in_recipients && reader->depth > 1;
     return 1;
 }
 
@@ -162,15 +189,16 @@ json_t *decode_json(struct decoder *decoder, const uint8_t *bytes, size_t length
                                              .yajl_string = on_string,
                                              .yajl_start_map = on_start_map,
                                              .yajl_map_key = on_map_key,
-                                             .yajl_end_map = on_end,
+                                             .yajl_end_map = on_end_map,
                                              .yajl_start_array = on_start_array,
-                                             .yajl_end_array = on_end};
+                                             .yajl_end_array = on_end_array};
     struct json_reader reader = {.decoder = decoder};
     yajl_handle parser = yajl_alloc(&callbacks, NULL, &reader);
     if (!parser) {
         decode_fail(decoder, "", DECODE_STARVED);
         return NULL;
     }
+    reader.parser = parser;
     yajl_status status = yajl_parse(parser, bytes, length);
     bool at_end = status == yajl_status_ok;
     if (at_end) {

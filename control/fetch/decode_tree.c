@@ -16,7 +16,7 @@ static bool tree_too_many(struct decoder *decoder) {
 
 struct msgpack_reader {
     struct decoder *decoder;
-    const uint8_t *at, *end;
+    const uint8_t *begin, *at, *end;
     uint32_t values;
 };
 
@@ -61,12 +61,21 @@ static json_t *msgpack_string(struct msgpack_reader *reader, const char *place, 
     return string;
 }
 
-static json_t *msgpack_array(struct msgpack_reader *reader, const char *place, uint64_t count, unsigned depth) {
+/* header_at: where its first byte stands. */
+static json_t *msgpack_array(struct msgpack_reader *reader, const char *place, uint64_t count, unsigned depth, size_t header_at) {
     json_t *array = json_array();
+    bool is_recipients = depth == 2 && strcmp(place, "recipients") == 0; /* the job's own: a map's key "" is refused later */
+    if (is_recipients) {
+        reader->decoder->recipients_at = header_at;
+    }
     for (uint64_t i = 0; array && i < count; i++) {
         char below[PLACE_BYTES];
         place_index(below, place, i);
+        size_t at = (size_t)(reader->at - reader->begin);
         json_t *value = msgpack_value(reader, below, depth + 1, false);
+        if (value && is_recipients) {
+            decode_range(reader->decoder, at, (size_t)(reader->at - reader->begin));
+        }
         if (!value || json_array_append_new(array, value) != 0) {
             json_decref(array);
             return NULL;
@@ -159,6 +168,7 @@ static json_t *msgpack_value(struct msgpack_reader *reader, const char *place, u
     if (reader->at == reader->end) {
         return msgpack_broken(reader, place);
     }
+    size_t tag_at = (size_t)(reader->at - reader->begin);
     uint8_t tag = *reader->at++;
     uint64_t number = 0;
     if (tag <= 0x7f) {
@@ -168,7 +178,7 @@ static json_t *msgpack_value(struct msgpack_reader *reader, const char *place, u
         return msgpack_map(reader, place, tag & 0x0f, depth);
     }
     if (tag <= 0x9f) {
-        return msgpack_array(reader, place, tag & 0x0f, depth);
+        return msgpack_array(reader, place, tag & 0x0f, depth, tag_at);
     }
     if (tag <= 0xbf) {
         return msgpack_string(reader, place, tag & 0x1f, false);
@@ -217,7 +227,7 @@ static json_t *msgpack_value(struct msgpack_reader *reader, const char *place, u
                                                                    : msgpack_broken(reader, place);
     case 0xdc: /* array 16, 32 */
     case 0xdd:
-        return msgpack_number(reader, tag == 0xdc ? 2 : 4, &number) ? msgpack_array(reader, place, number, depth)
+        return msgpack_number(reader, tag == 0xdc ? 2 : 4, &number) ? msgpack_array(reader, place, number, depth, tag_at)
                                                                     : msgpack_broken(reader, place);
     case 0xde: /* map 16, 32 */
     case 0xdf:
@@ -230,7 +240,7 @@ static json_t *msgpack_value(struct msgpack_reader *reader, const char *place, u
 }
 
 static json_t *msgpack_tree(struct decoder *decoder, const uint8_t *bytes, size_t length) {
-    struct msgpack_reader reader = {.decoder = decoder, .at = bytes, .end = bytes + length};
+    struct msgpack_reader reader = {.decoder = decoder, .begin = bytes, .at = bytes, .end = bytes + length};
     json_t *tree = msgpack_value(&reader, "", 1, false);
     if (tree && reader.at != reader.end) {
         decode_fail(decoder, "", "The job is not valid MessagePack: %zu bytes follow its end.", (size_t)(reader.end - reader.at));

@@ -47,6 +47,8 @@ const struct fetch_counters *fetch_counters(const struct fetch *fetch);
  * plain sentence in error that names the field: the dead letter's reason. Pure: used by the CLI to check before submitting, and by the
  * fuzzer. */
 struct job *job_decode(const uint8_t *bytes, size_t length, const struct config *config, char *error, size_t error_bytes);
+/* The same for a shared content (control/content): a job without recipients, of which from and the bodies may be missing too. */
+struct job *job_decode_content(const uint8_t *bytes, size_t length, const struct config *config, char *error, size_t error_bytes);
 /* Was it for want of memory, which says nothing of the job? */
 bool job_decode_starved(const char *error);
 

@@ -1,6 +1,7 @@
 /* job.c: a job's memory. */
 #include "live.h"
 
+#include "control/content/content.h"
 #include <assert.h>
 #include <stdlib.h>
 
@@ -33,9 +34,61 @@ static void headers_free(struct job_header *headers, uint32_t count) {
     free(headers);
 }
 
+/* What a job borrows of its content is not its own to free. */
+static void content_detach(struct job *job) {
+    if (!job->content) {
+        return;
+    }
+    const struct job *fields = job->content->fields;
+#define LET_GO(member)                                                                                                                     \
+    if (job->member == fields->member)                                                                                                     \
+    job->member = (__typeof__(job->member)){0}
+    LET_GO(envelope_sender);
+    LET_GO(subject);
+    LET_GO(text);
+    LET_GO(html);
+    LET_GO(raw);
+    LET_GO(merge_global_data);
+    LET_GO(metadata);
+    LET_GO(list_unsubscribe);
+    LET_GO(pool);
+#undef LET_GO
+    if (job->from.email == fields->from.email) {
+        job->from = (struct mailbox){.email = NULL};
+    }
+    if (job->sender_header.email == fields->sender_header.email) {
+        job->sender_header = (struct mailbox){.email = NULL};
+    }
+    if (job->reply_to == fields->reply_to) {
+        job->reply_to = NULL;
+    }
+    if (job->headers == fields->headers) {
+        job->headers = NULL;
+        job->header_count = 0;
+    }
+    if (job->attachments == fields->attachments) {
+        job->attachments = NULL;
+        job->attachment_count = 0;
+    }
+    if (job->tags == fields->tags) {
+        job->tags = NULL;
+        job->tag_count = 0;
+    }
+    content_release(job->content);
+    job->content = NULL;
+}
+
+void content_release(struct content *content) {
+    assert(content->references > 0);
+    if (--content->references == 0) {
+        content->unreferenced(content);
+    }
+}
+
 static void job_free(struct job *job) {
     struct job_box *box = (struct job_box *)job;
     live_remove(box);
+    content_detach(job);
     free(job->id);
     free(job->tenant);
     free(job->campaign);
@@ -66,7 +119,7 @@ static void job_free(struct job *job) {
     free(job->tags);
     free(job->list_unsubscribe);
     free(job->pending);
-    for (uint32_t i = 0; job->recipients && i < job->recipient_total; i++) {
+    for (uint32_t i = 0; job->recipients && i < job_recipient_count(job); i++) {
         struct job_recipient *recipient = &job->recipients[i];
         mailbox_clear(&recipient->mailbox);
         free(recipient->metadata);
@@ -74,6 +127,9 @@ static void job_free(struct job *job) {
         headers_free(recipient->headers, recipient->header_count);
     }
     free(job->recipients);
+    free(job->places);
+    free(job->source_text);
+    free(job->content_id);
     free(box);
 }
 

@@ -110,7 +110,8 @@ static size_t input_text(const struct identity *identity, uint8_t *input, const 
 void identity_name(const struct identity *identity, const struct job *job, uint32_t index, char *hex) {
     static const char digits[16] = "0123456789abcdef";
     uint8_t hash[16], input[64];
-    bool is_private = index < job->recipient_total && job->recipients[index].kind == RECIPIENT_PRIVATE;
+    const struct job_recipient *recipient = job_recipient(job, index);
+    bool is_private = recipient != NULL && recipient->kind == RECIPIENT_PRIVATE;
     uint32_t number = is_private ? index : UINT32_MAX;
     size_t length = sizeof(number);
     memcpy(input, &number, sizeof(number));

@@ -284,7 +284,7 @@ static int write_envelope(struct rendering *r) {
 /* Variables are filled in where the job or any of its recipients brings some; elsewhere "{{" is text like any other. */
 static bool wants_merge(const struct job *job) {
     bool wants = job->merge_global_data != NULL;
-    for (uint32_t i = 0; i < job->recipient_total && !wants; i++)
+    for (uint32_t i = 0; i < job_recipient_count(job) && !wants; i++)
         wants = job->recipients[i].merge_data != NULL;
     return wants;
 }
@@ -306,9 +306,9 @@ int render_message(const struct job *job, uint32_t index, uint64_t date_s, const
     uint8_t *bytes = message->bytes;
     size_t capacity = message->capacity;
     *message = (struct message){.bytes = bytes, .capacity = capacity};
-    if (index >= job->recipient_total)
+    r.recipient = job_recipient(job, index);
+    if (r.recipient == NULL)
         return fail(&r, -EINVAL, "there is no recipient %u", index);
-    r.recipient = &job->recipients[index];
     identity_name(identity, job, index, r.name);
 
     r.writer = (struct writer){.bytes = bytes,

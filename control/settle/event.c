@@ -40,7 +40,7 @@ static void times_write(struct text *text, const struct settle_item *item) {
 
 /* Who it was for and from whom; nothing for a job that could not be looked up. */
 static void job_write(struct text *text, const struct settle_item *item, const struct job *job) {
-    const struct job_recipient *recipient = item->cookie.index < job->recipient_total ? &job->recipients[item->cookie.index] : NULL;
+    const struct job_recipient *recipient = job_recipient(job, item->cookie.index);
     text_member(text, "recipient", recipient ? recipient->mailbox.email : NULL);
     text_member(text, "sender", job->envelope_sender ? job->envelope_sender : job->from.email);
     text_member(text, "campaign", job->campaign);

@@ -150,7 +150,7 @@ void intake_job(void *context, struct job *job) {
                                       .queued_ms = clock_ms(CLOCK_REALTIME)};
         *routing = (struct routing){.shard = shard, .delivery = delivery};
         shard->routing++;
-        route_find(shard->route, job->recipients[delivery->index].mailbox.domain, on_route, routing);
+        route_find(shard->route, job_recipient(job, delivery->index)->mailbox.domain, on_route, routing);
     }
     job_release(job);
 }

@@ -40,7 +40,7 @@ static const struct {
     {"{\"from\":\"a@b.test\",\"recipients\":[],\"text\":\"t\"}",
      "The job has no recipient: give to, cc, bcc or recipients."},
     {"{\"from\":\"a@b.test\",\"to\":\"x@y.test\"}",
-     "The job has no content: give text, html or raw."},
+     "The job has no content: give text, html, raw or the name of a shared content."},
     {"{\"from\":\"a@b.test\",\"to\":\"bob\",\"text\":\"t\"}",
      "to: \"bob\" has no @."},
     {"{\"from\":\"a@b.test\",\"to\":[\"x@y.test\",\"bob@\"],\"text\":\"t\"}",
@@ -125,10 +125,24 @@ static const struct {
      "priority: \"urgent\" must be high or normal."},
     {"{\"from\":\"a@b.test\",\"to\":\"x@y.test\",\"text\":\"t\",\"tenant\":\"a b\"}",
      "tenant: \"a b\" must hold only letters, digits, dots, hyphens and underscores."},
-    {"{\"from\":\"a@b.test\",\"to\":\"x@y.test\",\"text\":\"t\",\"content\":\"c1\"}",
-     "content: Shared contents are not supported by this version of bypost: put text and html into the job."},
-    {"{\"from\":\"a@b.test\",\"to\":\"x@y.test\",\"text\":\"t\",\"dsn\":{}}",
-     "dsn: Delivery status requests are not supported by this version of bypost: outcomes come as events."},
+    {"{\"from\":\"a@b.test\",\"to\":\"x@y.test\",\"text\":\"t\",\"content\":\"c 1\"}",
+     "content: \"c 1\" must hold only letters, digits, dots, hyphens and underscores."},
+    {"{\"from\":\"a@b.test\",\"to\":\"x@y.test\",\"content\":\"0123456789012345678901234567890123456789012345678901234567890123\"}",
+     "content: It has 64 bytes; at most 63 are allowed."},
+    {"{\"from\":\"a@b.test\",\"to\":\"x@y.test\",\"content\":\"c1\",\"raw\":\"A: b\"}",
+     "raw: A job has either a raw message of its own or a shared content, not both."},
+    {"{\"from\":\"a@b.test\",\"to\":\"x@y.test\",\"text\":\"t\",\"dsn\":1}",
+     "dsn: It must be a string, not a number."},
+    {"{\"from\":\"a@b.test\",\"to\":\"x@y.test\",\"text\":\"t\",\"dsn\":[\"delay\",\"sucess\"]}",
+     "dsn[1]: \"sucess\" must be failure, delay, success or never."},
+    {"{\"from\":\"a@b.test\",\"to\":\"x@y.test\",\"text\":\"t\",\"dsn\":{\"notify\":[\"delay\",\"never\"]}}",
+     "dsn.notify[1]: never stands alone (RFC 3461 section 4.1)."},
+    {"{\"from\":\"a@b.test\",\"to\":\"x@y.test\",\"text\":\"t\",\"dsn\":{\"notify\":[]}}",
+     "dsn.notify: It is empty: give failure, delay or success, or leave dsn out."},
+    {"{\"from\":\"a@b.test\",\"to\":\"x@y.test\",\"text\":\"t\",\"dsn\":{\"notfy\":\"delay\"}}",
+     "dsn.notfy: dsn has no such field; did you mean notify?"},
+    {"{\"from\":\"a@b.test\",\"to\":\"x@y.test\",\"text\":\"t\",\"dsn\":{\"return\":\"body\"}}",
+     "dsn.return: \"body\" must be headers or full."},
     {"{\"from\":\"a@b.test\",\"to\":\"x@y.test\",\"text\":\"t\",\"list_unsubscribe\":\"http://x\"}",
      "list_unsubscribe: \"http://x\" must begin with https:// or mailto: (RFC 8058)."},
     {"{\"from\":\"a@b.test\",\"to\":\"x@y.test\",\"text\":\"t\",\"metadata\":[]}",
@@ -308,6 +322,73 @@ static void test_fields_arrive(void **state) {
 }
 
 /* RFC 5321 2.3.11: only the domain is compared without case. */
+/* RFC 3461 4.1 and 4.3 in the job's words. */
+static void test_dsn(void **state) {
+    static const struct {
+        const char *dsn;
+        uint8_t bits;
+        bool full;
+    } cases[] = {
+        {"true", DSN_FAILURE, false},
+        {"false", 0, false},
+        {"\"never\"", 0, false},
+        {"\"delay\"", DSN_DELAY, false},
+        {"[\"failure\",\"success\"]", DSN_FAILURE | DSN_SUCCESS, false},
+        {"{}", DSN_FAILURE, false},
+        {"{\"return\":\"full\"}", DSN_FAILURE, true},
+        {"{\"return\":\"headers\",\"notify\":\"success\"}", DSN_SUCCESS, false},
+        {"{\"notify\":[\"delay\"],\"return\":\"full\"}", DSN_DELAY, true},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char text[256], error[512];
+        snprintf(text, sizeof text, "{\"from\":\"a@b.test\",\"to\":\"x@y.test\",\"text\":\"t\",\"dsn\":%s}", cases[i].dsn);
+        struct job *job = decode(text, error);
+        assert_non_null(job);
+        assert_int_equal(job->dsn, cases[i].bits);
+        assert_int_equal(job->dsn_full, cases[i].full);
+        job_release(job);
+    }
+}
+
+static void test_a_content_is_named(void **state) {
+    char error[512];
+    struct job *job = decode("{\"content\":\"spring-1.2\",\"recipients\":[{\"to\":\"x@y.test\"}]}", error);
+    assert_non_null(job);
+    assert_string_equal(job->content_id, "spring-1.2");
+    assert_null(job->from.email);
+    job_release(job);
+}
+
+/* What a shared content may say: all that is of the message, nothing that is of one job. */
+static void test_contents(void **state) {
+    static const struct {
+        const char *content, *reason;
+    } cases[] = {
+        {"{\"subject\":\"s\",\"text\":\"t {{n}}\",\"html\":\"<b>\",\"from\":\"a@b.test\",\"tags\":[\"x\"],\"dsn\":true,\"pool\":\"p\"}",
+         NULL},
+        {"{\"raw\":\"From: a@b.test\\n\\nHello\"}", NULL},
+        {"{\"text\":\"t\",\"to\":\"x@y.test\"}", "to: A shared content has no such field: it belongs into the jobs that name the content."},
+        {"{\"text\":\"t\",\"recipients\":[]}",
+         "recipients: A shared content has no such field: it belongs into the jobs that name the content."},
+        {"{\"text\":\"t\",\"content\":\"c\"}",
+         "content: A shared content has no such field: it belongs into the jobs that name the content."},
+        {"{\"txt\":\"t\"}", "txt: A content has no such field; did you mean text?"},
+        {"{\"text\":\"t\",\"raw\":\"A: b\"}", "raw: A raw message is sent as it is: the job must not have text beside it."},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char error[512];
+        struct job *job = job_decode_content((const uint8_t *)cases[i].content, strlen(cases[i].content), &config, error, sizeof error);
+        if (!cases[i].reason) {
+            assert_non_null(job);
+            assert_int_equal(job->recipient_total, 0);
+        } else {
+            assert_null(job);
+            assert_string_equal(error, cases[i].reason);
+        }
+        job_release(job);
+    }
+}
+
 static void test_domains_become_lower_case_and_local_parts_stay(void **state) {
     char error[512];
     struct job *job = decode("{\"from\":\"Ann.B@Example.ORG\",\"to\":\"x@y.test\",\"text\":\"t\"}", error);
@@ -517,6 +598,9 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_each_fault_is_named),
         cmocka_unit_test(test_starved),
+        cmocka_unit_test(test_dsn),
+        cmocka_unit_test(test_a_content_is_named),
+        cmocka_unit_test(test_contents),
         cmocka_unit_test(test_messagepack_says_the_same_as_json),
         cmocka_unit_test(test_fields_arrive),
         cmocka_unit_test(test_domains_become_lower_case_and_local_parts_stay),

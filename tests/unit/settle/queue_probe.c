@@ -50,7 +50,7 @@ static bool begins(const char *text, const char *prefix) {
  * hold. */
 static void outcome_of(const struct sending *sending, struct settle_item *item) {
     const struct job *job = sending->job;
-    const char *email = job->recipients[sending->index].mailbox.email;
+    const char *email = job_recipient(job, sending->index)->mailbox.email;
     uint16_t attempt = job->history.attempt;
     struct outcome *outcome = &item->outcome;
     struct classification *class = &item->classification;
@@ -112,7 +112,7 @@ static void sending_settle(struct probe *probe, struct sending *sending) {
     outcome_of(sending, &item);
     if (probe->verbose) {
         printf("attempt %s %" PRIu64 "-%" PRIu64 " %u %" PRIu16 " %" PRIu64 " %s\n", job->stream, job->entry.ms, job->entry.seq,
-               sending->index, job->history.attempt, job->history.date_s, job->recipients[sending->index].mailbox.email);
+               sending->index, job->history.attempt, job->history.date_s, job_recipient(job, sending->index)->mailbox.email);
         fflush(stdout);
     }
     item.job = probe->forget ? NULL : job;
