@@ -2,6 +2,7 @@
 #include "cli.h"
 #include "compose.h"
 #include "control/fetch/fetch.h"
+#include "functions.h"
 
 #include <getopt.h>
 #include <stdlib.h>
@@ -13,7 +14,8 @@ static const char help[] =
     "       bypost submit [OPTIONS] FILE        a job in JSON (or MessagePack)\n"
     "       bypost submit [OPTIONS] < FILE      the same from standard input\n"
     "       bypost submit --lines [FILE]        a job in JSON on each line\n\n"
-    "Checks each job as the sender will, puts it into Redis and prints its entry ID.\n\n"
+    "Checks each job as the sender will, puts it into Redis and prints its entry ID. A job whose id was submitted in the\n"
+    "last 7 days is not put there again: the ID of the first one is printed.\n\n"
     "The message:\n"
     "      --from ADDRESS              'Ann <ann@example.org>' or ann@example.org\n"
     "      --to, --cc, --bcc ADDRESS   may be repeated\n"
@@ -28,14 +30,14 @@ static const char help[] =
     "      --list-unsubscribe URI\n\n"
     "The job:\n"
     "      --queue NAME                high, normal, bulk, or a campaign's queue (normal)\n"
-    "      --id ID                     yours; it appears in events\n"
+    "      --id ID                     yours: submitted once, and it appears in events\n"
     "      --tenant NAME, --campaign NAME, --pool NAME\n"
     "      --tag NAME                  may be repeated\n"
     "      --metadata JSON             an object that events carry\n"
     "      --send-at TIME, --expires-at TIME   2026-12-24T18:00:00Z, Unix seconds, or +10m\n\n"
     "      --lines                     read JSON lines; a line that is wrong is named and left out\n"
     "      --dry-run                   check only; Redis is not needed\n"
-    "      --json                      print {\"queue\",\"stream\",\"entry\"} a line instead of the ID\n"
+    "      --json                      print {\"queue\",\"stream\",\"entry\",\"repeated\"} a line instead of the ID\n"
     "      --redis ADDRESS             HOST:PORT or unix:/PATH, instead of the configuration's\n"
     "  -c, --config FILE               the configuration (/etc/bypost/bypost.yaml)\n"
     "      --help, --version\n\n"
@@ -55,57 +57,41 @@ struct submit {
     redisContext *redis; /* NULL: dry run */
     const char *queue;
     bool json;
-    char *streams[16], *actives[16]; /* by shard */
+    char *streams[16], *bases[16]; /* by shard */
     uint32_t waiting_shards[PIPELINE_JOBS];
+    char *content; /* the last one that was seen in Redis */
     uint32_t waiting;
     size_t waiting_bytes;
-    uint64_t submitted, wrong;
+    uint64_t submitted, repeated, wrong;
     uint32_t next_shard;
 };
 
-/* The standard queues always exist; a campaign's is announced to the reader. */
-static bool queue_standard(const char *queue) {
-    return strcmp(queue, "high") == 0 || strcmp(queue, "normal") == 0 || strcmp(queue, "bulk") == 0;
-}
-
-static bool queue_valid(const char *queue) {
-    return *queue && strlen(queue) <= QUEUE_NAME_MAX && strcmp(queue, "retry") != 0 && /* its stream would be that of retries */
-           !queue[strspn(queue, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")];
-}
-
-static void entry_print(const struct submit *submit, uint32_t shard, const char *entry) {
+static void entry_print(const struct submit *submit, uint32_t shard, const char *entry, bool repeated) {
     if (submit->json) {
-        printf("{\"queue\":\"%s\",\"stream\":\"%s\",\"entry\":\"%s\"}\n", submit->queue, submit->streams[shard], entry);
+        printf("{\"queue\":\"%s\",\"stream\":\"%s\",\"entry\":\"%s\",\"repeated\":%s}\n", submit->queue, submit->streams[shard], entry,
+               repeated ? "true" : "false");
     } else {
         puts(entry);
     }
 }
 
-/* A campaign's queue is read only once it is known, so each round trip tells it: whoever is interrupted leaves nothing that nobody reads.
- * NX keeps the place it may have. Returns how many replies follow. */
-static uint32_t submit_announce(struct submit *submit) {
-    uint32_t shards = queue_standard(submit->queue) ? 0 : submit->config->redis.shards;
-    for (uint32_t shard = 0; shard < shards; shard++) {
-        redisAppendCommand(submit->redis, "ZADD %s NX 0 %s", submit->actives[shard], submit->queue);
-    }
-    return shards;
-}
-
 /* Reads the replies of what was sent. */
 static int submit_flush(struct submit *submit) {
     int code = CLI_OK;
-    uint32_t waiting = submit->waiting, announced = submit_announce(submit);
+    uint32_t waiting = submit->waiting;
     submit->waiting = 0;
     submit->waiting_bytes = 0;
-    for (uint32_t i = 0; i < waiting + announced; i++) {
+    for (uint32_t i = 0; i < waiting; i++) {
         redisReply *reply = NULL;
         if (redisGetReply(submit->redis, (void **)&reply) != REDIS_OK) {
             return cli_redis_fault(name, submit->redis, NULL);
         }
-        if (i < waiting && reply->type == REDIS_REPLY_STRING) {
-            entry_print(submit, submit->waiting_shards[i], reply->str);
-            submit->submitted++;
-        } else if (code == CLI_OK && reply->type == REDIS_REPLY_ERROR) {
+        if (reply->type == REDIS_REPLY_ARRAY && reply->elements >= 2 && reply->element[0]->type == REDIS_REPLY_STRING) {
+            bool repeated = reply->elements == 3;
+            entry_print(submit, submit->waiting_shards[i], reply->element[0]->str, repeated);
+            submit->submitted += !repeated;
+            submit->repeated += repeated;
+        } else if (code == CLI_OK) {
             code = cli_redis_fault(name, submit->redis, reply);
         }
         freeReplyObject(reply);
@@ -113,16 +99,52 @@ static int submit_flush(struct submit *submit) {
     return code;
 }
 
-/* The job's own id picks the shard, so that its repeat meets it there (FNV-1a). */
+/* The job's own id picks the shard, so that its repeat meets it there. */
 static uint32_t submit_shard(struct submit *submit, const char *id) {
-    uint32_t hash = 0x811c9dc5u;
-    if (!id) {
-        return submit->next_shard++ % submit->config->redis.shards;
+    uint32_t shards = submit->config->redis.shards;
+    return id ? functions_shard(id, shards) : submit->next_shard++ % shards;
+}
+
+/* A content that is not there would only show when the sender reads the job. */
+static int submit_content(struct submit *submit, const char *content, unsigned long line) {
+    if (!content || !submit->redis || (submit->content && strcmp(content, submit->content) == 0)) {
+        return CLI_OK;
     }
-    for (; *id; id++) {
-        hash = (hash ^ (uint8_t)*id) * 0x01000193u;
+    int code = submit_flush(submit); /* answers come in order */
+    redisReply *reply = code == CLI_OK ? redisCommand(submit->redis, "EXISTS %s:content:%s", submit->config->redis.prefix, content) : NULL;
+    if (code == CLI_OK && (!reply || reply->type != REDIS_REPLY_INTEGER)) {
+        code = cli_redis_fault(name, submit->redis, reply);
+    } else if (code == CLI_OK && reply->integer == 0) {
+        submit->wrong++;
+        code = cli_complain(CLI_DATA, name, "%s%.0lu%scontent: there is no content '%s' in Redis: store it as %s:content:%s first.",
+                            line ? "line " : "", line, line ? ": " : "", content, submit->config->redis.prefix, content);
+    } else if (code == CLI_OK) {
+        free(submit->content);
+        submit->content = strdup(content);
     }
-    return hash % submit->config->redis.shards;
+    if (reply) {
+        freeReplyObject(reply);
+    }
+    return code;
+}
+
+static int submit_send(struct submit *submit, const struct job *job, const uint8_t *bytes, size_t length) {
+    uint32_t shard = submit_shard(submit, job->id);
+    char recipients[16];
+    snprintf(recipients, sizeof recipients, "%u", job->pending_count);
+    const char *argv[] = {"FCALL",       "bypost_submit",     "1",        submit->streams[shard], submit->bases[shard],
+                          submit->queue, (const char *)bytes, recipients, job->id ? job->id : "", job->content_id ? job->content_id : ""};
+    enum { ARGUMENTS = sizeof argv / sizeof *argv, JOB_ARGUMENT = 6 };
+    size_t lengths[ARGUMENTS];
+    for (int i = 0; i < ARGUMENTS; i++) {
+        lengths[i] = i == JOB_ARGUMENT ? length : strlen(argv[i]);
+    }
+    if (redisAppendCommandArgv(submit->redis, ARGUMENTS, argv, lengths) != REDIS_OK) {
+        return cli_redis_fault(name, submit->redis, NULL);
+    }
+    submit->waiting_shards[submit->waiting++] = shard;
+    submit->waiting_bytes += length;
+    return submit->waiting == PIPELINE_JOBS || submit->waiting_bytes >= PIPELINE_BYTES ? submit_flush(submit) : CLI_OK;
 }
 
 /* Checks one job and sends it; `line` 0: not one of many. */
@@ -133,19 +155,14 @@ static int submit_job(struct submit *submit, const uint8_t *bytes, size_t length
         submit->wrong++;
         return line ? cli_complain(CLI_DATA, name, "line %lu: %s", line, error) : cli_complain(CLI_DATA, name, "%s", error);
     }
-    uint32_t shard = submit_shard(submit, job->id);
+    int code = submit_content(submit, job->content_id, line);
+    if (code == CLI_OK && submit->redis) {
+        code = submit_send(submit, job, bytes, length);
+    } else if (code == CLI_OK && !line && puts("The job is good.") < 0) {
+        code = CLI_FAILED;
+    }
     job_release(job);
-    if (!submit->redis) {
-        return line || puts("The job is good.") >= 0 ? CLI_OK : CLI_FAILED;
-    }
-    const char *argv[] = {"XADD", submit->streams[shard], "*", "job", (const char *)bytes};
-    const size_t lengths[] = {4, strlen(argv[1]), 1, 3, length};
-    if (redisAppendCommandArgv(submit->redis, 5, argv, lengths) != REDIS_OK) {
-        return cli_redis_fault(name, submit->redis, NULL);
-    }
-    submit->waiting_shards[submit->waiting++] = shard;
-    submit->waiting_bytes += length;
-    return submit->waiting == PIPELINE_JOBS || submit->waiting_bytes >= PIPELINE_BYTES ? submit_flush(submit) : CLI_OK;
+    return code;
 }
 
 static int submit_lines(struct submit *submit, const char *path) {
@@ -211,7 +228,7 @@ static int submit_all(struct submit *submit, const struct input *input) {
     }
     for (uint32_t shard = 0; shard < submit->config->redis.shards; shard++) {
         submit->streams[shard] = cli_key(submit->config, shard, stream);
-        submit->actives[shard] = cli_key(submit->config, shard, "active");
+        submit->bases[shard] = cli_key(submit->config, shard, "");
     }
     int code = submit_input(submit, input), flushed = submit->redis && submit->waiting ? submit_flush(submit) : CLI_OK;
     code = code == CLI_OK ? flushed : code;
@@ -219,13 +236,15 @@ static int submit_all(struct submit *submit, const struct input *input) {
         code = CLI_DATA;
     }
     if (input->lines) {
-        fprintf(stderr, "bypost submit: %lu submitted, %lu wrong\n", (unsigned long)submit->submitted, (unsigned long)submit->wrong);
+        fprintf(stderr, "bypost submit: %lu submitted, %lu wrong", (unsigned long)submit->submitted, (unsigned long)submit->wrong);
+        fprintf(stderr, submit->repeated ? ", %lu repeated\n" : "\n", (unsigned long)submit->repeated);
     }
     for (uint32_t shard = 0; shard < submit->config->redis.shards; shard++) {
         free(submit->streams[shard]);
-        free(submit->actives[shard]);
+        free(submit->bases[shard]);
     }
     free(stream);
+    free(submit->content);
     return code;
 }
 
@@ -341,7 +360,7 @@ static int arguments_read(int argc, char **argv, struct arguments *arguments, st
         return cli_complain(CLI_USAGE, name,
                             "there is nothing to submit: give --from, --to and --text, or a FILE; --help shows the options.");
     }
-    if (!queue_valid(arguments->queue)) {
+    if (!functions_queue_valid(arguments->queue)) {
         return cli_complain(CLI_USAGE, name, "--queue '%s': write 1 to %d letters, digits, `.`, `_` or `-`, and not `retry`.",
                             arguments->queue, QUEUE_NAME_MAX);
     }
@@ -353,6 +372,9 @@ static int submit_configured(const struct arguments *arguments, const struct inp
     struct config *config =
         cli_config_client(name, arguments->config, arguments->dry_run && !arguments->redis ? "127.0.0.1:6379" : arguments->redis, &code);
     redisContext *redis = config && !arguments->dry_run ? cli_redis(name, config, &code) : NULL;
+    if (code == CLI_OK && redis) {
+        code = functions_load(name, redis);
+    }
     if (code == CLI_OK) {
         struct submit submit = {.config = config, .redis = redis, .queue = arguments->queue, .json = arguments->json};
         code = submit_all(&submit, input);
