@@ -59,6 +59,8 @@ bool hold_known(const struct hold *hold);
  * Cheap when there are none. */
 const struct hold_rule *hold_match(const struct hold *hold, const struct delivery *delivery, uint64_t now_ms);
 enum queue_state hold_queue_state(const struct hold *hold, uint32_t shard, const char *queue);
+/* Is there any rule, or any queue that does not run? */
+bool hold_anything(const struct hold *hold);
 /* Sets a hold from within (the guards). `id` names it: setting it twice renews it. */
 void hold_set(struct hold *hold, const struct hold_rule *rule);
 /* Every rule, for stats. */
