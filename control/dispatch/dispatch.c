@@ -123,21 +123,41 @@ void dispatch_lane_gone(struct dispatch *dispatch, struct lane *lane) {
     orders_ring(dispatch);
 }
 
-void dispatch_drain(struct dispatch *dispatch) {
-    dispatch->draining = true;
+uint32_t dispatch_withdraw(struct dispatch *dispatch, bool (*match)(void *context, const struct delivery *delivery), void *context) {
+    uint32_t count = orders_withdraw(dispatch, match, context);
     for (uint32_t i = 0; i < dispatch->slot_count; i++) {
         struct slot *slot = &dispatch->journal->slots[dispatch->first_slot + i];
         struct flight *flight = &dispatch->flights[i];
-        if (!flight->used || flight->ended || flight->delivery == NULL || !slot_withdraw(slot, flight->generation))
-            continue;
         struct delivery *delivery = flight->delivery;
+        if (!flight->used || flight->ended || delivery == NULL || (match != NULL && !match(context, delivery)) ||
+            !slot_withdraw(slot, flight->generation))
+            continue;
         dispatch->queued--;
         dispatch->counters.withdrawn++;
         orders_uncount(dispatch, flight->path, flight->path_generation, flight->worker);
         outcomes_release(dispatch, dispatch->first_slot + i);
         shape_give_back(dispatch->config.shape, delivery, clock_us(CLOCK_MONOTONIC));
+        count++;
     }
-    orders_backlog(dispatch);
+    orders_backlog(dispatch); /* there may be slots for others */
+    return count;
+}
+
+void dispatch_each(const struct dispatch *dispatch,
+                   void (*each)(void *context, const struct delivery *delivery, int worker, enum slot_state state), void *context) {
+    for (const struct press_order *order = dispatch->backlog_first; order != NULL; order = order->next)
+        each(context, order->delivery, -1, SLOT_FREE);
+    for (uint32_t i = 0; i < dispatch->slot_count; i++) {
+        const struct flight *flight = &dispatch->flights[i];
+        if (flight->used && flight->delivery != NULL)
+            each(context, flight->delivery, flight->worker,
+                 slot_word_state(slot_load(&dispatch->journal->slots[dispatch->first_slot + i])));
+    }
+}
+
+void dispatch_drain(struct dispatch *dispatch) {
+    dispatch->draining = true;
+    dispatch_withdraw(dispatch, NULL, NULL);
     for (uint32_t i = 0; i < dispatch->path_count; i++) /* no more demand */
         if (dispatch->paths[i].state == LANE_PATH_LIVE)
             paths_attention(dispatch, &dispatch->paths[i]);

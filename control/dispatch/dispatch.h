@@ -34,6 +34,9 @@ struct dispatch_config {
     /* An attempt ended; settle it and call dispatch_committed when Redis has it. Outcomes that cost no attempt do not come here: shape gets
      * the delivery back. */
     void (*ended)(void *context, const struct dispatch_end *end);
+    /* Asked just before a rendered delivery goes into its slot: true when it may not go any more (what operators stopped); shape gets it
+     * back, and the callee sees to its leaving there. NULL: all may go. */
+    bool (*stopped)(void *context, const struct delivery *delivery);
     /* A path event, already given to shape. For logs and counters. */
     void (*path_event)(void *context, const struct path_event *event, const char *site);
     /* The dataplane came or went. */
@@ -62,6 +65,12 @@ void dispatch_lane_gone(struct dispatch *dispatch, struct lane *lane);
 void dispatch_cookie(const struct dispatch *dispatch, const struct delivery *delivery, struct settle_cookie *cookie);
 /* Drain: takes nothing more from shape and withdraws what no worker has claimed. */
 void dispatch_drain(struct dispatch *dispatch);
+/* Takes back every delivery that `match` is true for (NULL: all) and that no worker has claimed: shape has it again, at the front of its
+ * lane, from where shape_withdraw takes it. What is being rendered is asked for by `stopped`. Returns how many. */
+uint32_t dispatch_withdraw(struct dispatch *dispatch, bool (*match)(void *context, const struct delivery *delivery), void *context);
+/* Calls `each` for every delivery that is being rendered (worker -1) or lies in a slot, with the slot's state. */
+void dispatch_each(const struct dispatch *dispatch,
+                   void (*each)(void *context, const struct delivery *delivery, int worker, enum slot_state state), void *context);
 /* Orders that are being rendered, or lie in slots without an outcome. */
 uint32_t dispatch_in_progress(const struct dispatch *dispatch);
 

@@ -306,7 +306,8 @@ static bool place(struct dispatch *dispatch, struct press_order *order) {
 /* Does a finished order still have where to go? */
 static bool deliverable(struct dispatch *dispatch, const struct press_order *order) {
     struct lane_path *path = paths_same(dispatch, order->path, order->path_generation);
-    return dispatch->up && !dispatch->draining && path != NULL && path->state == LANE_PATH_LIVE;
+    bool stopped = dispatch->config.stopped != NULL && dispatch->config.stopped(dispatch->config.context, order->delivery);
+    return dispatch->up && !dispatch->draining && !stopped && path != NULL && path->state == LANE_PATH_LIVE;
 }
 
 static void give_back(struct dispatch *dispatch, struct press_order *order) {
@@ -395,6 +396,25 @@ void orders_give_back_all(struct dispatch *dispatch) {
         give_back(dispatch, order);
         order = next;
     }
+}
+
+uint32_t orders_withdraw(struct dispatch *dispatch, bool (*match)(void *context, const struct delivery *delivery), void *context) {
+    struct press_order *order = dispatch->backlog_first;
+    uint32_t count = 0;
+    dispatch->backlog_first = dispatch->backlog_last = NULL;
+    dispatch->backlogged = 0;
+    dispatch->backlog_bytes = 0;
+    while (order != NULL) {
+        struct press_order *next = order->next;
+        if (match == NULL || match(context, order->delivery)) {
+            give_back(dispatch, order);
+            count++;
+        } else {
+            append_backlog(dispatch, order);
+        }
+        order = next;
+    }
+    return count;
 }
 
 /* Wakes the workers that have new entries and sleep. */

@@ -119,6 +119,8 @@ void orders_uncount(struct dispatch *dispatch, uint32_t path, uint32_t generatio
 void orders_ring(struct dispatch *dispatch);
 /* What a dead dataplane left before a slot: nothing; rendered orders go back to shape. */
 void orders_give_back_all(struct dispatch *dispatch);
+/* Rendered orders that match (NULL: all) and have no slot yet go back to shape. How many. */
+uint32_t orders_withdraw(struct dispatch *dispatch, bool (*match)(void *context, const struct delivery *delivery), void *context);
 
 /* outcomes.c */
 void outcomes_read(struct dispatch *dispatch);

@@ -66,6 +66,7 @@ void fetch_tick(evutil_socket_t fd, short what, void *context) {
         fetch->reread_ms = 0;
         streams_reread(&fetch->streams);
     }
+    fetch_reread_let_go(fetch);
     if (fetch->state == FETCH_FULL) {
         fetch_resume(fetch);
     }

@@ -61,6 +61,37 @@ bool fetch_active(const struct fetch *fetch) {
     return fetch->state != FETCH_STOPPED && fetch->state != FETCH_DOWN;
 }
 
+static bool stream_reads(const struct fetch *fetch, const struct stream *stream) {
+    return !fetch->config.reads || fetch->config.reads(fetch->config.context, fetch->config.shard, stream->queue);
+}
+
+void fetch_let_go(struct job *job) {
+    ((struct job_box *)job)->let_go = true;
+}
+
+/* A stream that is not known any more is read from its beginning when it comes back. */
+static void on_left(void *context, const struct job *job) {
+    struct fetch *fetch = context;
+    struct stream *stream = streams_by_name(&fetch->streams, job->stream);
+    if (stream) {
+        stream->let_go = true;
+    }
+}
+
+bool fetch_reread_let_go(struct fetch *fetch) {
+    bool waits = false;
+    for (uint32_t i = 0; i < fetch->streams.count; i++) {
+        struct stream *stream = &fetch->streams.items[i];
+        if (stream->let_go && stream->state == STREAM_READY) {
+            stream->let_go = false;
+            stream->state = STREAM_PENDING;
+            stream->cursor = (struct entry_id){0, 0};
+        }
+        waits |= (stream->state == STREAM_PENDING || stream->state == STREAM_REREAD) && stream_reads(fetch, stream);
+    }
+    return waits;
+}
+
 /* --- reading --- */
 
 static void fetch_pause(struct fetch *fetch, uint32_t ms) {
@@ -197,7 +228,7 @@ static bool read_new(struct fetch *fetch, struct redis *redis, enum stream_class
     uint32_t streams = 0;
     for (uint32_t i = 0; i < fetch->streams.count; i++) {
         const struct stream *stream = &fetch->streams.items[i];
-        streams += stream->state == STREAM_READY && (class == STREAM_CLASSES || stream->class == class);
+        streams += stream->state == STREAM_READY && (class == STREAM_CLASSES || stream->class == class) && stream_reads(fetch, stream);
     }
     *sent = false;
     if (streams == 0) {
@@ -219,7 +250,7 @@ static bool read_new(struct fetch *fetch, struct redis *redis, enum stream_class
     argv[argc++] = "STREAMS";
     for (uint32_t i = 0; i < fetch->streams.count; i++) {
         const struct stream *stream = &fetch->streams.items[i];
-        if (stream->state == STREAM_READY && (class == STREAM_CLASSES || stream->class == class)) {
+        if (stream->state == STREAM_READY && (class == STREAM_CLASSES || stream->class == class) && stream_reads(fetch, stream)) {
             argv[argc + (int)streams] = ">";
             argv[argc++] = stream->key;
         }
@@ -380,7 +411,7 @@ static void fetch_next(struct fetch *fetch) {
         }
         if (fetch->class >= STREAM_CLASSES) {
             fetch->class = CLASS_STREAM_HIGH;
-            if (fetch->pass_entries == 0) {
+            if (fetch->pass_entries == 0 && !fetch_reread_let_go(fetch)) {
                 fetch->count = COUNT_FIRST;
                 wait_begin(fetch);
                 return;
@@ -389,7 +420,8 @@ static void fetch_next(struct fetch *fetch) {
         }
         for (uint32_t i = 0; i < fetch->streams.count; i++) {
             struct stream *stream = &fetch->streams.items[i];
-            if (stream->class == fetch->class && (stream->state == STREAM_PENDING || stream->state == STREAM_REREAD)) {
+            if (stream->class == fetch->class && (stream->state == STREAM_PENDING || stream->state == STREAM_REREAD) &&
+                stream_reads(fetch, stream)) {
                 read_again(fetch, stream, count);
                 return;
             }
@@ -467,6 +499,9 @@ struct fetch *fetch_create(const struct fetch_config *config) {
     fetch->tick = evtimer_new(config->base, fetch_tick, fetch);
     fetch->wait = redis_create(config->base, config->config, error, sizeof error);
     struct redis_events events = {.up = on_up, .down = on_down, .context = fetch};
+    if (fetch->live) {
+        live_on_let_go(fetch->live, on_left, fetch);
+    }
     if (!fetch->live || !fetch->again || !fetch->tick || !fetch->wait || redis_listen(config->redis, &events) != 0) {
         fetch_destroy(fetch);
         return NULL;

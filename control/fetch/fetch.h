@@ -21,6 +21,8 @@ struct fetch_config {
     /* Is this recipient of this entry in a slot already (control was restarted while the dataplane lived)? Then fetch leaves it out of
      * `pending`. */
     bool (*in_flight)(void *context, uint32_t shard, const char *stream, struct entry_id entry, uint32_t index);
+    /* May this queue be read (it is not stopped)? NULL: all may. */
+    bool (*reads)(void *context, uint32_t shard, const char *queue);
     void *context;
 };
 
@@ -34,6 +36,9 @@ void fetch_start(struct fetch *fetch);
 void fetch_resume(struct fetch *fetch);
 /* Reads nothing more (drain). Jobs that wait here for room are let go: their entries stay pending in Redis. */
 void fetch_stop(struct fetch *fetch);
+/* Recipients of this job are let go unsettled: its entry stays pending and is read again, once the job has left this process and its queue
+ * may be read. */
+void fetch_let_go(struct job *job);
 /* Another configuration; the address of Redis, its prefix and this node's name stay. */
 void fetch_reconfigure(struct fetch *fetch, const struct config *config);
 /* How large the jobs are that live in this process, as entries in Redis. */

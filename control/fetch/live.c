@@ -11,6 +11,8 @@ struct live {
     struct job_box **buckets;
     size_t bucket_count, count; /* bucket_count: a power of two */
     uint64_t bytes;
+    void (*left)(void *context, const struct job *job); /* or NULL */
+    void *context;
 };
 
 struct live *live_create(void) {
@@ -48,6 +50,9 @@ void live_remove(struct job_box *box) {
         }
         box->live->count--;
         box->live->bytes -= box->bytes;
+        if (box->let_go && box->live->left) {
+            box->live->left(box->live->context, &box->job);
+        }
         box->live = NULL;
     }
 }
@@ -107,6 +112,11 @@ int live_add(struct live *live, struct job *job, size_t bytes) {
     box->bytes = bytes;
     live->bytes += bytes;
     return 0;
+}
+
+void live_on_let_go(struct live *live, void (*left)(void *context, const struct job *job), void *context) {
+    live->left = left;
+    live->context = context;
 }
 
 size_t live_count(const struct live *live) {

@@ -11,6 +11,7 @@ struct live;
 struct job_box {
     struct job job; /* first */
     size_t bytes;   /* of its entry in Redis: what the job costs here, more or less */
+    bool let_go; /* its entry must be read again when it has left */
     struct live *live;
     struct job_box *next, **link;
 };
@@ -25,6 +26,8 @@ bool live_has(const struct live *live, const char *stream, struct entry_id entry
 /* 0, or -EEXIST when it is in a table. The job leaves by itself with its last reference. */
 int live_add(struct live *live, struct job *job, size_t bytes);
 void live_remove(struct job_box *box);
+/* What is called when a job leaves of which something was let go. */
+void live_on_let_go(struct live *live, void (*left)(void *context, const struct job *job), void *context);
 size_t live_count(const struct live *live);
 /* The sum of what was given with them. */
 uint64_t live_bytes(const struct live *live);

@@ -67,6 +67,9 @@ void fetch_reread(struct fetch *fetch);
 /* Neither stopped nor without Redis. */
 bool fetch_active(const struct fetch *fetch);
 
+/* What was let go is to be read again. Is there a stream whose pending entries wait to be read, and that may be read? */
+bool fetch_reread_let_go(struct fetch *fetch);
+
 /* take.c: an entry as it was read; `again`: it may be in flight or partly settled. */
 void fetch_take(struct fetch *fetch, struct stream *stream, const redisReply *reply, bool again);
 /* The answer to a Function that moves an entry: an error is logged, the entry stays pending. */

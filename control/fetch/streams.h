@@ -29,7 +29,8 @@ struct stream {
     char queue[QUEUE_NAME_MAX + 1];
     char key[STREAM_KEY_BYTES];
     bool is_retry, is_campaign;
-    bool seen; /* while the list of active queues is compared */
+    bool let_go; /* entries of it were let go: its pending ones are to be read again */
+    bool seen;   /* while the list of active queues is compared */
     enum stream_class class;
     enum stream_state state;
     struct entry_id cursor;

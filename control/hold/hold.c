@@ -60,7 +60,7 @@ struct hold_shard {
 struct hold {
     struct hold_config config;
     struct hold_shard shards[SHARDS_MAX];
-    struct rules *rules;
+    struct hold_rules *rules;
     struct event *timer;
     struct move moves[MOVES_MAX];
     uint32_t move_count;
@@ -175,12 +175,12 @@ static void discarded_begin(struct hold *hold, uint32_t shard, const struct stat
 
 /* --- rules --- */
 
-static struct rules *rules_read(const redisReply *list) {
-    struct rules *rules = rules_create();
+static struct hold_rules *rules_read(const redisReply *list) {
+    struct hold_rules *rules = hold_rules_create();
     for (size_t i = 0; rules != NULL && i < list->elements; i++) {
         const redisReply *item = list->element[i];
         const char *id = text_at(item, 0), *json = text_at(item, 1);
-        int code = rules_add(rules, id, json, strlen(json));
+        int code = hold_rules_add(rules, id, json, strlen(json));
         if (code != 0)
             log_write(LOG_LEVEL_ERROR, "hold", "hold %.32s is not obeyed: %s. Release it and set it again.", id,
                       code == -EINVAL ? "it makes no sense to this version" : "there is no room for it");
@@ -199,12 +199,12 @@ static void late_add(void *context, const struct hold_rule *rule) {
 
 struct compared {
     struct hold *hold;
-    const struct rules *with;
+    const struct hold_rules *with;
 };
 
 static void late_compare(void *context, const struct hold_rule *rule) {
     const struct compared *compared = context;
-    if (rule->action == HOLD_WAIT && rules_named(compared->with, rule->id) == NULL)
+    if (rule->action == HOLD_WAIT && hold_rules_named(compared->with, rule->id) == NULL)
         late_add(compared->hold, rule);
 }
 
@@ -222,10 +222,10 @@ static void end_step(struct hold *hold, uint32_t shard, const char *id) {
 static bool state_take(struct hold_shard *shard, const redisReply *reply) {
     struct hold *hold = shard->hold;
     struct states *states = states_read(reply->element[2]);
-    struct rules *rules = shard->index == 0 ? rules_read(reply->element[3]) : NULL;
+    struct hold_rules *rules = shard->index == 0 ? rules_read(reply->element[3]) : NULL;
     if (states == NULL || (shard->index == 0 && rules == NULL)) {
         states_destroy(states);
-        rules_destroy(rules);
+        hold_rules_destroy(rules);
         log_write(LOG_LEVEL_ERROR, "hold", "out of memory for what is stopped: asked again");
         return false;
     }
@@ -236,8 +236,8 @@ static bool state_take(struct hold_shard *shard, const redisReply *reply) {
     if (rules != NULL) {
         struct compared compared = {hold, rules};
         if (hold->rules != NULL)
-            rules_each(hold->rules, late_compare, &compared);
-        rules_destroy(hold->rules);
+            hold_rules_each(hold->rules, late_compare, &compared);
+        hold_rules_destroy(hold->rules);
         hold->rules = rules;
     }
     snprintf(shard->version, sizeof(shard->version), "%s", text_at(reply, 0));
@@ -332,7 +332,7 @@ static void move_step(struct hold *hold) {
 static void late_step(struct hold *hold) {
     uint64_t now = clock_ms(CLOCK_MONOTONIC);
     while (hold->late_count > 0 && hold->late[0].at_ms <= now) {
-        if (rules_named(hold->rules, hold->late[0].id) == NULL)
+        if (hold_rules_named(hold->rules, hold->late[0].id) == NULL)
             for (uint32_t i = 0; i < hold->config.shard_count; i++)
                 end_step(hold, i, hold->late[0].id);
         memmove(&hold->late[0], &hold->late[1], --hold->late_count * sizeof(hold->late[0]));
@@ -346,7 +346,7 @@ static void on_poll(evutil_socket_t descriptor, short what, void *context) {
         ask(&hold->shards[i]);
     if (!hold_known(hold))
         return;
-    rules_each(hold->rules, expire, &expiry);
+    hold_rules_each(hold->rules, expire, &expiry);
     for (uint32_t i = 0; i < hold->config.shard_count; i++)
         discard_step(&hold->shards[i], expiry.now_ms);
     move_step(hold);
@@ -383,7 +383,7 @@ void hold_destroy(struct hold *hold) {
         event_free(hold->timer);
     for (uint32_t i = 0; i < hold->config.shard_count; i++)
         states_destroy(hold->shards[i].states);
-    rules_destroy(hold->rules);
+    hold_rules_destroy(hold->rules);
     hold->destroyed = true;
     hold->outstanding++;
     hold_answered(hold);
@@ -399,7 +399,7 @@ bool hold_known(const struct hold *hold) {
 }
 
 const struct hold_rule *hold_match(const struct hold *hold, const struct delivery *delivery, uint64_t now_ms) {
-    return hold->rules != NULL ? rules_match(hold->rules, delivery, now_ms) : NULL;
+    return hold->rules != NULL ? hold_rules_match(hold->rules, delivery, now_ms) : NULL;
 }
 
 enum queue_state hold_queue_state(const struct hold *hold, uint32_t shard, const char *queue) {
@@ -408,14 +408,14 @@ enum queue_state hold_queue_state(const struct hold *hold, uint32_t shard, const
 }
 
 bool hold_anything(const struct hold *hold) {
-    bool any = hold->rules != NULL && rules_count(hold->rules) > 0;
+    bool any = hold->rules != NULL && hold_rules_count(hold->rules) > 0;
     for (uint32_t i = 0; i < hold->config.shard_count; i++)
         any |= hold->shards[i].states != NULL && hold->shards[i].states->count > 0;
     return any;
 }
 
 void hold_set(struct hold *hold, const struct hold_rule *rule) {
-    char *json = rule_write(rule);
+    char *json = hold_rule_write(rule);
     char key[REDIS_KEY_MAX + 8];
     for (uint32_t i = 0; json != NULL && i < hold->config.shard_count; i++) {
         const char *prefix = hold->shards[i].prefix;
@@ -429,5 +429,5 @@ void hold_set(struct hold *hold, const struct hold_rule *rule) {
 
 void hold_each(const struct hold *hold, void (*each)(void *context, const struct hold_rule *rule), void *context) {
     if (hold->rules != NULL)
-        rules_each(hold->rules, each, context);
+        hold_rules_each(hold->rules, each, context);
 }

@@ -1,4 +1,5 @@
-/* rules.c: each rule lies in one chain, under the narrowest of what it names; a delivery asks only the chains of kinds that some rule uses. */
+/* rules.c: each rule lies in one chain, under the narrowest of what it names; a delivery asks only the chains of kinds that some rule uses.
+ */
 #include "rules.h"
 
 #include "control/route/route.h"
@@ -12,7 +13,19 @@
 enum { BUCKETS = 4096 }; /* a power of two; 10,000 rules make chains of two or three */
 
 /* What a rule is found by, the narrowest first. */
-enum rule_key { KEY_RECIPIENT, KEY_SENDER, KEY_DOMAIN, KEY_SITE, KEY_QUEUE, KEY_CAMPAIGN, KEY_TENANT, KEY_SENDER_DOMAIN, KEY_PROVIDER, KEY_ANY, KEYS };
+enum rule_key {
+    KEY_RECIPIENT,
+    KEY_SENDER,
+    KEY_DOMAIN,
+    KEY_SITE,
+    KEY_QUEUE,
+    KEY_CAMPAIGN,
+    KEY_TENANT,
+    KEY_SENDER_DOMAIN,
+    KEY_PROVIDER,
+    KEY_ANY,
+    KEYS
+};
 
 struct entry {
     struct hold_rule rule;
@@ -20,25 +33,25 @@ struct entry {
     enum rule_key key;
 };
 
-struct rules {
+struct hold_rules {
     uint32_t count, kinds[KEYS];
     struct entry *buckets[BUCKETS];
 };
 
-struct rules *rules_create(void) {
-    return calloc(1, sizeof(struct rules));
+struct hold_rules *hold_rules_create(void) {
+    return calloc(1, sizeof(struct hold_rules));
 }
 
 static void entry_free(struct entry *entry) {
     struct hold_match *match = &entry->rule.match;
-    char *texts[] = {match->queue,  match->site,      match->provider,    match->domain,  match->tenant, match->campaign,
-                     match->sender, match->recipient, entry->rule.reason, entry->rule.by};
+    char *texts[] = {match->queue,    match->site,   match->provider,  match->domain,      match->tenant,
+                     match->campaign, match->sender, match->recipient, entry->rule.reason, entry->rule.by};
     for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++)
         free(texts[i]);
     free(entry);
 }
 
-void rules_destroy(struct rules *rules) {
+void hold_rules_destroy(struct hold_rules *rules) {
     for (uint32_t i = 0; rules != NULL && i < BUCKETS; i++)
         while (rules->buckets[i] != NULL) {
             struct entry *next = rules->buckets[i]->next;
@@ -69,14 +82,10 @@ static enum rule_key key_of(const struct hold_match *match, const char **text) {
         const char *text;
         enum rule_key key;
     } keys[] = {
-        {match->recipient, KEY_RECIPIENT},
-        {match->sender != NULL && strchr(match->sender, '@') != NULL ? match->sender : NULL, KEY_SENDER},
-        {match->domain, KEY_DOMAIN},
-        {match->site, KEY_SITE},
-        {match->queue, KEY_QUEUE},
-        {match->campaign, KEY_CAMPAIGN},
-        {match->tenant, KEY_TENANT},
-        {match->sender, KEY_SENDER_DOMAIN},
+        {match->recipient, KEY_RECIPIENT}, {match->sender != NULL && strchr(match->sender, '@') != NULL ? match->sender : NULL, KEY_SENDER},
+        {match->domain, KEY_DOMAIN},       {match->site, KEY_SITE},
+        {match->queue, KEY_QUEUE},         {match->campaign, KEY_CAMPAIGN},
+        {match->tenant, KEY_TENANT},       {match->sender, KEY_SENDER_DOMAIN},
         {match->provider, KEY_PROVIDER},
     };
     for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++)
@@ -129,7 +138,7 @@ static bool rule_read(struct hold_rule *rule, const json_t *root) {
     return ok;
 }
 
-int rules_add(struct rules *rules, const char *id, const char *json, size_t length) {
+int hold_rules_add(struct hold_rules *rules, const char *id, const char *json, size_t length) {
     if (rules->count >= HOLDS_MAX)
         return -ENOSPC;
     struct entry *entry = calloc(1, sizeof(*entry));
@@ -153,7 +162,7 @@ int rules_add(struct rules *rules, const char *id, const char *json, size_t leng
     return 0;
 }
 
-uint32_t rules_count(const struct rules *rules) {
+uint32_t hold_rules_count(const struct hold_rules *rules) {
     return rules->count;
 }
 
@@ -191,7 +200,7 @@ static bool goes_before(const struct hold_rule *rule, const struct hold_rule *ot
     return rule->since_ms != other->since_ms ? rule->since_ms < other->since_ms : strcmp(rule->id, other->id) < 0;
 }
 
-static void ask(const struct rules *rules, enum rule_key key, const char *text, const struct delivery *delivery, uint64_t now_ms,
+static void ask(const struct hold_rules *rules, enum rule_key key, const char *text, const struct delivery *delivery, uint64_t now_ms,
                 const struct hold_rule **best) {
     if (rules->kinds[key] == 0 || text == NULL)
         return;
@@ -200,7 +209,7 @@ static void ask(const struct rules *rules, enum rule_key key, const char *text, 
             *best = &entry->rule;
 }
 
-const struct hold_rule *rules_match(const struct rules *rules, const struct delivery *delivery, uint64_t now_ms) {
+const struct hold_rule *hold_rules_match(const struct hold_rules *rules, const struct delivery *delivery, uint64_t now_ms) {
     const struct hold_rule *best = NULL;
     const struct job *job = delivery->job;
     const struct job_recipient *recipient = job_recipient(job, delivery->index);
@@ -226,7 +235,7 @@ const struct hold_rule *rules_match(const struct rules *rules, const struct deli
     return best;
 }
 
-const struct hold_rule *rules_named(const struct rules *rules, const char *id) {
+const struct hold_rule *hold_rules_named(const struct hold_rules *rules, const char *id) {
     for (uint32_t i = 0; i < BUCKETS; i++)
         for (const struct entry *entry = rules->buckets[i]; entry != NULL; entry = entry->next)
             if (strcmp(entry->rule.id, id) == 0)
@@ -234,18 +243,18 @@ const struct hold_rule *rules_named(const struct rules *rules, const char *id) {
     return NULL;
 }
 
-void rules_each(const struct rules *rules, void (*each)(void *context, const struct hold_rule *rule), void *context) {
+void hold_rules_each(const struct hold_rules *rules, void (*each)(void *context, const struct hold_rule *rule), void *context) {
     for (uint32_t i = 0; i < BUCKETS; i++)
         for (const struct entry *entry = rules->buckets[i]; entry != NULL; entry = entry->next)
             each(context, &entry->rule);
 }
 
-char *rule_write(const struct hold_rule *rule) {
+char *hold_rule_write(const struct hold_rule *rule) {
     const struct hold_match *match = &rule->match;
     json_t *root = json_pack("{s:s, s:{s:s*, s:s*, s:s*, s:s*, s:s*, s:s*, s:s*, s:s*}, s:s*, s:s*, s:I, s:I}", "action",
-                             rule->action == HOLD_BOUNCE ? "bounce" : "hold", "match", "queue", match->queue, "site", match->site, "provider",
-                             match->provider, "domain", match->domain, "tenant", match->tenant, "campaign", match->campaign, "sender",
-                             match->sender, "recipient", match->recipient, "reason", rule->reason, "by", rule->by, "since",
+                             rule->action == HOLD_BOUNCE ? "bounce" : "hold", "match", "queue", match->queue, "site", match->site,
+                             "provider", match->provider, "domain", match->domain, "tenant", match->tenant, "campaign", match->campaign,
+                             "sender", match->sender, "recipient", match->recipient, "reason", rule->reason, "by", rule->by, "since",
                              (json_int_t)rule->since_ms, "until", (json_int_t)rule->until_ms);
     char *text = root != NULL ? json_dumps(root, JSON_COMPACT) : NULL;
     json_decref(root);

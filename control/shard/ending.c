@@ -10,8 +10,9 @@ const char *ending_pool_name(const struct shard *shard, const struct job *job) {
     return job != NULL && job->pool != NULL ? job->pool : shard->config.config->default_pool;
 }
 
-void ending_settle(struct shard *shard, const struct settle_cookie *cookie, const struct outcome *outcome,
-                   const struct classification *classification, struct delivery *delivery, uint32_t slot, uint32_t slot_generation) {
+static void settle_with(struct shard *shard, const struct settle_cookie *cookie, const struct outcome *outcome,
+                        const struct classification *classification, struct delivery *delivery, uint32_t slot, uint32_t slot_generation,
+                        const struct hold_rule *rule) {
     struct settle_item item = {.cookie = *cookie,
                                .outcome = *outcome,
                                .classification = *classification,
@@ -20,6 +21,10 @@ void ending_settle(struct shard *shard, const struct settle_cookie *cookie, cons
                                .site = "",
                                .provider = "",
                                .pool = ""};
+    if (rule != NULL) {
+        item.waits_for = rule->id;
+        item.waits_until_ms = rule->until_ms;
+    }
     if (delivery != NULL) {
         item.job = delivery->job;
         item.pool = ending_pool_name(shard, delivery->job);
@@ -31,6 +36,16 @@ void ending_settle(struct shard *shard, const struct settle_cookie *cookie, cons
     settle_add(shard->queues[cookie->shard < shard->queue_count ? cookie->shard : 0].settle, &item);
     if (delivery != NULL)
         delivery_free(delivery);
+}
+
+void ending_settle(struct shard *shard, const struct settle_cookie *cookie, const struct outcome *outcome,
+                   const struct classification *classification, struct delivery *delivery, uint32_t slot, uint32_t slot_generation) {
+    settle_with(shard, cookie, outcome, classification, delivery, slot, slot_generation, NULL);
+}
+
+void ending_hold(struct shard *shard, const struct settle_cookie *cookie, const struct outcome *outcome,
+                 const struct classification *classification, struct delivery *delivery, const struct hold_rule *rule) {
+    settle_with(shard, cookie, outcome, classification, delivery, SLOT_NONE, 0, rule);
 }
 
 /* A delivery that ends, or waits, before it ever had a slot: no route, no pool, expired, a site that rests. retry_after_s: 0 for the

@@ -106,12 +106,16 @@ static void on_route(void *context, const struct route_result *result) {
         delivery_free(delivery);
         return;
     }
+    if (result->status == ROUTE_FOUND) {
+        delivery->site = result->site;
+        site_hold(result->site);
+    }
+    if (stopped_take(shard, delivery))
+        return;
     if (result->status != ROUTE_FOUND) {
         ending_early(shard, delivery, result->class, result->code, result->enhanced, 0, result->text);
         return;
     }
-    delivery->site = result->site;
-    site_hold(result->site);
     enqueue(shard, delivery);
 }
 
@@ -120,7 +124,7 @@ uint32_t intake_room(void *context) {
     uint32_t room = shape_room(shard->shape);
     uint32_t held = shard->routing + shard->parked;
     uint32_t settling = shard_settle_outstanding(shard);
-    if (shard->draining || !shard->harvested || shard->routing >= FETCH_ROUTING_MAX || room <= held || settling >= SHAPE_TOTAL_MAX) {
+    if (shard->draining || !shard->harvested || !hold_known(shard->hold) || shard->routing >= FETCH_ROUTING_MAX || room <= held || settling >= SHAPE_TOTAL_MAX) {
         shard->fetch_waits = !shard->draining;
         if (shard->fetch_waits)
             park_later(shard);
@@ -148,6 +152,10 @@ void intake_job(void *context, struct job *job) {
                                       .high = job->high,
                                       .uncertain = job->history.uncertain,
                                       .queued_ms = clock_ms(CLOCK_REALTIME)};
+        if (stopped_take(shard, delivery)) {
+            free(routing);
+            continue;
+        }
         *routing = (struct routing){.shard = shard, .delivery = delivery};
         shard->routing++;
         route_find(shard->route, job_recipient(job, delivery->index)->mailbox.domain, on_route, routing);

@@ -139,6 +139,7 @@ static bool queue_create(struct shard *shard, uint32_t index, char *error, size_
                                  .room = intake_room,
                                  .job = intake_job,
                                  .in_flight = intake_in_flight,
+                                 .reads = stopped_reads,
                                  .context = shard};
     queue->fetch = fetch_create(&fetch);
     if (queue->fetch == NULL) {
@@ -146,6 +147,19 @@ static bool queue_create(struct shard *shard, uint32_t index, char *error, size_
         return false;
     }
     return true;
+}
+
+static bool hold_start(struct shard *shard) {
+    for (uint32_t i = 0; i < shard->queue_count; i++)
+        shard->connections[i] = shard->queues[i].redis;
+    struct hold_config hold = {.base = shard->base,
+                               .config = shard->config.config,
+                               .shard_count = shard->queue_count,
+                               .redis = shard->connections,
+                               .changed = stopped_changed,
+                               .context = shard};
+    shard->hold = hold_create(&hold);
+    return shard->hold != NULL;
 }
 
 struct shard *shard_create(const struct shard_config *config, char *error, size_t error_bytes) {
@@ -162,8 +176,9 @@ struct shard *shard_create(const struct shard_config *config, char *error, size_
         shard->poll_timer = evtimer_new(shard->base, on_poll, shard);
         shard->drain_timer = evtimer_new(shard->base, on_drain_timer, shard);
         shard->park_timer = evtimer_new(shard->base, intake_retry, shard);
+        shard->withdraw_timer = evtimer_new(shard->base, stopped_withdraw, shard);
     }
-    if (shard->base == NULL || shard->poll_timer == NULL || shard->drain_timer == NULL || shard->park_timer == NULL) {
+    if (shard->withdraw_timer == NULL || shard->base == NULL || shard->poll_timer == NULL || shard->drain_timer == NULL || shard->park_timer == NULL) {
         snprintf(error, error_bytes, "the event loop cannot be made: %s.", strerror(errno));
         goto failed;
     }
@@ -195,6 +210,7 @@ struct shard *shard_create(const struct shard_config *config, char *error, size_
                                        .shape = shard->shape,
                                        .press = config->press,
                                        .ended = ending_attempt,
+                                       .stopped = stopped_order,
                                        .path_event = on_path_event,
                                        .dataplane = on_dataplane,
                                        .harvested = on_harvested,
@@ -205,6 +221,10 @@ struct shard *shard_create(const struct shard_config *config, char *error, size_
     for (uint32_t i = 0; i < shard->queue_count; i++)
         if (!queue_create(shard, i, error, error_bytes))
             goto failed;
+    if (!hold_start(shard)) {
+        snprintf(error, error_bytes, "out of memory for holds.");
+        goto failed;
+    }
     return shard;
 failed:
     shard_destroy(shard);
@@ -220,6 +240,7 @@ void shard_destroy(struct shard *shard) {
             fetch_destroy(shard->queues[i].fetch);
     if (shard->dispatch != NULL)
         dispatch_destroy(shard->dispatch);
+    hold_destroy(shard->hold);
     for (uint32_t i = 0; i < shard->queue_count; i++)
         if (shard->queues[i].settle != NULL)
             settle_destroy(shard->queues[i].settle);
@@ -230,7 +251,7 @@ void shard_destroy(struct shard *shard) {
             redis_destroy(shard->queues[i].redis);
     if (shard->log != NULL)
         delivery_log_destroy(shard->log);
-    struct event *events[] = {shard->poll_timer, shard->drain_timer, shard->park_timer};
+    struct event *events[] = {shard->poll_timer, shard->drain_timer, shard->park_timer, shard->withdraw_timer};
     for (size_t i = 0; i < sizeof(events) / sizeof(events[0]); i++)
         if (events[i] != NULL)
             event_free(events[i]);

@@ -8,6 +8,7 @@
 #include "control/dispatch/dispatch.h"
 #include "control/fetch/fetch.h"
 #include "control/fetch/redis.h"
+#include "control/hold/hold.h"
 #include "control/route/route.h"
 #include "control/settle/settle.h"
 #include "control/shape/shape.h"
@@ -27,11 +28,13 @@ struct shard {
     struct event_base *base;
     uint32_t queue_count;
     struct shard_queue queues[QUEUE_SHARDS_MAX];
+    struct redis *connections[QUEUE_SHARDS_MAX]; /* theirs */
     struct delivery_log *log;
     struct route *route;
     struct shape *shape;
     struct dispatch *dispatch;
-    struct event *poll_timer, *drain_timer, *park_timer;
+    struct hold *hold;
+    struct event *poll_timer, *drain_timer, *park_timer, *withdraw_timer;
     struct delivery *parked_first, *parked_last;
     uint32_t routing, parked;
     bool draining, fetch_waits, harvested;
@@ -68,10 +71,22 @@ void ending_settle(struct shard *shard, const struct settle_cookie *cookie, cons
  * queue's schedule. */
 void ending_early(struct shard *shard, struct delivery *delivery, enum reply_class class, uint16_t code, const uint16_t enhanced[3],
                   uint32_t retry_after_s, const char *text);
+/* It waits in Redis until the hold ends. */
+void ending_hold(struct shard *shard, const struct settle_cookie *cookie, const struct outcome *outcome,
+                 const struct classification *classification, struct delivery *delivery, const struct hold_rule *rule);
 /* Callbacks of dispatch, settle and shape. */
 void ending_attempt(void *context, const struct dispatch_end *end);
 void ending_committed(void *context, uint32_t slot, uint32_t slot_generation);
 void ending_expired(void *context, struct delivery *delivery);
 void ending_deferred(void *context, struct delivery *delivery, uint64_t until_us);
+
+/* stopped.c: what operators have stopped. True: the delivery was taken (it waits, has ended or was let go). */
+bool stopped_take(struct shard *shard, struct delivery *delivery);
+/* Takes back what is in hand and may not go any more. */
+void stopped_withdraw(evutil_socket_t descriptor, short what, void *argument);
+/* Callbacks of hold, dispatch and fetch. */
+void stopped_changed(void *context);
+bool stopped_order(void *context, const struct delivery *delivery);
+bool stopped_reads(void *context, uint32_t queue_shard, const char *queue);
 
 #endif
