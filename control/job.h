@@ -55,9 +55,20 @@ struct job_history {
     uint64_t date_s;          /* fixed at the first render; 0: none yet */
     bool uncertain;           /* an earlier attempt ended without a verdict after its whole body was sent */
     bool notified;            /* a notice of delay has been sent */
+    bool content_counted;     /* the submit Function counted its recipients for their content */
+    bool depth_counted;       /* and in the depth of the queue */
 };
 
-struct content; /* control/content: a shared one */
+struct job;
+
+/* What jobs and rendering threads see of a shared content (control/content). Immutable but for `references`, which belongs to the shard's
+ * thread. */
+struct content {
+    uint32_t references;
+    const struct job *fields;               /* decoded, without recipients: its own */
+    const struct render_prepared *prepared; /* control/render: what all its messages have in common; or NULL */
+    void (*unreferenced)(struct content *content);
+};
 
 enum { DSN_FAILURE = 1, DSN_DELAY = 2, DSN_SUCCESS = 4 }; /* RFC 3461 4.1 */
 
@@ -74,6 +85,7 @@ struct job {
     uint32_t recipients_at;  /* in source_text: where the array of recipients[] begins */
     char *content_id;        /* or NULL: it names a shared content */
     bool content_counted;    /* the submit Function counted its recipients for that content: settle takes them off */
+    bool counted;            /* it counted them in the depth of the queue (field n, or FLAGS): likewise */
     struct content *content; /* what contents_complete found: a reference; fields below may point into it */
     uint8_t dsn;             /* DSN_* bits: notices that the job asks for */
     bool dsn_full;           /* they carry the whole message, not its headers */

@@ -17,14 +17,6 @@ struct contents_config {
     struct redis *redis; /* shard 0's */
 };
 
-/* What jobs and rendering threads see of a content. Immutable but for `references`, which belongs to the shard's thread. */
-struct content {
-    uint32_t references;
-    const struct job *fields;               /* decoded, without recipients: its own */
-    const struct render_prepared *prepared; /* control/render: its templates, compiled; or NULL */
-    void (*unreferenced)(struct content *content);
-};
-
 struct contents;
 struct contents *contents_create(const struct contents_config *config);
 void contents_destroy(struct contents *contents);

@@ -7,10 +7,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { NAME_BYTES = 128 };
-
 struct merge {
     json_t *global, *own; /* or NULL */
+    bool is_global_borrowed;
 };
 
 static json_t *load_object(const char *json, const char *what, char *error, size_t error_bytes) {
@@ -41,23 +40,33 @@ struct merge *merge_create(const char *global, const char *own, char *error, siz
     return merge;
 }
 
+struct merge *merge_create_over(const struct merge *global, const char *own, char *error, size_t error_bytes) {
+    struct merge *merge = merge_create(NULL, own, error, error_bytes);
+    if (merge != NULL) {
+        merge->global = global->global;
+        merge->is_global_borrowed = true;
+    }
+    return merge;
+}
+
 void merge_free(struct merge *merge) {
     if (merge == NULL)
         return;
-    json_decref(merge->global);
+    if (!merge->is_global_borrowed)
+        json_decref(merge->global);
     json_decref(merge->own);
     free(merge);
 }
 
-/* The next "{{", or NULL: strchr is vectorised, strstr is not. */
-static const char *next_tag(const char *text) {
+/* strchr is vectorised, strstr is not. */
+const char *merge_next_tag(const char *text) {
     while ((text = strchr(text, '{')) != NULL && text[1] != '{')
         text++;
     return text;
 }
 
 bool merge_is_template(const char *text) {
-    return text != NULL && next_tag(text) != NULL;
+    return text != NULL && merge_next_tag(text) != NULL;
 }
 
 /* The whole name first, then object by object along its dots. */
@@ -66,7 +75,7 @@ static json_t *look_up(json_t *object, const char *name) {
     const char *dot = strchr(name, '.');
     if (value != NULL || dot == NULL)
         return value;
-    char head[NAME_BYTES];
+    char head[MERGE_NAME_BYTES];
     memcpy(head, name, (size_t)(dot - name));
     head[dot - name] = '\0';
     return look_up(json_object_get(object, head), dot + 1);
@@ -128,14 +137,14 @@ static size_t trim_name(const char **name, size_t length) {
     for (size_t i = 0; i < length; i++)
         if ((unsigned char)(*name)[i] <= 32 || (*name)[i] == '{' || (*name)[i] == '}' || (*name)[i] == 127)
             return 0;
-    return length < NAME_BYTES ? length : 0;
+    return length < MERGE_NAME_BYTES ? length : 0;
 }
 
-/* One tag; `at` is behind its "{{". Returns what follows it, or NULL with a sentence. */
-static const char *expand_tag(const struct merge *merge, struct writer *writer, const char *at, bool html, char *error,
-                              size_t error_bytes) {
-    bool raw = *at == '{' || *at == '&', triple = *at == '{';
-    if (*at == '!') {
+const char *merge_tag_read(const char *at, struct merge_tag *tag, char *error, size_t error_bytes) {
+    bool triple = *at == '{';
+    tag->is_raw = *at == '{' || *at == '&';
+    tag->is_comment = *at == '!';
+    if (tag->is_comment) {
         const char *end = strstr(at, "}}");
         if (end == NULL)
             snprintf(error, error_bytes, "a comment \"{{!\" has no end \"}}\"");
@@ -145,39 +154,43 @@ static const char *expand_tag(const struct merge *merge, struct writer *writer, 
         snprintf(error, error_bytes, "\"{{%c\" is not supported: only plain variables are", *at);
         return NULL;
     }
-    const char *name = at + raw, *end = strstr(name, triple ? "}}}" : "}}");
+    const char *name = at + tag->is_raw, *end = strstr(name, triple ? "}}}" : "}}");
     size_t length = end == NULL ? 0 : trim_name(&name, (size_t)(end - name));
-    char copy[NAME_BYTES];
     if (length == 0) {
         snprintf(error, error_bytes, "a tag \"{{\" has no name or no end \"%s\"", triple ? "}}}" : "}}");
         return NULL;
     }
-    memcpy(copy, name, length);
-    copy[length] = '\0';
-    json_t *value = look_up(merge->own, copy);
-    if (value == NULL)
-        value = look_up(merge->global, copy);
-    if (value == NULL) {
-        snprintf(error, error_bytes, "the variable \"%s\" is missing: give it in merge_data or merge_global_data", copy);
-        return NULL;
-    }
-    if (write_value(writer, value, html && !raw) < 0) {
-        snprintf(error, error_bytes, "the variable \"%s\" is a list or an object, not a text or a number", copy);
-        return NULL;
-    }
+    memcpy(tag->name, name, length);
+    tag->name[length] = '\0';
     return end + (triple ? 3 : 2);
+}
+
+int merge_value(const struct merge *merge, const char *name, bool escape, struct writer *writer, char *error, size_t error_bytes) {
+    json_t *value = look_up(merge->own, name);
+    if (value == NULL)
+        value = look_up(merge->global, name);
+    if (value == NULL) {
+        snprintf(error, error_bytes, "the variable \"%s\" is missing: give it in merge_data or merge_global_data", name);
+        return -EINVAL;
+    }
+    if (write_value(writer, value, escape) < 0) {
+        snprintf(error, error_bytes, "the variable \"%s\" is a list or an object, not a text or a number", name);
+        return -EINVAL;
+    }
+    return 0;
 }
 
 int merge_expand(const struct merge *merge, const char *text, bool html, size_t max_bytes, char **out, char *error, size_t error_bytes) {
     struct writer writer = {.limit = max_bytes};
     *out = NULL;
     for (;;) {
-        const char *tag = next_tag(text);
+        const char *tag = merge_next_tag(text);
         writer_bytes(&writer, text, tag == NULL ? strlen(text) : (size_t)(tag - text));
         if (tag == NULL)
             break;
-        text = expand_tag(merge, &writer, tag + 2, html, error, error_bytes);
-        if (text == NULL) {
+        struct merge_tag read;
+        text = merge_tag_read(tag + 2, &read, error, error_bytes);
+        if (text == NULL || (!read.is_comment && merge_value(merge, read.name, html && !read.is_raw, &writer, error, error_bytes) < 0)) {
             free(writer.bytes);
             return -EINVAL;
         }

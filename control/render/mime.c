@@ -3,6 +3,7 @@
 #include "mime.h"
 #include "encode.h"
 #include "header.h"
+#include "template.h"
 
 enum { FILENAME_MAX_BYTES = 255, TYPE_MAX_BYTES = 255 };
 
@@ -49,9 +50,9 @@ static void begin_multipart(struct mime *mime, const char *type, char level) {
     end_fields(mime);
 }
 
-static void write_leaf(struct mime *mime, const char *type, const char *text) {
-    size_t length = strlen(text);
-    bool plain = encode_is_plain(text, length);
+static void write_leaf(struct mime *mime, const char *type, const char *text, const struct template_filled *leaf) {
+    size_t length = leaf != NULL ? 0 : strlen(text);
+    bool plain = leaf != NULL ? leaf->plain : encode_is_plain(text, length);
     writer_text(mime->writer, "Content-Type: text/");
     writer_text(mime->writer, type);
     writer_text(mime->writer, "; charset=utf-8");
@@ -60,7 +61,9 @@ static void write_leaf(struct mime *mime, const char *type, const char *text) {
     writer_text(mime->writer, plain ? "7bit" : "quoted-printable");
     writer_crlf(mime->writer);
     end_fields(mime);
-    if (plain)
+    if (leaf != NULL)
+        template_filled_write(leaf, mime->writer);
+    else if (plain)
         encode_plain(mime->writer, text, length);
     else
         encode_quoted_printable(mime->writer, text, length);
@@ -119,7 +122,8 @@ static void write_content_id(struct writer *writer, const char *content_id) {
     writer_crlf(writer);
 }
 
-static void write_attachment(struct mime *mime, const struct job_attachment *attachment) {
+static void write_attachment(struct mime *mime, uint32_t index) {
+    const struct job_attachment *attachment = &mime->content->attachments[index];
     struct writer *writer = mime->writer;
     char filename[FILENAME_MAX_BYTES + 1] = "";
     bool sendable = attachment->content_type != NULL && type_is_sendable(attachment->content_type);
@@ -137,7 +141,12 @@ static void write_attachment(struct mime *mime, const struct job_attachment *att
     if (attachment->content_id != NULL)
         write_content_id(writer, attachment->content_id);
     end_fields(mime);
-    encode_base64(writer, attachment->bytes, attachment->length);
+    if (mime->content->encoded == NULL) {
+        encode_base64(writer, attachment->bytes, attachment->length);
+        return;
+    }
+    writer_bytes(writer, mime->content->encoded[index].bytes, mime->content->encoded[index].length);
+    writer->line = writer->at;
 }
 
 /* Belongs to the HTML part: the HTML names it by cid:. */
@@ -157,7 +166,7 @@ static void write_attachments(struct mime *mime, bool related, char level) {
         const struct job_attachment *attachment = &mime->content->attachments[i];
         if (is_related(mime->content, attachment) == related) {
             write_delimiter(mime, level, false);
-            write_attachment(mime, attachment);
+            write_attachment(mime, i);
         }
     }
     write_delimiter(mime, level, true);
@@ -165,25 +174,25 @@ static void write_attachments(struct mime *mime, bool related, char level) {
 
 static void write_html(struct mime *mime) {
     if (related_count(mime->content) == 0) {
-        write_leaf(mime, "html", mime->content->html);
+        write_leaf(mime, "html", mime->content->html, mime->content->html_leaf);
         return;
     }
     begin_multipart(mime, "related; type=\"text/html\"", 'r');
     write_delimiter(mime, 'r', false);
-    write_leaf(mime, "html", mime->content->html);
+    write_leaf(mime, "html", mime->content->html, mime->content->html_leaf);
     write_attachments(mime, true, 'r');
 }
 
 static void write_texts(struct mime *mime) {
     const struct mime_content *content = mime->content;
     if (content->html == NULL) {
-        write_leaf(mime, "plain", content->text == NULL ? "" : content->text);
+        write_leaf(mime, "plain", content->text == NULL ? "" : content->text, content->text_leaf);
     } else if (content->text == NULL) {
         write_html(mime);
     } else {
         begin_multipart(mime, "alternative", 'a');
         write_delimiter(mime, 'a', false);
-        write_leaf(mime, "plain", content->text);
+        write_leaf(mime, "plain", content->text, content->text_leaf);
         write_delimiter(mime, 'a', false);
         write_html(mime);
         write_delimiter(mime, 'a', true);

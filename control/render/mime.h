@@ -5,8 +5,18 @@
 #include "control/job.h"
 #include "writer.h"
 
+struct template_filled;
+
+/* Bytes that are encoded already. */
+struct mime_encoded {
+    uint8_t *bytes;
+    size_t length;
+};
+
 struct mime_content {
-    const char *text, *html; /* UTF-8, or NULL */
+    const char *text, *html;                             /* UTF-8, or NULL */
+    const struct template_filled *text_leaf, *html_leaf; /* what to write in their stead, or NULL */
+    const struct mime_encoded *encoded;                  /* [attachment_count] in base64, or NULL */
     uint32_t attachment_count;
     const struct job_attachment *attachments;
     const char *name; /* of the message: boundaries are made of it */

@@ -1,10 +1,12 @@
 /* render.c: a job and one of its recipients become a message: the envelope, the header fields in order, the body. */
 #include "render.h"
 #include "address.h"
+#include "encode.h"
 #include "header.h"
 #include "identity.h"
 #include "merge.h"
 #include "mime.h"
+#include "prepared.h"
 #include "raw.h"
 
 #include <assert.h>
@@ -22,7 +24,8 @@ struct rendering {
     const struct job_recipient *recipient;
     struct message *message;
     struct writer writer;
-    struct merge *merge; /* NULL: texts are taken as they are */
+    struct merge *merge;                    /* NULL: texts are taken as they are */
+    const struct render_prepared *prepared; /* of its content, or NULL */
     char name[IDENTITY_HEX_BYTES];
     char from_address[ADDRESS_BYTES];
     uint64_t date_s;
@@ -127,8 +130,26 @@ static bool is_replaced(const struct rendering *r, const struct job_header *head
     return false;
 }
 
+/* What is written already, when the job has not brought its own (`own`: it has not). */
+static bool write_prepared(struct rendering *r, const struct prepared_fields *fields, bool own) {
+    if (!fields->there || !own)
+        return false;
+    writer_bytes(&r->writer, fields->writer.bytes, fields->writer.at);
+    r->writer.line = r->writer.at;
+    r->writer.leading_dot |= fields->writer.leading_dot;
+    r->message->needs_smtputf8 |= fields->utf8;
+    return true;
+}
+
+static bool headers_are_prepared(const struct rendering *r) {
+    return r->prepared != NULL && r->job->headers == r->prepared->fields->headers;
+}
+
 static int write_custom_fields(struct rendering *r) {
     int result = 0;
+    if (headers_are_prepared(r) && r->recipient->header_count == 0 && r->job->list_unsubscribe == r->prepared->fields->list_unsubscribe &&
+        write_prepared(r, &r->prepared->custom, true))
+        return 0;
     for (uint32_t i = 0; i < r->job->header_count && result == 0; i++)
         if (!is_replaced(r, &r->job->headers[i]))
             result = write_custom_field(r, &r->job->headers[i]);
@@ -208,19 +229,37 @@ static int write_destinations(struct rendering *r) {
     return result != 0 ? result : write_mailboxes(r, "Cc", job->cc, job->cc_count);
 }
 
+static bool senders_are_prepared(const struct rendering *r) {
+    const struct job *job = r->job, *fields = r->prepared == NULL ? NULL : r->prepared->fields;
+    return fields != NULL && r->prepared->senders.there && job->from.email == fields->from.email &&
+           job->sender_header.email == fields->sender_header.email && job->reply_to == fields->reply_to;
+}
+
+static int write_senders(struct rendering *r) {
+    const struct job *job = r->job;
+    int result = write_mailboxes(r, "From", &job->from, 1);
+    if (result == 0 && job->sender_header.email != NULL)
+        result = write_mailboxes(r, "Sender", &job->sender_header, 1);
+    return result == 0 ? write_mailboxes(r, "Reply-To", job->reply_to, job->reply_to_count) : result;
+}
+
+static int write_subject(struct rendering *r) {
+    const struct job *job = r->job;
+    if (job->subject == NULL ||
+        (r->prepared != NULL && write_prepared(r, &r->prepared->subject, job->subject == r->prepared->fields->subject)))
+        return 0;
+    return write_text_field(r, "Subject", job->subject);
+}
+
 static int write_fields(struct rendering *r) {
     const struct job *job = r->job;
     header_date(&r->writer, r->date_s);
     header_message_id(&r->writer, r->name, r->message->from_domain);
-    int result = write_mailboxes(r, "From", &job->from, 1);
-    if (result == 0 && job->sender_header.email != NULL)
-        result = write_mailboxes(r, "Sender", &job->sender_header, 1);
-    if (result == 0)
-        result = write_mailboxes(r, "Reply-To", job->reply_to, job->reply_to_count);
+    int result = senders_are_prepared(r) && write_prepared(r, &r->prepared->senders, true) ? 0 : write_senders(r);
     if (result == 0)
         result = write_destinations(r);
-    if (result == 0 && job->subject != NULL)
-        result = write_text_field(r, "Subject", job->subject);
+    if (result == 0)
+        result = write_subject(r);
     if (result == 0)
         result = write_custom_fields(r);
     if (result == 0 && job->list_unsubscribe != NULL)
@@ -228,25 +267,66 @@ static int write_fields(struct rendering *r) {
     return result;
 }
 
-static int write_composed(struct rendering *r) {
+static const struct template *prepared_text(const struct rendering *r) {
+    return r->prepared != NULL && r->job->text == r->prepared->fields->text ? r->prepared->text : NULL;
+}
+
+static const struct template *prepared_html(const struct rendering *r) {
+    return r->prepared != NULL && r->job->html == r->prepared->fields->html ? r->prepared->html : NULL;
+}
+
+/* The body's texts with their variables: as text, or as lines of a compiled one. */
+struct texts {
+    char *owned_text, *owned_html;
+    struct template_filled text, html;
+};
+
+static int fill_body(struct rendering *r, const struct template *template, const char *text, bool html, struct template_filled *filled,
+                     const struct template_filled **leaf, const char **out, char **owned) {
+    *out = text;
+    if (template == NULL)
+        return fill(r, text, html, out, owned);
+    *leaf = filled;
+    return template_fill(template, r->merge, r->max_bytes, filled, r->error, r->error_bytes);
+}
+
+static int read_from(struct rendering *r) {
     const struct job *job = r->job;
-    struct mime_content content = {.attachment_count = job->attachment_count, .attachments = job->attachments, .name = r->name};
-    char *owned_text = NULL, *owned_html = NULL;
     bool utf8 = false;
+    if (senders_are_prepared(r)) {
+        strcpy(r->from_address, r->prepared->from_address);
+        strcpy(r->message->from_domain, r->prepared->from_domain);
+        return 0;
+    }
     if (job->from.email == NULL || address_format(job->from.email, r->from_address, &utf8) < 0)
         return fail(r, -EINVAL, "\"from\" is not an address");
     strcpy(r->message->from_domain, strrchr(r->from_address, '@') + 1);
-    int result = fill(r, job->text, false, &content.text, &owned_text);
+    return 0;
+}
+
+static int write_composed(struct rendering *r) {
+    const struct job *job = r->job;
+    struct mime_content content = {.attachment_count = job->attachment_count, .attachments = job->attachments, .name = r->name};
+    struct texts texts;
+    texts.owned_text = texts.owned_html = NULL;
+    texts.text.lines.bytes = texts.html.lines.bytes = NULL;
+    if (r->prepared != NULL && job->attachments == r->prepared->fields->attachments)
+        content.encoded = r->prepared->encoded;
+    int result = read_from(r);
     if (result == 0)
-        result = fill(r, job->html, true, &content.html, &owned_html);
+        result = fill_body(r, prepared_text(r), job->text, false, &texts.text, &content.text_leaf, &content.text, &texts.owned_text);
+    if (result == 0)
+        result = fill_body(r, prepared_html(r), job->html, true, &texts.html, &content.html_leaf, &content.html, &texts.owned_html);
     if (result == 0) {
         writer_room(&r->writer, mime_estimate(&content));
         result = write_fields(r);
     }
     if (result == 0)
         r->body_offset = mime_write(&r->writer, &content);
-    free(owned_text);
-    free(owned_html);
+    free(texts.owned_text);
+    free(texts.owned_html);
+    template_filled_free(&texts.text);
+    template_filled_free(&texts.html);
     return result;
 }
 
@@ -281,22 +361,143 @@ static int write_envelope(struct rendering *r) {
     return 0;
 }
 
-/* Variables are filled in where the job or any of its recipients brings some; elsewhere "{{" is text like any other. */
+/* Variables are filled in where the job or any of its recipients brings some, and in every shared content; elsewhere "{{" is text like any
+ * other. */
 static bool wants_merge(const struct job *job) {
-    bool wants = job->merge_global_data != NULL;
+    bool wants = job->merge_global_data != NULL || job->content != NULL;
     for (uint32_t i = 0; i < job_recipient_count(job) && !wants; i++)
         wants = job->recipients[i].merge_data != NULL;
     return wants;
 }
 
-static bool has_templates(const struct job *job, const struct job_recipient *recipient) {
-    bool has = merge_is_template(job->subject) || merge_is_template(job->text) || merge_is_template(job->html) ||
-               merge_is_template(job->list_unsubscribe);
-    for (uint32_t i = 0; i < job->header_count && !has; i++)
-        has = merge_is_template(job->headers[i].value);
+static bool body_has_templates(const struct rendering *r) {
+    const struct template *text = prepared_text(r), *html = prepared_html(r);
+    return (text != NULL ? template_has_variables(text) : merge_is_template(r->job->text)) ||
+           (html != NULL ? template_has_variables(html) : merge_is_template(r->job->html));
+}
+
+static bool has_templates(const struct rendering *r) {
+    const struct job *job = r->job;
+    const struct job_recipient *recipient = r->recipient;
+    bool has = body_has_templates(r) || merge_is_template(job->subject) || merge_is_template(job->list_unsubscribe);
+    if (!has && headers_are_prepared(r))
+        has = r->prepared->custom_templates;
+    else
+        for (uint32_t i = 0; i < job->header_count && !has; i++)
+            has = merge_is_template(job->headers[i].value);
     for (uint32_t i = 0; i < recipient->header_count && !has; i++)
         has = merge_is_template(recipient->headers[i].value);
     return has;
+}
+
+static struct merge *make_merge(const struct rendering *r) {
+    const struct job *job = r->job;
+    if (r->prepared != NULL && r->prepared->global != NULL && job->merge_global_data == r->prepared->fields->merge_global_data)
+        return merge_create_over(r->prepared->global, r->recipient->merge_data, r->error, r->error_bytes);
+    return merge_create(job->merge_global_data, r->recipient->merge_data, r->error, r->error_bytes);
+}
+
+/* -- what all messages of a content have in common -- */
+
+static bool any_header_is_template(const struct job *fields) {
+    bool any = false;
+    for (uint32_t i = 0; i < fields->header_count && !any; i++)
+        any = merge_is_template(fields->headers[i].value);
+    return any;
+}
+
+/* Writes fields with the same code as a message's; what fails here is not there, and fails message by message. */
+static void prepare_fields(struct render_prepared *prepared, struct prepared_fields *out, int (*write)(struct rendering *r)) {
+    static const struct job_recipient nobody;
+    char error[256];
+    struct message message = {.bytes = NULL};
+    struct rendering r = {.job = prepared->fields,
+                          .recipient = &nobody,
+                          .message = &message,
+                          .writer = {.limit = SIZE_MAX / 2},
+                          .max_bytes = SIZE_MAX / 2,
+                          .error = error,
+                          .error_bytes = sizeof(error)};
+    out->there = write(&r) == 0 && r.writer.error == 0;
+    out->writer = r.writer;
+    out->utf8 = message.needs_smtputf8;
+    prepared->bytes += r.writer.capacity;
+}
+
+static bool prepare_attachments(struct render_prepared *prepared) {
+    const struct job *fields = prepared->fields;
+    if (fields->attachment_count == 0)
+        return true;
+    prepared->encoded = calloc(fields->attachment_count, sizeof(*prepared->encoded));
+    bool ok = prepared->encoded != NULL;
+    for (uint32_t i = 0; i < fields->attachment_count && ok; i++) {
+        struct writer writer = {.limit = SIZE_MAX / 2};
+        writer_room(&writer, (fields->attachments[i].length / BASE64_LINE_IN_BYTES + 1) * BASE64_LINE_OUT_BYTES);
+        encode_base64(&writer, fields->attachments[i].bytes, fields->attachments[i].length);
+        ok = writer.error == 0;
+        prepared->encoded[i] = (struct mime_encoded){.bytes = writer.bytes, .length = writer.at};
+        prepared->bytes += writer.capacity;
+    }
+    return ok;
+}
+
+static void prepare_body(struct render_prepared *prepared) {
+    const struct job *fields = prepared->fields;
+    prepared->text = fields->text == NULL ? NULL : template_compile(fields->text, false);
+    prepared->html = fields->html == NULL ? NULL : template_compile(fields->html, true);
+    prepared->bytes += prepared->text == NULL ? 0 : template_bytes(prepared->text);
+    prepared->bytes += prepared->html == NULL ? 0 : template_bytes(prepared->html);
+}
+
+static void prepare_header(struct render_prepared *prepared) {
+    const struct job *fields = prepared->fields;
+    bool utf8 = false;
+    prepared->custom_templates = any_header_is_template(fields);
+    if (fields->from.email != NULL && address_format(fields->from.email, prepared->from_address, &utf8) >= 0) {
+        strcpy(prepared->from_domain, strrchr(prepared->from_address, '@') + 1);
+        prepare_fields(prepared, &prepared->senders, write_senders);
+    }
+    if (fields->subject != NULL && !merge_is_template(fields->subject))
+        prepare_fields(prepared, &prepared->subject, write_subject);
+    if (!prepared->custom_templates)
+        prepare_fields(prepared, &prepared->custom, write_custom_fields);
+}
+
+struct render_prepared *render_prepare(const struct job *fields) {
+    struct render_prepared *prepared = fields->raw != NULL ? NULL : calloc(1, sizeof(*prepared));
+    if (prepared == NULL)
+        return NULL;
+    char error[160];
+    prepared->fields = fields;
+    prepared->bytes = sizeof(*prepared);
+    if (fields->merge_global_data != NULL)
+        prepared->global = merge_create(fields->merge_global_data, NULL, error, sizeof(error));
+    prepare_body(prepared);
+    prepare_header(prepared);
+    if (!prepare_attachments(prepared)) {
+        render_prepared_free(prepared);
+        return NULL;
+    }
+    return prepared;
+}
+
+void render_prepared_free(struct render_prepared *prepared) {
+    if (prepared == NULL)
+        return;
+    merge_free(prepared->global);
+    template_free(prepared->text);
+    template_free(prepared->html);
+    for (uint32_t i = 0; prepared->encoded != NULL && i < prepared->fields->attachment_count; i++)
+        free(prepared->encoded[i].bytes);
+    free(prepared->encoded);
+    free(prepared->senders.writer.bytes);
+    free(prepared->subject.writer.bytes);
+    free(prepared->custom.writer.bytes);
+    free(prepared);
+}
+
+size_t render_prepared_bytes(const struct render_prepared *prepared) {
+    return prepared == NULL ? 0 : prepared->bytes;
 }
 
 int render_message(const struct job *job, uint32_t index, uint64_t date_s, const struct identity *identity, size_t max_bytes,
@@ -317,8 +518,9 @@ int render_message(const struct job *job, uint32_t index, uint64_t date_s, const
                                .line = MESSAGE_HEADROOM_BYTES,
                                .limit = MESSAGE_HEADROOM_BYTES + max_bytes};
     int result = 0;
-    if (job->raw == NULL && has_templates(job, r.recipient) && wants_merge(job)) {
-        r.merge = merge_create(job->merge_global_data, r.recipient->merge_data, error, error_bytes);
+    r.prepared = job->content == NULL ? NULL : job->content->prepared;
+    if (job->raw == NULL && has_templates(&r) && wants_merge(job)) {
+        r.merge = make_merge(&r);
         result = r.merge == NULL ? -EINVAL : 0;
     }
     if (result == 0)

@@ -31,6 +31,13 @@ struct identity; /* the key of Message-IDs and VERP tokens */
 struct identity *identity_load(const char *path);
 void identity_free(struct identity *identity);
 
+/* What the messages of a shared content (job->content) have in common. Immutable, so that all threads share it; `fields` must outlive it.
+ * NULL for a raw message, which has nothing to prepare, or without memory: messages are rendered all the same, only slower. */
+struct render_prepared *render_prepare(const struct job *fields);
+void render_prepared_free(struct render_prepared *prepared);
+/* Memory it takes. */
+size_t render_prepared_bytes(const struct render_prepared *prepared);
+
 /* Renders for one recipient. `date_s`: the Date field (fixed at the first render and kept). Message-ID is a keyed hash of the job and the
  * recipient's index under the sender's domain (the index only counts for RECIPIENT_PRIVATE: to/cc/bcc recipients share one message), so
  * that a repeat is the same message. 0; or -EINVAL (this recipient's error) or -E2BIG (over max_bytes) with a sentence in error. */

@@ -1,0 +1,71 @@
+/* render_messages.c: instructions that the rendering of a message takes: a text of 4 KB with three variables, in the job itself or in a
+ * shared content. Run it by callgrind with two counts; the difference is the messages':
+ *     for n in 1000 2000; do valgrind --tool=callgrind --callgrind-out-file=/dev/null render_messages inline|shared text|html $n; done */
+#include "control/render/render.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { TEXT_BYTES = 4096, RECIPIENTS = 500, MAX_BYTES = 1 << 20 };
+
+static void text_write(char *out, bool utf8) {
+    size_t used = (size_t)sprintf(out, "Hello {{name}},\n\n");
+    while (used < TEXT_BYTES - 200)
+        used += (size_t)sprintf(out + used, "%s of prose that fill a line as mail of this kind has it\n",
+                                utf8 ? "Some w\xC3\xB6rds" : "Some words");
+    sprintf(out + used, "\nYour code is {{code}}; it is good until {{until}}.\n");
+}
+
+static struct identity *identity_make(void) {
+    char path[] = "/tmp/bypost-identity-XXXXXX";
+    int fd = mkstemp(path);
+    if (fd < 0 || write(fd, path, sizeof(path)) != sizeof(path) || write(fd, path, sizeof(path)) != sizeof(path))
+        return NULL;
+    close(fd);
+    struct identity *identity = identity_load(path);
+    unlink(path);
+    return identity;
+}
+
+int main(int count, char **arguments) {
+    if (count != 4) {
+        fprintf(stderr, "usage: render_messages inline|shared text|html MESSAGES\n");
+        return 2;
+    }
+    static char text[TEXT_BYTES + 256];
+    static struct job_recipient recipients[RECIPIENTS];
+    char merge_data[] = "{\"name\":\"Bob Example\",\"code\":\"X7-2231\",\"until\":\"1 May\"}", error[256];
+    for (int i = 0; i < RECIPIENTS; i++)
+        recipients[i] =
+            (struct job_recipient){.mailbox = {.email = (char *)"bob@example.net"}, .kind = RECIPIENT_PRIVATE, .merge_data = merge_data};
+    bool html = strcmp(arguments[2], "html") == 0;
+    text_write(text, html);
+    struct job fields = {.from = {.email = (char *)"ann@example.org", .name = (char *)"Ann"},
+                         .subject = (char *)"News of the week",
+                         .list_unsubscribe = (char *)"https://example.org/u/{{code}}"};
+    *(html ? &fields.html : &fields.text) = text;
+    struct content content = {.references = 1, .fields = &fields, .prepared = render_prepare(&fields)};
+    struct job job = fields;
+    strcpy(job.queue, "spring");
+    job.recipients = recipients;
+    job.recipient_total = RECIPIENTS;
+    job.content = strcmp(arguments[1], "shared") == 0 ? &content : NULL;
+    struct identity *identity = identity_make();
+    struct message message;
+    message_init(&message);
+    size_t bytes = 0;
+    for (int i = 0; i < atoi(arguments[3]); i++) {
+        if (render_message(&job, (uint32_t)(i % RECIPIENTS), 1700000000, identity, MAX_BYTES, &message, error, sizeof(error)) != 0) {
+            fprintf(stderr, "render_messages: %s\n", error);
+            return 1;
+        }
+        bytes += message.length;
+    }
+    printf("%zu bytes\n", bytes);
+    message_free(&message);
+    identity_free(identity);
+    render_prepared_free((struct render_prepared *)content.prepared);
+    return 0;
+}

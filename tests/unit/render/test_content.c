@@ -1,0 +1,272 @@
+/* Shared contents: a message of a prepared content is byte for byte what the same job with the content in it gives. */
+#include "unit.h"
+
+#include <errno.h>
+#include <pthread.h>
+
+enum { ROUNDS = 20000, TEXT_BYTES = 3000, THREADS = 4, THREAD_ROUNDS = 300 };
+
+/* What texts are made of: everything that an encoding or a template treats in its own way. */
+static const char *const fragments[] = {
+    "Some words of prose. ",
+    "\n",
+    "\n",
+    "\r\n",
+    "\r",
+    "{{name}}",
+    "{{ shop }}",
+    "{{{name}}}",
+    "{{&name}}",
+    "{{! note }}",
+    "{{!\n two}}",
+    "{{n}}",
+    "\nFrom here ",
+    "\n.dot",
+    " \n",
+    "\t\n",
+    "\xC3\xA9t\xC3\xA9 ",
+    "a=b ",
+    "{ {",
+    "<b>",
+    "{{multi}}",
+    "{{leading}}{{",
+    "no tag}} }}",
+    "x",
+    "A line that is so long that quoted-printable has to break it somewhere in the middle, softly, and once more. ",
+};
+
+static const char *const values[] = {
+    "{\"name\":\"Bob\",\"multi\":\"1\",\"n\":1,\"leading\":\"From \"}",
+    "{\"name\":\"\xC3\x89va <&>\",\"multi\":\"one\\ntwo\\r\\nthree \",\"n\":-2.5,\"leading\":\".\"}",
+    "{\"name\":\"\",\"multi\":\"\",\"n\":null,\"leading\":\"\"}",
+    "{\"name\":\"{{shop}}\",\"multi\":\"ends with CR\\r\",\"n\":true,\"leading\":\"\\n\"}",
+    "{\"shop\":\"own\",\"name\":\"x\",\"multi\":\" \",\"n\":0,\"leading\":\"=\"}",
+    NULL, /* its own variables are missing */
+};
+
+static void draw_text(char *out, uint64_t *seed) {
+    size_t used = 0;
+    bool open = unit_random(seed) % 8 == 0; /* some tags that never end */
+    out[0] = '\0';
+    for (uint32_t i = unit_random(seed) % 40; i > 0; i--) {
+        const char *fragment = fragments[unit_random(seed) % (sizeof(fragments) / sizeof(*fragments))];
+        if (strcmp(fragment, "{{leading}}{{") == 0 && !open)
+            fragment = "{{leading}}";
+        if (used + strlen(fragment) + 1 < TEXT_BYTES) {
+            strcpy(out + used, fragment);
+            used += strlen(fragment);
+        }
+    }
+}
+
+struct pair {
+    struct message messages[2];
+    int results[2];
+    char errors[2][256];
+};
+
+static void render_both(const struct job *inlined, const struct job *shared, const struct identity *identity, struct pair *pair) {
+    const struct job *jobs[] = {inlined, shared};
+    for (int i = 0; i < 2; i++) {
+        pair->errors[i][0] = '\0';
+        pair->results[i] = render_message(jobs[i], 0, unit_date_s, identity, UNIT_MAX_BYTES, &pair->messages[i], pair->errors[i], 256);
+    }
+}
+
+static void assert_same(const struct pair *pair) {
+    const struct message *a = &pair->messages[0], *b = &pair->messages[1];
+    assert_int_equal(pair->results[0], pair->results[1]);
+    assert_string_equal(pair->errors[0], pair->errors[1]);
+    if (pair->results[0] != 0)
+        return;
+    unit_assert_wire_form(b);
+    assert_int_equal(a->length, b->length);
+    assert_memory_equal(a->bytes + a->start, b->bytes + b->start, a->length);
+    assert_int_equal(a->header_length, b->header_length);
+    assert_int_equal(a->needs_smtputf8, b->needs_smtputf8);
+    assert_string_equal(a->from_domain, b->from_domain);
+    assert_string_equal(a->sender, b->sender);
+    assert_string_equal(a->recipient, b->recipient);
+}
+
+/* A content, and a job that names it: the fields are lent as contents_complete lends them. */
+struct shared_job {
+    struct unit_job job;
+    struct job fields;
+    struct content content;
+    struct render_prepared *prepared;
+};
+
+static void share(struct shared_job *shared, const struct unit_job *from) {
+    shared->job = *from;
+    shared->job.job.recipients = shared->job.recipients;
+    shared->fields = from->job;
+    shared->prepared = render_prepare(&shared->fields);
+    assert_non_null(shared->prepared);
+    assert_true(render_prepared_bytes(shared->prepared) > 0);
+    shared->content = (struct content){.references = 1, .fields = &shared->fields, .prepared = shared->prepared};
+    shared->job.job.content = &shared->content;
+}
+
+static void a_shared_content_changes_no_byte(void **state) {
+    uint64_t seed = 1;
+    static char text[TEXT_BYTES], html[TEXT_BYTES];
+    static const uint8_t image[100] = {1, 2, 3};
+    struct job_attachment attachments[] = {
+        {.filename = (char *)"a.png",
+         .content_type = (char *)"image/png",
+         .content_id = (char *)"a",
+         .bytes = (uint8_t *)image,
+         .length = 100,
+         .is_inline = true},
+        {.filename = (char *)"b.bin", .content_type = (char *)"application/x", .bytes = (uint8_t *)image, .length = 57}};
+    struct pair pair = {.results = {0}};
+    struct identity *identity = unit_identity('k');
+    uint32_t good = 0;
+    for (uint32_t round = 0; round < ROUNDS; round++) {
+        struct unit_job u;
+        struct shared_job shared;
+        unit_job_init(&u);
+        draw_text(text, &seed);
+        draw_text(html, &seed);
+        uint32_t parts = unit_random(&seed) % 3;
+        u.job.text = parts == 1 ? NULL : text;
+        u.job.html = parts == 0 ? NULL : html;
+        u.job.subject = (char *)(unit_random(&seed) % 2 ? "For {{name}} \xE2\x82\xAC" : "For all");
+        u.job.merge_global_data = (char *)"{\"shop\":\"Shop & Co\"}";
+        u.recipients[0].merge_data = (char *)values[unit_random(&seed) % (sizeof(values) / sizeof(*values))];
+        u.headers[0] = (struct job_header){(char *)"X-A", (char *)(unit_random(&seed) % 2 ? "{{name}}" : "fixed")};
+        u.headers[1] = (struct job_header){(char *)".dot", (char *)"y"};
+        u.job.header_count = unit_random(&seed) % 3;
+        u.job.list_unsubscribe = (char *)(unit_random(&seed) % 2 ? "https://example.org/{{n}}" : NULL);
+        struct job_header own = {(char *)"X-A", (char *)"own {{shop}}"};
+        u.recipients[0].headers = &own;
+        u.recipients[0].header_count = unit_random(&seed) % 4 == 0;
+        u.job.attachment_count = unit_random(&seed) % 3;
+        u.job.attachments = attachments;
+        share(&shared, &u);
+        /* Some jobs bring fields of their own. */
+        if (unit_random(&seed) % 4 == 0)
+            u.job.text = shared.job.job.text = (char *)"Mine, {{name}}\n";
+        render_both(&u.job, &shared.job.job, identity, &pair);
+        assert_same(&pair);
+        good += pair.results[0] == 0;
+        render_prepared_free(shared.prepared);
+    }
+    assert_true(good > ROUNDS / 4 && good < ROUNDS);
+    message_free(&pair.messages[0]);
+    message_free(&pair.messages[1]);
+    identity_free(identity);
+}
+
+/* A job's own members count, whatever was prepared. */
+static void own_fields_stand(void **state) {
+    struct unit_job u;
+    struct shared_job shared;
+    unit_job_init(&u);
+    u.job.text = (char *)"The content's\n";
+    share(&shared, &u);
+    struct mailbox carl = {.email = (char *)"carl@example.com"};
+    shared.job.job.subject = (char *)"Own subject";
+    shared.job.job.text = (char *)"Own text\n";
+    shared.job.job.from = carl;
+    const char *message = unit_render(&shared.job.job, 0);
+    unit_assert_has(message, "From: carl@example.com\r\n");
+    unit_assert_has(message, "@example.com>\r\n");
+    unit_assert_has(message, "Subject: Own subject\r\n");
+    unit_assert_has(message, "Own text\r\n");
+    unit_assert_lacks(message, "ann@");
+    render_prepared_free(shared.prepared);
+}
+
+/* In a shared content a tag is one, even where no recipient of the chunk brings a variable: chunks are cut in pieces. */
+static void a_content_is_always_a_template(void **state) {
+    struct unit_job u;
+    struct shared_job shared;
+    unit_job_init(&u);
+    u.job.text = (char *)"Hi {{name}}\n";
+    share(&shared, &u);
+    unit_assert_has(unit_render_error(&shared.job.job, 0, -EINVAL), "\"name\" is missing");
+    render_prepared_free(shared.prepared);
+}
+
+/* More lines with variables than there are runs. */
+static void many_lines_with_variables(void **state) {
+    static char text[40 * 1024];
+    struct unit_job u;
+    struct shared_job shared;
+    struct pair pair = {.results = {0}};
+    struct identity *identity = unit_identity('k');
+    unit_job_init(&u);
+    for (int i = 0; i < 1000; i++)
+        strcat(text, i % 2 == 0 ? "Line {{name}} of many\n" : "and one \xC3\xA9 without\n");
+    u.job.text = text;
+    u.job.merge_global_data = (char *)"{\"name\":\"x\"}";
+    share(&shared, &u);
+    render_both(&u.job, &shared.job.job, identity, &pair);
+    assert_int_equal(pair.results[1], 0);
+    assert_same(&pair);
+    message_free(&pair.messages[0]);
+    message_free(&pair.messages[1]);
+    identity_free(identity);
+    render_prepared_free(shared.prepared);
+}
+
+struct race {
+    const struct job *job;
+    const struct identity *identity;
+    uint64_t sum;
+};
+
+static void *race_run(void *argument) {
+    struct race *race = argument;
+    struct message message;
+    char error[256];
+    message_init(&message);
+    for (int i = 0; i < THREAD_ROUNDS; i++) {
+        if (render_message(race->job, (uint32_t)i % 2, unit_date_s, race->identity, UNIT_MAX_BYTES, &message, error, sizeof(error)) != 0)
+            return NULL;
+        for (size_t at = 0; at < message.length; at++)
+            race->sum = race->sum * 31 + message.bytes[message.start + at];
+    }
+    message_free(&message);
+    return NULL;
+}
+
+/* The pool of threads renders one content at the same time. */
+static void threads_share_a_content(void **state) {
+    struct unit_job u;
+    struct shared_job shared;
+    struct race races[THREADS];
+    pthread_t threads[THREADS];
+    struct identity *identity = unit_identity('k');
+    unit_job_init(&u);
+    u.job.html = (char *)"<p>{{name}} \xC3\xA9 {{shop}}</p>\n<p>more</p>\n";
+    u.job.merge_global_data = (char *)"{\"shop\":\"s\"}";
+    u.recipients[0].merge_data = (char *)"{\"name\":\"Bob\"}";
+    u.recipients[1] = (struct job_recipient){
+        .mailbox = {.email = (char *)"eve@example.net"}, .kind = RECIPIENT_PRIVATE, .merge_data = (char *)"{\"name\":\"Eve\"}"};
+    u.job.recipient_total = 2;
+    share(&shared, &u);
+    for (int i = 0; i < THREADS; i++) {
+        races[i] = (struct race){.job = &shared.job.job, .identity = identity};
+        assert_int_equal(pthread_create(&threads[i], NULL, race_run, &races[i]), 0);
+    }
+    for (int i = 0; i < THREADS; i++)
+        pthread_join(threads[i], NULL);
+    for (int i = 0; i < THREADS; i++) {
+        assert_true(races[i].sum != 0);
+        assert_true(races[i].sum == races[0].sum);
+    }
+    identity_free(identity);
+    render_prepared_free(shared.prepared);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_shared_content_changes_no_byte), cmocka_unit_test(own_fields_stand),
+        cmocka_unit_test(a_content_is_always_a_template),   cmocka_unit_test(many_lines_with_variables),
+        cmocka_unit_test(threads_share_a_content),
+    };
+    return cmocka_run_group_tests_name("content", tests, NULL, NULL);
+}
