@@ -29,7 +29,23 @@ void bucket_set(struct bucket *bucket, double per_second) {
     bucket->burst = 1 + (uint32_t)(bucket->step_us > 0 ? TOLERANCE_US / bucket->step_us : TOLERANCE_US);
 }
 
+void bucket_share(struct bucket *bucket, double per_second, uint64_t now_us) {
+    if (!(per_second > 0)) {
+        bucket->stopped = true;
+        return;
+    }
+    uint64_t rate_nano = bucket->rate_nano;
+    bucket_set(bucket, per_second);
+    if (bucket->next_us > now_us && rate_nano > 0 && rate_nano != bucket->rate_nano)
+        bucket->next_us = now_us + (uint64_t)((double)(bucket->next_us - now_us) * (double)rate_nano / (double)bucket->rate_nano);
+    if (bucket->stopped && bucket->next_us < now_us + TOLERANCE_US)
+        bucket->next_us = now_us + TOLERANCE_US;
+    bucket->stopped = false;
+}
+
 uint64_t bucket_ready_us(const struct bucket *bucket) {
+    if (bucket->stopped)
+        return UINT64_MAX;
     if (bucket->rate_nano == 0)
         return 0;
     uint64_t next_us = bucket->next_us + (bucket->next_part > 0);
@@ -37,6 +53,8 @@ uint64_t bucket_ready_us(const struct bucket *bucket) {
 }
 
 uint32_t bucket_tokens(const struct bucket *bucket, uint64_t now_us) {
+    if (bucket->stopped)
+        return 0;
     if (bucket->rate_nano == 0)
         return UINT32_MAX;
     uint64_t ready_us = bucket_ready_us(bucket);

@@ -6,7 +6,7 @@
 
 /* Postfix's feedback: as many successes as the window has sessions widen it by one; a failure narrows it by one. */
 void lane_succeeded(struct lane_state *lane, uint64_t now_us) {
-    uint32_t limit = lane->site->connection_limit ? lane->site->connection_limit : SESSIONS_MAX;
+    uint32_t limit = lane->lane.site->limits->connection_limit ? lane->lane.site->limits->connection_limit : SESSIONS_MAX;
     bool limits = lane->lane.waiting + lane->lane.outstanding >= lane->window;
     if (lane->window >= limit || !limits || now_us < lane->growth_after_us)
         return;

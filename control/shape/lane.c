@@ -15,13 +15,18 @@ struct lane_state *lane_find(struct shape *shape, const struct site *site, const
     return NULL;
 }
 
-static struct shape_site *site_get(struct shape *shape, struct site *site) {
+static struct shape_site *site_get(struct shape *shape, struct site *site, uint64_t now_us) {
     struct shape_site *state = site->shape;
     if (state)
         return state;
     state = calloc(1, sizeof *state);
     if (!state)
         return NULL;
+    state->share = share_create(shape, state, NULL, now_us);
+    if (!state->share) {
+        free(state);
+        return NULL;
+    }
     state->site = site;
     state->scope = ++shape->scopes;
     LIST_INIT(&state->lanes);
@@ -30,31 +35,36 @@ static struct shape_site *site_get(struct shape *shape, struct site *site) {
     return state;
 }
 
-static void site_drop(struct shape_site *state) {
+static void site_drop(struct shape *shape, struct shape_site *state) {
     if (!LIST_EMPTY(&state->lanes))
         return;
     state->site->shape = NULL;
     site_release(state->site);
+    share_release(shape, state->share);
     free(state);
 }
 
+void site_set_limits(struct shape *shape, struct shape_site *site, uint64_t now_us) {
+    const struct shaping_limits *limits = site->site->limits;
+    site->connection_limit = share_connections(shape, site->share, limits->connection_limit, &site->shut);
+    site->connection_rate = share_connects(shape, site->share, limits->max_connection_rate);
+    share_bucket(shape, site->share, &site->messages, limits->max_message_rate, SHARE_MESSAGES, now_us);
+}
+
 void lane_refresh_limits(struct lane_state *lane) {
-    const struct shaping_limits *limits = lane->lane.site->limits;
-    lane->site->connection_limit = limits->connection_limit;
-    lane->site->connection_rate = limits->max_connection_rate;
-    bucket_set(&lane->site->messages, limits->max_message_rate);
+    site_set_limits(lane->shape, lane->site, lane->shape->now_us);
 }
 
 void lane_set_provider(struct lane_state *lane) {
     const struct shaping_provider *provider = lane->lane.site->provider;
-    lane->provider = provider ? provider_get(lane->shape, provider) : NULL;
+    lane->provider = provider ? provider_get(lane->shape, provider, lane->shape->now_us) : NULL;
 }
 
 struct lane_state *lane_create(struct shape *shape, struct site *site, const struct config_pool *pool, uint64_t now_us) {
     if (shape->lane_count >= SHAPE_LANES_MAX || heap_reserve(&shape->heap, shape->lane_count + shape->provider_count + 2) != 0)
         return NULL;
     struct lane_state *lane = calloc(1, sizeof *lane + shape->hooks.workers * sizeof lane->workers[0]);
-    struct shape_site *state = lane ? site_get(shape, site) : NULL;
+    struct shape_site *state = lane ? site_get(shape, site, now_us) : NULL;
     if (!state) {
         free(lane);
         return NULL;
@@ -99,7 +109,7 @@ void lane_destroy(struct lane_state *lane) {
     shape->lane_count--;
     fair_free(&lane->high);
     fair_free(&lane->normal);
-    site_drop(lane->site);
+    site_drop(shape, lane->site);
     free(lane);
 }
 

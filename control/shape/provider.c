@@ -6,7 +6,7 @@
 
 static const uint64_t TICK_MIN_US = 1000; /* tokens are handed out in steps no finer than this */
 
-struct shape_provider *provider_get(struct shape *shape, const struct shaping_provider *config) {
+struct shape_provider *provider_get(struct shape *shape, const struct shaping_provider *config, uint64_t now_us) {
     struct shape_provider *provider;
     LIST_FOREACH (provider, &shape->providers, link) {
         if (strcmp(provider->name, config->name) == 0) {
@@ -16,20 +16,23 @@ struct shape_provider *provider_get(struct shape *shape, const struct shaping_pr
     }
     provider = calloc(1, sizeof *provider);
     char *name = provider ? strdup(config->name) : NULL;
-    if (!name || heap_reserve(&shape->heap, shape->lane_count + shape->provider_count + 2) != 0) {
+    struct share *share = name ? share_create(shape, NULL, provider, now_us) : NULL;
+    if (!share || heap_reserve(&shape->heap, shape->lane_count + shape->provider_count + 2) != 0) {
+        free(share);
         free(name);
         free(provider);
         return NULL;
     }
     provider->shape = shape;
     provider->name = name;
+    provider->share = share;
     provider->references = 1;
     provider->scope = ++shape->scopes;
     provider->timer = (struct timer){.at_us = UINT64_MAX, .owner = TIMER_PROVIDER};
     TAILQ_INIT(&provider->holders);
     TAILQ_INIT(&provider->waiters);
     TAILQ_INIT(&provider->blocked);
-    provider_set_limits(provider, &config->limits);
+    provider_set_limits(provider, &config->limits, now_us);
     LIST_INSERT_HEAD(&shape->providers, provider, link);
     shape->provider_count++;
     return provider;
@@ -40,16 +43,19 @@ void provider_release(struct shape_provider *provider) {
     provider->references--;
 }
 
-void provider_set_limits(struct shape_provider *provider, const struct shaping_limits *limits) {
-    provider->connection_limit = limits->provider_connection_limit;
-    provider->connection_rate = limits->provider_max_connection_rate;
-    bucket_set(&provider->connects, limits->provider_max_connection_rate);
-    bucket_set(&provider->messages, limits->provider_max_message_rate);
+void provider_set_limits(struct shape_provider *provider, const struct shaping_limits *limits, uint64_t now_us) {
+    const struct shape *shape = provider->shape;
+    if (limits != &provider->limits)
+        provider->limits = *limits;
+    provider->connection_limit = share_connections(shape, provider->share, limits->provider_connection_limit, &provider->shut);
+    provider->connection_rate = share_connects(shape, provider->share, limits->provider_max_connection_rate);
+    share_bucket(shape, provider->share, &provider->connects, limits->provider_max_connection_rate, SHARE_CONNECTS, now_us);
+    share_bucket(shape, provider->share, &provider->messages, limits->provider_max_message_rate, SHARE_MESSAGES, now_us);
 }
 
 uint32_t provider_room(const struct shape_provider *provider) {
     if (provider->connection_limit == 0)
-        return UINT32_MAX;
+        return provider->shut ? 0 : UINT32_MAX;
     return provider->charge < provider->connection_limit ? provider->connection_limit - provider->charge : 0;
 }
 
@@ -105,6 +111,8 @@ static uint64_t slice_over_us(const struct shape_provider *provider, const struc
 }
 
 static uint32_t lane_want(const struct lane_state *lane) {
+    if (lane->site->shut)
+        return 0;
     uint32_t want = lane->lane.waiting + lane->lane.outstanding;
     uint32_t limit = lane->site->connection_limit ? lane->site->connection_limit : SESSIONS_MAX;
     want = want < limit ? want : limit;
@@ -129,6 +137,7 @@ void provider_grant(struct shape_provider *provider, uint64_t now_us) {
         }
         uint32_t room = provider_room(provider);
         if (room == 0) {
+            provider->share->narrow = true;
             struct lane_state *holder = TAILQ_FIRST(&provider->holders);
             uint64_t over_us = holder ? slice_over_us(provider, holder) : now_us + SECOND_US;
             provider_arm(provider, over_us > now_us + TICK_MIN_US ? over_us : now_us + TICK_MIN_US);
@@ -136,10 +145,12 @@ void provider_grant(struct shape_provider *provider, uint64_t now_us) {
         }
         uint64_t ready_us = bucket_ready_us(&provider->connects);
         if (ready_us > now_us) {
+            provider->share->connect_us = now_us; /* they are wanted */
             provider_arm(provider, ready_us);
             break;
         }
         bucket_take(&provider->connects, now_us);
+        provider->share->connect_us = now_us;
         lane->prepaid++;
         if (provider->connection_limit > 0 && provider->waiter_count > 1) {
             uint32_t share = fair_share(provider);
@@ -171,6 +182,17 @@ void provider_granted_changed(struct shape_provider *provider) {
     provider->denominator = denominator;
     if (provider->connection_rate > 0)
         share_connect_rate(provider);
+}
+
+void provider_shrink(struct shape_provider *provider, uint64_t now_us) {
+    struct lane_state *lane;
+    while ((provider->shut || provider->connection_limit > 0) && provider->granted > provider->connection_limit &&
+           (lane = TAILQ_FIRST(&provider->holders))) {
+        uint32_t over = provider->granted - provider->connection_limit;
+        lane_set_target(lane, lane->target > over ? lane->target - over : 0, now_us);
+        if (lane->target == 0 && lane_want(lane) > 0)
+            wait_in_line(provider, lane);
+    }
 }
 
 /* Holders whose slice is over give way, one for each that waits. */
@@ -219,6 +241,8 @@ void provider_unblock(struct shape_provider *provider, struct lane_state *lane) 
 
 bool provider_may_take(struct shape_provider *provider, struct lane_state *lane, uint64_t now_us) {
     uint64_t ready_us = bucket_ready_us(&provider->messages);
+    if (ready_us > now_us)
+        share_refused(provider->shape, provider->share, now_us);
     if (ready_us <= now_us && (lane->has_turn || TAILQ_EMPTY(&provider->blocked)))
         return true;
     lane->has_turn = false;

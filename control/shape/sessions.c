@@ -11,7 +11,7 @@ static uint32_t min_u32(uint32_t left, uint32_t right) {
 
 /* What limits, feedback and rests allow, however much waits. */
 static uint32_t lane_cap(const struct lane_state *lane, uint64_t now_us) {
-    if (lane->rest_until_us > now_us)
+    if (lane->rest_until_us > now_us || lane->site->shut)
         return 0;
     uint32_t cap = lane->site->connection_limit ? lane->site->connection_limit : SESSIONS_MAX;
     cap = min_u32(cap, lane->window);
@@ -152,6 +152,8 @@ void lane_set_target(struct lane_state *lane, uint32_t target, uint64_t now_us) 
     }
     lane->target = lane->lane.sessions = target;
     lane_set_charge(lane);
+    if (target > before)
+        lane->site->share->connect_us = now_us;
     bool active_changed = (before == 0) != (target == 0);
     if (active_changed) {
         lane->site->active += target > 0 ? 1 : -1u;
@@ -208,6 +210,8 @@ static void lane_grow(struct lane_state *lane, uint32_t want, uint64_t now_us) {
         provider_admit(provider, lane, now_us);
     } else if (provider->waiter_count == 0) {
         uint32_t room = provider_room(provider);
+        if (want > lane->target + (room < SESSIONS_MAX ? room : SESSIONS_MAX))
+            provider->share->narrow = true;
         lane_set_target(lane, min_u32(want, room > SESSIONS_MAX ? want : lane->target + room), now_us);
     }
 }

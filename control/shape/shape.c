@@ -32,6 +32,8 @@ struct shape *shape_create(const struct shape_config *config, uint64_t now_us) {
     shape->now_us = now_us;
     TAILQ_INIT(&shape->lanes);
     TAILQ_INIT(&shape->signals);
+    TAILQ_INIT(&shape->shares);
+    shape->nodes = 1;
     LIST_INIT(&shape->providers);
     read_clock(shape, now_us);
     shape->default_pool = config_pool_named(config->config, config->config->default_pool);
@@ -51,6 +53,7 @@ void shape_destroy(struct shape *shape) {
     struct shape_provider *provider;
     while ((provider = LIST_FIRST(&shape->providers))) {
         LIST_REMOVE(provider, link);
+        share_release(shape, provider->share);
         free(provider->name);
         free(provider);
     }
@@ -78,6 +81,10 @@ void shape_flush(struct shape *shape) {
             hooks->expired(hooks->context, delivery);
         } else if ((delivery = delivery_list_pop(&shape->deferred))) {
             hooks->deferred(hooks->context, delivery, shape->deferred_until_us);
+        } else if (shape->share_wanted) {
+            shape->share_wanted = false;
+            if (hooks->share_wanted)
+                hooks->share_wanted(hooks->context);
         } else {
             break;
         }
@@ -106,6 +113,9 @@ static uint64_t queue_key(const struct job *job) {
 
 /* Each doubling of the demand is told, so that workers open sessions as it grows without a call for each delivery. */
 static void waiting_grew(struct lane_state *lane, uint64_t now_us) {
+    share_want(lane->shape, lane->site->share, now_us);
+    if (lane->provider)
+        share_want(lane->shape, lane->provider->share, now_us);
     if (lane->lane.waiting == 1 || lane->lane.waiting >= 2 * lane->signalled_waiting)
         lane_signal(lane);
     if (lane->generation != lane->lane.site->generation)
@@ -223,6 +233,8 @@ struct delivery *shape_take(struct shape *shape, struct lane *public_lane, uint6
     while (!delivery && lane->lane.waiting > 0) {
         uint64_t ready_us = own_ready_us(lane);
         if (ready_us > now_us) {
+            if (bucket_ready_us(&lane->site->messages) > now_us)
+                share_refused(shape, lane->site->share, now_us);
             lane->lane.rate_binds = true;
             lane->wake_us = ready_us;
             *wake_us = ready_us;
@@ -244,8 +256,10 @@ struct delivery *shape_take(struct shape *shape, struct lane *public_lane, uint6
         if (lane->slow_shift > 0)
             bucket_take(&lane->slow, now_us);
         bucket_take(&lane->site->messages, now_us);
+        lane->site->share->used++;
         if (lane->provider) {
             bucket_take(&lane->provider->messages, now_us);
+            lane->provider->share->used++;
             lane->has_turn = false;
         }
         lane->lane.outstanding++;
@@ -256,7 +270,7 @@ struct delivery *shape_take(struct shape *shape, struct lane *public_lane, uint6
         if (lane->lane.waiting < lane->signalled_waiting)
             lane->signalled_waiting = lane->lane.waiting; /* growth from here is told again */
     }
-    if (shape->expired.head)
+    if (shape->expired.head || shape->share_wanted)
         shape_flush(shape);
     return delivery;
 }
@@ -268,11 +282,15 @@ void shape_sessions(struct shape *shape, struct lane *public_lane, uint32_t work
     if (worker >= shape->hooks.workers)
         return;
     struct worker_view *view = &lane->workers[worker];
+    if (opened_total > view->opened_total)
+        lane->site->share->connect_us = now_us;
     lane->open += open - view->open;
     lane->ready += ready - view->ready;
     struct shape_provider *provider = lane->provider;
     if (provider) {
         uint64_t opened = opened_total > view->opened_total ? opened_total - view->opened_total : 0;
+        if (opened > 0)
+            provider->share->connect_us = now_us;
         for (; opened > 0 && lane->prepaid > 0; opened--)
             lane->prepaid--;
         if (opened > lane->target)
@@ -386,7 +404,7 @@ void shape_reconfigure(struct shape *shape, const struct config *config) {
         lane_refresh_limits(lane);
         lane_set_provider(lane);
         if (lane->provider) {
-            provider_set_limits(lane->provider, &lane->lane.site->provider->limits);
+            provider_set_limits(lane->provider, &lane->lane.site->provider->limits, shape->now_us);
             lane->provider->charge += lane->charge;
         }
         if (pool)

@@ -29,6 +29,19 @@ struct lane {
     void *queue;     /* shape's own */
 };
 
+/* The limits that nodes share: of a rate a part in SHARE_WHOLE, of connections a number. */
+enum share_part { SHARE_MESSAGES, SHARE_CONNECTS, SHARE_CONNECTIONS, SHARE_PARTS };
+enum { SHARE_WHOLE = 1000000 };
+struct share; /* of one site's or one provider's limits */
+
+/* What this node would use of them. Totals are 0 where there is no limit. */
+struct shape_demand {
+    struct share *share; /* for shape_granted, which must be called once */
+    bool of_provider;
+    const char *name; /* valid during the call */
+    uint32_t total[SHARE_PARTS], want[SHARE_PARTS], held[SHARE_PARTS];
+};
+
 struct shape_config {
     const struct config *config;
     uint32_t workers;
@@ -42,6 +55,8 @@ struct shape_config {
     /* Every endpoint or every source of its lane rests until `until_us`, for longer than a minute: the lane defers as one and the delivery
      * is the callee's, unattempted. NULL: deliveries wait in their lane. */
     void (*deferred)(void *context, struct delivery *delivery, uint64_t until_us);
+    /* Limits are shared with other nodes (shape_nodes), and something waits for a part of one: shape_demands is to be called soon. */
+    void (*share_wanted)(void *context);
     /* CLOCK_REALTIME in ms, for expiry. NULL: the system's clock. */
     uint64_t (*real_ms)(void *context);
     void *context;
@@ -92,6 +107,15 @@ void shape_drain(struct shape *shape, void (*each)(void *context, struct deliver
  */
 void shape_withdraw(struct shape *shape, bool (*match)(void *context, const struct delivery *delivery),
                     void (*each)(void *context, struct delivery *delivery), void *context, uint64_t now_us);
+/* So many nodes send under the same limits. 1: this one uses them whole, and asks nobody. More: it uses what shape_granted gives it, and an
+ * equal part of the limit where it has had no answer for a second. */
+void shape_nodes(struct shape *shape, uint32_t nodes, uint64_t now_us);
+/* Calls `each` for at most `maximum` sites and providers whose limits are to be asked for now. Returns how many; fewer than the maximum:
+ * all. To be called every 200 ms at least while limits are shared. */
+uint32_t shape_demands(struct shape *shape, uint32_t maximum, void (*each)(void *context, const struct shape_demand *demand), void *context,
+                       uint64_t now_us);
+/* The answer: these parts are this node's until `until_us`. NULL: there is none. */
+void shape_granted(struct shape *shape, struct share *share, const uint32_t parts[SHARE_PARTS], uint64_t until_us, uint64_t now_us);
 /* Calls `each` for every lane. */
 void shape_lanes(struct shape *shape, void (*each)(void *context, struct lane *lane), void *context);
 

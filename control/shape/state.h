@@ -6,6 +6,7 @@
 #include "fair.h"
 #include "heap.h"
 #include "rest.h"
+#include "share.h"
 #include "shape.h"
 #include <sys/queue.h>
 
@@ -41,7 +42,11 @@ struct shape_provider {
     char *name;
     uint32_t references; /* lanes */
     uint64_t scope;
-    uint32_t connection_limit;
+    struct shaping_limits limits; /* of the configuration: a copy, as a provider without lanes outlives a reload */
+    struct share *share;
+    /* What this node may use of the limits. */
+    uint32_t connection_limit; /* 0: none */
+    bool shut;                 /* there is one, and others have it all */
     double connection_rate;
     struct bucket messages, connects;
     uint32_t charge;      /* sessions of its lanes: allowed or still open */
@@ -58,8 +63,11 @@ struct shape_provider {
 struct shape_site {
     struct site *site; /* holds a reference */
     uint64_t scope;
+    struct share *share;
+    /* What this node may use of the limits: as in shape_provider. */
     double connection_rate;
     uint32_t connection_limit;
+    bool shut;
     struct bucket messages;
     uint32_t active; /* lanes with sessions */
     LIST_HEAD(, lane_state) lanes;
@@ -142,6 +150,9 @@ struct shape {
     uint64_t deferred_until_us;
     bool flushing;
     uint64_t key_seed;
+    uint32_t nodes;           /* that share the limits; 1: only this one */
+    struct share_list shares; /* those with demand, while limits are shared */
+    bool share_wanted;
 };
 
 static inline struct lane_state *lane_state_of(struct lane *lane) {
@@ -173,6 +184,9 @@ void lane_filter(struct lane_state *lane, bool (*match)(void *context, const str
                  struct delivery_list *out);
 struct delivery *lane_pop(struct lane_state *lane);
 
+/* The site's limits, and what this node may use of them. */
+void site_set_limits(struct shape *shape, struct shape_site *site, uint64_t now_us);
+
 /* feedback.c */
 void lane_succeeded(struct lane_state *lane, uint64_t now_us);
 /* A connect or handshake that failed. */
@@ -195,9 +209,11 @@ void lane_load_rests(struct lane_state *lane, uint64_t now_us);
 void lane_linger_over(struct lane_state *lane, uint64_t now_us);
 
 /* provider.c */
-struct shape_provider *provider_get(struct shape *shape, const struct shaping_provider *config);
+struct shape_provider *provider_get(struct shape *shape, const struct shaping_provider *config, uint64_t now_us);
 void provider_release(struct shape_provider *provider);
-void provider_set_limits(struct shape_provider *provider, const struct shaping_limits *limits);
+void provider_set_limits(struct shape_provider *provider, const struct shaping_limits *limits, uint64_t now_us);
+/* Sessions beyond the limit are given back: it became less. */
+void provider_shrink(struct shape_provider *provider, uint64_t now_us);
 /* Starts a lane, or has it wait for its turn. */
 void provider_admit(struct shape_provider *provider, struct lane_state *lane, uint64_t now_us);
 void provider_leave(struct shape_provider *provider, struct lane_state *lane);
