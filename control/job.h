@@ -85,7 +85,6 @@ struct job {
     uint32_t recipients_at;  /* in source_text: where the array of recipients[] begins */
     char *content_id;        /* or NULL: it names a shared content */
     bool content_counted;    /* the submit Function counted its recipients for that content: settle takes them off */
-    bool counted;            /* it counted them in the depth of the queue (field n, or FLAGS): likewise */
     struct content *content; /* what contents_complete found: a reference; fields below may point into it */
     uint8_t dsn;             /* DSN_* bits: notices that the job asks for */
     bool dsn_full;           /* they carry the whole message, not its headers */

@@ -3,6 +3,9 @@
 
 #include <string.h>
 
+enum { QUOTA_GIVE_UP_MS = 24 * 3600 * 1000 };   /* SMTP.md section 6: a full mailbox */
+#define HOLD_BY_HAND_MS UINT64_C(9999999999999) /* the bucket of a hold that does not end by itself */
+
 /* Where the configuration knows neither the queue nor `normal`: QUEUE.md's row for normal. */
 static const struct config_retry retry_fallback = {.first_ms = 300000, .max_ms = 7200000, .give_up_ms = 172800000};
 
@@ -45,6 +48,11 @@ static void decide_retry(const struct settle_item *item, const struct job *job, 
     if (job && job->expires_at_ms && job->expires_at_ms < deadline) {
         deadline = job->expires_at_ms;
     }
+    if (item->classification.class == CLASS_QUOTA) {
+        /* From the first attempt, which is the first deferral unless another reply came before it. */
+        uint64_t first_ms = item->cookie.date_s ? item->cookie.date_s * 1000 : now_ms;
+        deadline = first_ms + QUOTA_GIVE_UP_MS < deadline ? first_ms + QUOTA_GIVE_UP_MS : deadline;
+    }
     uint64_t next = bucket_ms(now_ms, retry_delay(retry, item, random));
     if (next > deadline) { /* no attempt fits before its time is up */
         out->action = ACTION_EXPIRED;
@@ -61,20 +69,31 @@ void decide(const struct settle_item *item, const struct job *job, const struct 
             struct decision *out) {
     const struct settle_cookie *cookie = &item->cookie;
     bool uncertain = item->outcome.kind == OUTCOME_UNCERTAIN;
-    *out = (struct decision){.history = {.origin = cookie->origin,
-                                         .attempt = cookie->attempt,
-                                         .first_queued_ms = cookie->first_queued_ms,
-                                         .date_s = cookie->date_s,
-                                         .uncertain = cookie->uncertain_before || uncertain}};
+    *out = (struct decision){.event = EVENT_TYPES};
+    if (job) {
+        out->history = job->history;
+    }
+    out->history.origin = cookie->origin;
+    out->history.attempt = cookie->attempt;
+    out->history.first_queued_ms = cookie->first_queued_ms;
+    out->history.date_s = cookie->date_s;
+    out->history.uncertain = cookie->uncertain_before || uncertain;
     if (item->outcome.kind == OUTCOME_RETURNED || item->classification.verdict == VERDICT_RETURNED) {
         out->action = ACTION_RETURNED;
         out->next_attempt_ms = now_ms / 1000 * 1000 + (uint64_t)item->classification.retry_after_s * 1000;
         return;
     }
+    if (item->classification.verdict == VERDICT_PARKED) {
+        out->action = ACTION_PARKED;
+        out->next_attempt_ms = item->waits_until_ms ? item->waits_until_ms : now_ms;
+        return;
+    }
     if ((uncertain && config->on_uncertain == UNCERTAIN_HOLD) || item->classification.verdict == VERDICT_HELD) {
+        bool stopped = item->waits_for && (item->outcome.kind == OUTCOME_LOCAL || item->classification.unattempted);
         out->action = ACTION_HELD;
-        out->event = EVENT_DEFERRED;
-        out->history.attempt++;
+        out->next_attempt_ms = item->waits_until_ms ? bucket_ms(item->waits_until_ms, 0) : HOLD_BY_HAND_MS;
+        out->event = stopped ? EVENT_TYPES : EVENT_DEFERRED;
+        out->history.attempt += !stopped;
         return;
     }
     if (uncertain) {

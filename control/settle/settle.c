@@ -18,10 +18,11 @@
 #include <time.h>
 
 enum {
-    GATHER_US = 2000, /* a commit waits so long for company */
+    GATHER_US = 2000,      /* a commit waits so long for company, */
+    GATHER_BUSY_US = 5000, /* and so long while others are under way */
     COMMITS_IN_FLIGHT = 8,
     KEEP_MS = 10000,           /* confirmed commits are kept so long: a failover loses at most the last second or two */
-    KEEP_BYTES_MAX = 64 << 20, /* and no more than this */
+    KEEP_BYTES_MAX = 64 << 20, /* and no more than this: events go first, then what is oldest */
     UPKEEP_MS = 500,
     FAILURE_PAUSE_MS = 1000,
     FAILURES_BEFORE_SPLIT = 2,    /* then each outcome travels by itself, so that one cannot hold up the others */
@@ -33,6 +34,7 @@ struct settle {
     char prefix[REDIS_KEY_MAX];
     struct commit *open; /* or NULL */
     struct commit_list ready, sent, done;
+    struct commit *eventful; /* of `done`: the oldest that still has its events, or NULL */
     uint32_t sent_count;
     size_t done_bytes;
     uint32_t outstanding;
@@ -46,9 +48,21 @@ struct settle {
 
 static void settle_pump(struct settle *settle);
 
-static uint32_t random_next(struct settle *settle) {
-    settle->random = settle->random * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
-    return (uint32_t)(settle->random >> 32);
+static uint64_t mix(uint64_t state, uint64_t value) {
+    state = (state ^ value) * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+    return state ^ state >> 29;
+}
+
+/* The jitter of what should come back together is the same: one entry's recipients at one site; a site that rests, whole. */
+static uint32_t jitter(const struct settle *settle, const struct settle_item *item) {
+    uint64_t state = settle->random;
+    for (const char *c = item->site ? item->site : ""; *c; c++) {
+        state = mix(state, (uint8_t)*c);
+    }
+    if (!item->classification.unattempted) {
+        state = mix(mix(mix(state, item->cookie.entry.ms), item->cookie.entry.seq), item->cookie.attempt);
+    }
+    return (uint32_t)(mix(state, 0) >> 32);
 }
 
 /* --- commits --- */
@@ -67,6 +81,7 @@ static void commit_enter(struct settle *settle, struct commit *commit, enum comm
         settle->sent_count--;
         break;
     case COMMIT_DONE:
+        settle->eventful = settle->eventful == commit ? TAILQ_NEXT(commit, link) : settle->eventful;
         TAILQ_REMOVE(&settle->done, commit, link);
         settle->done_bytes -= commit->bytes;
         break;
@@ -85,6 +100,7 @@ static void commit_enter(struct settle *settle, struct commit *commit, enum comm
         break;
     case COMMIT_DONE:
         TAILQ_INSERT_TAIL(&settle->done, commit, link);
+        settle->eventful = settle->eventful ? settle->eventful : commit;
         settle->done_bytes += commit->bytes;
         commit->done_ms = clock_ms(CLOCK_MONOTONIC);
         break;
@@ -97,39 +113,84 @@ static bool commit_is_old(const struct settle *settle, const struct commit *comm
     return redis_state(settle->config.redis) == REDIS_UP && redis_heard_ms(settle->config.redis) > commit->done_ms + KEEP_MS;
 }
 
-/* Forgets confirmed commits that are old, or too many. */
+static void done_forget(struct settle *settle, struct commit *commit) {
+    settle->eventful = settle->eventful == commit ? TAILQ_NEXT(commit, link) : settle->eventful;
+    TAILQ_REMOVE(&settle->done, commit, link);
+    settle->done_bytes -= commit->bytes;
+    commit_free(commit);
+}
+
+/* Forgets confirmed commits that are old. Of too many the events go first, from the oldest on: without them each is still settled. */
 static void done_trim(struct settle *settle) {
     struct commit *commit;
-    while ((commit = TAILQ_FIRST(&settle->done)) && (commit_is_old(settle, commit) || settle->done_bytes > KEEP_BYTES_MAX)) {
-        TAILQ_REMOVE(&settle->done, commit, link);
+    while ((commit = TAILQ_FIRST(&settle->done)) && commit_is_old(settle, commit)) {
+        done_forget(settle, commit);
+    }
+    while (settle->done_bytes > KEEP_BYTES_MAX && (commit = settle->eventful)) {
         settle->done_bytes -= commit->bytes;
-        commit_free(commit);
+        commit_drop_events(commit);
+        settle->done_bytes += commit->bytes;
+        settle->eventful = TAILQ_NEXT(commit, link);
+    }
+    while (settle->done_bytes > KEEP_BYTES_MAX && (commit = TAILQ_FIRST(&settle->done))) {
+        done_forget(settle, commit);
     }
 }
 
-/* Each outcome of a commit that fails again and again goes by itself. */
+/* Moves an outcome, with all that it holds, into a commit that is ready. */
+static void item_move(struct settle *settle, struct commit *to, struct commit_item *item) {
+    to->items[to->count++] = *item;
+    *item = (struct commit_item){.slot = SLOT_NONE};
+    if (to->count == 1) {
+        to->state = COMMIT_READY;
+        TAILQ_INSERT_TAIL(&settle->ready, to, link);
+    }
+}
+
+/* Each outcome of a commit that fails again and again goes by itself. One that is sent a second time has nothing to split. */
 static void commit_split(struct settle *settle, struct commit *commit) {
     for (uint32_t i = commit->count; i > 1; i--) {
         struct commit *single = commit_create(settle);
         if (!single) {
-            return;
+            break;
         }
-        single->items[0] = commit->items[i - 1];
-        single->count = 1;
-        single->bytes = sizeof single->items[0] + single->items[0].event_length;
-        single->again = commit->again;
+        item_move(settle, single, &commit->items[i - 1]);
         single->failures = commit->failures;
-        single->state = COMMIT_READY;
-        TAILQ_INSERT_TAIL(&settle->ready, single, link);
         commit->count--;
-        commit->bytes -= single->bytes < commit->bytes ? single->bytes : commit->bytes;
+    }
+    if (commit->count > 0) {
+        text_free(&commit->packed);
+        text_free(&commit->events);
     }
 }
 
+/* What is to come again by itself: its group's text is that of all of them, of which some were settled before. False without memory. */
+static bool commit_again(struct settle *settle, struct commit *commit, const char *status) {
+    struct commit *apart = NULL;
+    for (uint32_t i = 0; i < commit->count; i++) {
+        struct commit_item *item = &commit->items[commit->order[i]];
+        if (status[i] == 'A' && item->job) {
+            if (!apart && !(apart = commit_create(settle))) {
+                return false;
+            }
+            apart->not_before_ms = item->alone ? clock_ms(CLOCK_MONOTONIC) + FAILURE_PAUSE_MS : 0;
+            item->alone = true;
+            item_move(settle, apart, item);
+        }
+    }
+    return true;
+}
+
 static void commit_confirmed(struct settle *settle, struct commit *commit, const char *status) {
-    for (uint32_t i = 0; i < commit->count && !commit->again; i++) {
+    bool refused = false;
+    for (uint32_t i = 0; i < commit->count; i++) {
         const struct commit_item *item = &commit->items[commit->order[i]];
+        if (status[i] == 'A' && item->queue[0] == 0) {
+            continue; /* on its way again */
+        }
         settle->counters.repeated += status[i] == 'R';
+        settle->counters.refused += status[i] == 'F';
+        refused |= status[i] == 'F';
         settle->outstanding--;
         if (item->slot != SLOT_NONE && settle->config.committed) {
             settle->config.committed(settle->config.context, item->slot, item->slot_generation);
@@ -138,12 +199,16 @@ static void commit_confirmed(struct settle *settle, struct commit *commit, const
     settle->counters.commits++;
     commit->failures = 0;
     commit->again = false;
-    commit_release_jobs(commit);
-    commit_enter(settle, commit, COMMIT_DONE);
-    TAILQ_REMOVE(&settle->done, commit, link);
+    /* It is in no list while it may move. */
+    TAILQ_REMOVE(&settle->sent, commit, link);
+    settle->sent_count--;
     commit = commit_shrink(commit);
-    TAILQ_INSERT_TAIL(&settle->done, commit, link);
+    commit->state = COMMIT_OPEN;
+    commit_enter(settle, commit, COMMIT_DONE);
     done_trim(settle);
+    if (refused && settle->config.fenced) {
+        settle->config.fenced(settle->config.context, settle->config.shard);
+    }
 }
 
 static void on_committed(void *context, redisReply *reply) {
@@ -153,7 +218,8 @@ static void on_committed(void *context, redisReply *reply) {
         commit_free(commit); /* settle is gone */
         return;
     }
-    if (reply && reply->type == REDIS_REPLY_STRING && reply->len == commit->count) {
+    if (reply && reply->type == REDIS_REPLY_STRING && (commit->again || reply->len == commit->count) &&
+        commit_again(settle, commit, reply->str)) {
         commit_confirmed(settle, commit, reply->str);
     } else {
         commit_enter(settle, commit, COMMIT_READY);
@@ -177,7 +243,11 @@ static uint64_t events_maximum(const struct settle *settle) {
 }
 
 static bool commit_try(struct settle *settle, struct commit *commit) {
-    if (commit_send(commit, settle->config.redis, settle->prefix, events_maximum(settle), on_committed) != 0) {
+    struct commit_terms terms = {.prefix = settle->prefix,
+                                 .node = settle->config.config->node,
+                                 .epoch = settle->config.epoch ? settle->config.epoch(settle->config.context, settle->config.shard) : 0,
+                                 .events_maximum = events_maximum(settle)};
+    if (commit_send(commit, settle->config.redis, &terms, on_committed) != 0) {
         return false;
     }
     commit_enter(settle, commit, COMMIT_SENT);
@@ -215,8 +285,14 @@ static void count_event(struct settle_counters *counters, const struct settle_it
         counters->delivered++;
         break;
     case ACTION_DEFERRED:
-    case ACTION_HELD:
         counters->deferred++;
+        break;
+    case ACTION_HELD:
+        counters->held++;
+        counters->deferred += decision->event == EVENT_DEFERRED;
+        break;
+    case ACTION_PARKED:
+        counters->parked++;
         break;
     case ACTION_BOUNCED:
         counters->bounced++;
@@ -240,8 +316,8 @@ static void count_event(struct settle_counters *counters, const struct settle_it
 static void record(struct settle *settle, const struct settle_item *item, struct job *job, const struct decision *decision, bool logged,
                    struct commit_item *out) {
     const struct config *config = settle->config.config;
-    bool wanted = config->events.type_mask >> decision->event & 1;
-    if (decision->action == ACTION_RETURNED || (!wanted && !(settle->config.log && logged))) {
+    bool wanted = decision->event < EVENT_TYPES && config->events.type_mask >> decision->event & 1;
+    if (decision->event == EVENT_TYPES || (!wanted && !(settle->config.log && logged))) {
         return;
     }
     event_write(&settle->text, item, job, decision, config);
@@ -260,20 +336,61 @@ static void record(struct settle *settle, const struct settle_item *item, struct
     }
 }
 
+/* A name as one word of a record: "-" when there is none. */
+static void tail_word(char *out, size_t bytes, const char *name) {
+    snprintf(out, bytes, "%s", name && *name ? name : "-");
+    for (char *c = out; *c; c++) {
+        *c = (unsigned char)*c <= ' ' || *c == 127 ? '_' : *c;
+    }
+}
+
+static struct commit_wait *wait_create(const struct settle_item *item, const struct decision *decision) {
+    char site[WAIT_NAME_BYTES], class[64], provider[WAIT_NAME_BYTES], tail[sizeof site + sizeof class + sizeof provider + 2];
+    bool classed = item->classification.class != CLASS_NONE && decision->action != ACTION_RETURNED;
+    tail_word(site, sizeof site, item->site && *item->site ? item->site : decision->action == ACTION_PARKED ? item->waits_for : NULL);
+    tail_word(class, sizeof class, classed ? reply_class_text(item->classification.class) : NULL);
+    tail_word(provider, sizeof provider, item->provider);
+    int length = snprintf(tail, sizeof tail, "%s %s %s", site, class, provider);
+    struct commit_wait *wait = malloc(sizeof *wait + (size_t)length + 1);
+    if (wait) {
+        wait->ms = decision->next_attempt_ms;
+        wait->history = decision->history;
+        bool names = decision->action == ACTION_PARKED || decision->action == ACTION_HELD;
+        snprintf(wait->where, sizeof wait->where, "%s", names && item->waits_for ? item->waits_for : "");
+        memcpy(wait->tail, tail, (size_t)length + 1);
+    }
+    return wait;
+}
+
+/* The notice of this outcome, when its job asks for one. */
+static void notice_add(struct settle *settle, const struct settle_item *item, struct job *job, struct decision *decision,
+                       struct commit_item *out) {
+    if (!settle->config.notice || !job || job->dsn == 0 || decision->event == EVENT_TYPES) {
+        return;
+    }
+    struct settle_item whole = *item;
+    whole.job = job;
+    out->notice = settle->config.notice(settle->config.context, &whole, decision->event, decision->next_attempt_ms, &out->notice_length);
+    decision->history.notified |= out->notice && decision->event == EVENT_DEFERRED;
+}
+
+static _Noreturn void memory_out(void) {
+    /* Going on would lose it: its entry would be read again and sent a second time. The next start has it from its slot. */
+    log_write(LOG_LEVEL_ERROR, "settle", "out of memory: ending, so that the next start settles what the slots hold");
+    abort();
+}
+
 /* Decides and puts the outcome into the open commit. */
 static void outcome_add(struct settle *settle, const struct settle_item *item, struct job *job, bool logged) {
     struct decision decision;
-    decide(item, job, settle->config.config, clock_ms(CLOCK_REALTIME), random_next(settle), &decision);
+    decide(item, job, settle->config.config, clock_ms(CLOCK_REALTIME), jitter(settle, item), &decision);
     count_event(&settle->counters, item, &decision);
     if (!settle->open) {
-        struct commit *commit = commit_create(settle);
-        if (!commit) {
-            /* Going on would lose it: its entry would be read again and sent a second time. The next start has it from its slot. */
-            log_write(LOG_LEVEL_ERROR, "settle", "out of memory: ending, so that the next start settles what the slots hold");
-            abort();
+        settle->open = commit_create(settle);
+        if (!settle->open) {
+            memory_out();
         }
-        settle->open = commit;
-        struct timeval after = {.tv_usec = GATHER_US};
+        struct timeval after = {.tv_usec = settle->sent_count > 0 ? GATHER_BUSY_US : GATHER_US};
         event_add(settle->gather, &after);
     }
     struct commit *commit = settle->open;
@@ -282,19 +399,21 @@ static void outcome_add(struct settle *settle, const struct settle_item *item, s
     *out = (struct commit_item){.entry = cookie->entry,
                                 .entry_pending = cookie->entry_pending,
                                 .index = cookie->index,
+                                .is_retry = cookie->is_retry != 0,
                                 .action = decision.action,
-                                .bucket_ms = decision.next_attempt_ms,
                                 .job = job,
                                 .slot = item->slot,
                                 .slot_generation = item->slot_generation};
     snprintf(out->queue, sizeof out->queue, "%.47s", cookie->queue);
-    snprintf(out->stream, sizeof out->stream, "%s%.47s", cookie->is_retry ? "retry:" : "", cookie->queue);
-    history_head_write(&decision.history, out->head);
+    notice_add(settle, item, job, &decision, out);
+    if (action_waits(decision.action) && !(out->wait = wait_create(item, &decision))) {
+        memory_out();
+    }
     record(settle, item, job, &decision, logged, out);
     if (job) {
         job_hold(job);
     }
-    commit->bytes += sizeof *out + out->event_length;
+    commit->bytes += sizeof *out + out->event_length + out->notice_length;
     if (commit->count == COMMIT_ITEMS_MAX || commit->bytes >= COMMIT_BYTES_MAX) {
         open_close(settle);
     }
@@ -416,7 +535,10 @@ void settle_destroy(struct settle *settle) {
     redis_ignore(settle->config.redis, settle);
     TAILQ_FOREACH (commit, &settle->sent, link) {
         commit->settle = NULL; /* freed with its answer */
-        commit_release_jobs(commit);
+        for (uint32_t i = 0; i < commit->count; i++) {
+            job_release(commit->items[i].job);
+            commit->items[i].job = NULL;
+        }
     }
     commits_free(&settle->ready);
     commits_free(&settle->done);

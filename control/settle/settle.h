@@ -55,7 +55,7 @@ void settle_flush(struct settle *settle);
 uint32_t settle_outstanding(const struct settle *settle);
 struct settle_counters {
     uint64_t accepted, delivered, deferred, bounced, expired, suppressed, cancelled, returned, uncertain, repeated /* settled before */,
-        commits, log_errors;
+        parked, held, refused /* of a fenced node */, commits, log_errors;
 };
 const struct settle_counters *settle_counters(const struct settle *settle);
 /* Another configuration: schedules, what becomes of uncertain outcomes, event types. The delivery log's path stays. */

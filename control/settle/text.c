@@ -12,6 +12,16 @@ void text_free(struct text *text) {
     *text = (struct text){.bytes = NULL};
 }
 
+void text_shrink(struct text *text) {
+    char *smaller = text->length ? realloc(text->bytes, text->length) : NULL;
+    if (smaller) {
+        text->bytes = smaller;
+        text->size = text->length;
+    } else if (text->length == 0) {
+        text_free(text);
+    }
+}
+
 static bool text_reserve(struct text *text, size_t more) {
     if (text->failed || text->size - text->length >= more) {
         return !text->failed;

@@ -13,6 +13,8 @@ struct text {
 };
 
 void text_free(struct text *text);
+/* Gives back the room that it does not use. */
+void text_shrink(struct text *text);
 void text_add(struct text *text, const char *bytes, size_t length);
 void text_number(struct text *text, uint64_t number);
 /* A JSON string with its quotes (RFC 8259 section 7): control characters escaped, bytes that are no UTF-8 (RFC 3629) replaced by U+FFFD. */
