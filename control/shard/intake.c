@@ -58,8 +58,10 @@ static void park_far(struct shard *shard, struct delivery *delivery) {
     ending_settle(shard, &cookie, &outcome, &classification, delivery, SLOT_NONE, 0);
 }
 
-static void enqueue(struct shard *shard, struct delivery *delivery) {
+void intake_enqueue(struct shard *shard, struct delivery *delivery) {
     static const uint16_t no_pool[3] = {4, 3, 5};
+    if (checking_again(shard, delivery))
+        return;
     int code = shape_enqueue(shard->shape, delivery, now_us());
     if (code == 0)
         return;
@@ -84,7 +86,7 @@ void intake_retry(evutil_socket_t descriptor, short what, void *argument) {
         if (shard->parked_first == NULL)
             shard->parked_last = NULL;
         shard->parked--;
-        enqueue(shard, delivery);
+        intake_enqueue(shard, delivery);
     }
     if (shard->parked > 0)
         park_later(shard);
@@ -116,13 +118,13 @@ static void on_route(void *context, const struct route_result *result) {
         ending_early(shard, delivery, result->class, result->code, result->enhanced, 0, result->text);
         return;
     }
-    enqueue(shard, delivery);
+    intake_enqueue(shard, delivery);
 }
 
 uint32_t intake_room(void *context) {
     struct shard *shard = context;
     uint32_t room = shape_room(shard->shape);
-    uint32_t held = shard->routing + shard->parked;
+    uint32_t held = shard->routing + shard->parked + shard->checking;
     uint32_t settling = shard_settle_outstanding(shard);
     if (shard->draining || !shard->harvested || !hold_known(shard->hold) || shard->routing >= FETCH_ROUTING_MAX || room <= held || settling >= SHAPE_TOTAL_MAX) {
         shard->fetch_waits = !shard->draining;
@@ -134,33 +136,32 @@ uint32_t intake_room(void *context) {
     return room > 0 ? room : 1;
 }
 
-void intake_job(void *context, struct job *job) {
-    struct shard *shard = context;
-    for (uint32_t i = 0; i < job->pending_count; i++) {
-        struct routing *routing = malloc(sizeof(*routing));
-        struct delivery *delivery = calloc(1, sizeof(*delivery));
-        if (routing == NULL || delivery == NULL) { /* Redis keeps it as pending: read again at the next start */
-            log_write(LOG_LEVEL_ERROR, "control", "out of memory: a recipient stays pending in Redis");
-            free(routing);
-            free(delivery);
-            continue;
-        }
-        job_hold(job);
-        *delivery = (struct delivery){.job = job,
-                                      .index = job->pending[i],
-                                      .attempt = job->history.attempt,
-                                      .high = job->high,
-                                      .uncertain = job->history.uncertain,
-                                      .queued_ms = clock_ms(CLOCK_REALTIME)};
-        if (stopped_take(shard, delivery)) {
-            free(routing);
-            continue;
-        }
-        *routing = (struct routing){.shard = shard, .delivery = delivery};
-        shard->routing++;
-        route_find(shard->route, job_recipient(job, delivery->index)->mailbox.domain, on_route, routing);
+struct delivery *intake_delivery(struct job *job, uint32_t index) {
+    struct delivery *delivery = calloc(1, sizeof(*delivery));
+    if (delivery == NULL)
+        return NULL;
+    job_hold(job);
+    *delivery = (struct delivery){.job = job,
+                                  .index = index,
+                                  .attempt = job->history.attempt,
+                                  .high = job->high,
+                                  .uncertain = job->history.uncertain,
+                                  .queued_ms = clock_ms(CLOCK_REALTIME)};
+    return delivery;
+}
+
+void intake_route(struct shard *shard, struct delivery *delivery) {
+    if (stopped_take(shard, delivery))
+        return;
+    struct routing *routing = malloc(sizeof(*routing));
+    if (routing == NULL) { /* Redis keeps it as pending: read again at the next start */
+        log_write(LOG_LEVEL_ERROR, "control", "out of memory: a recipient stays pending in Redis");
+        delivery_free(delivery);
+        return;
     }
-    job_release(job);
+    *routing = (struct routing){.shard = shard, .delivery = delivery};
+    shard->routing++;
+    route_find(shard->route, job_recipient(delivery->job, delivery->index)->mailbox.domain, on_route, routing);
 }
 
 bool intake_in_flight(void *context, uint32_t queue_shard, const char *stream, struct entry_id entry, uint32_t index) {

@@ -137,7 +137,7 @@ static bool queue_create(struct shard *shard, uint32_t index, char *error, size_
                                  .config = config->config,
                                  .shard = index,
                                  .room = intake_room,
-                                 .job = intake_job,
+                                 .job = checking_job,
                                  .in_flight = intake_in_flight,
                                  .reads = stopped_reads,
                                  .context = shard};
@@ -177,8 +177,9 @@ struct shard *shard_create(const struct shard_config *config, char *error, size_
         shard->drain_timer = evtimer_new(shard->base, on_drain_timer, shard);
         shard->park_timer = evtimer_new(shard->base, intake_retry, shard);
         shard->withdraw_timer = evtimer_new(shard->base, stopped_withdraw, shard);
+        shard->check_timer = evtimer_new(shard->base, checking_withdraw, shard);
     }
-    if (shard->withdraw_timer == NULL || shard->base == NULL || shard->poll_timer == NULL || shard->drain_timer == NULL || shard->park_timer == NULL) {
+    if (shard->withdraw_timer == NULL || shard->check_timer == NULL || shard->base == NULL || shard->poll_timer == NULL || shard->drain_timer == NULL || shard->park_timer == NULL) {
         snprintf(error, error_bytes, "the event loop cannot be made: %s.", strerror(errno));
         goto failed;
     }
@@ -225,6 +226,13 @@ struct shard *shard_create(const struct shard_config *config, char *error, size_
         snprintf(error, error_bytes, "out of memory for holds.");
         goto failed;
     }
+    struct suppress_config suppress = {
+        .base = shard->base, .config = config->config, .redis = shard->queues[0].redis, .added = checking_added, .context = shard};
+    shard->suppress = suppress_create(&suppress);
+    if (shard->suppress == NULL) {
+        snprintf(error, error_bytes, "out of memory for suppression.");
+        goto failed;
+    }
     return shard;
 failed:
     shard_destroy(shard);
@@ -240,6 +248,7 @@ void shard_destroy(struct shard *shard) {
             fetch_destroy(shard->queues[i].fetch);
     if (shard->dispatch != NULL)
         dispatch_destroy(shard->dispatch);
+    suppress_destroy(shard->suppress);
     hold_destroy(shard->hold);
     for (uint32_t i = 0; i < shard->queue_count; i++)
         if (shard->queues[i].settle != NULL)
@@ -251,7 +260,7 @@ void shard_destroy(struct shard *shard) {
             redis_destroy(shard->queues[i].redis);
     if (shard->log != NULL)
         delivery_log_destroy(shard->log);
-    struct event *events[] = {shard->poll_timer, shard->drain_timer, shard->park_timer, shard->withdraw_timer};
+    struct event *events[] = {shard->poll_timer, shard->drain_timer, shard->park_timer, shard->withdraw_timer, shard->check_timer};
     for (size_t i = 0; i < sizeof(events) / sizeof(events[0]); i++)
         if (events[i] != NULL)
             event_free(events[i]);

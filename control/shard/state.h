@@ -12,6 +12,7 @@
 #include "control/route/route.h"
 #include "control/settle/settle.h"
 #include "control/shape/shape.h"
+#include "control/suppress/suppress.h"
 #include <event2/event.h>
 
 enum { QUEUE_SHARDS_MAX = 16 };
@@ -34,9 +35,10 @@ struct shard {
     struct shape *shape;
     struct dispatch *dispatch;
     struct hold *hold;
-    struct event *poll_timer, *drain_timer, *park_timer, *withdraw_timer;
+    struct suppress *suppress;
+    struct event *poll_timer, *drain_timer, *park_timer, *withdraw_timer, *check_timer;
     struct delivery *parked_first, *parked_last;
-    uint32_t routing, parked;
+    uint32_t routing, parked, checking;
     bool draining, fetch_waits, harvested;
     int result;
     uint64_t drain_until_us;
@@ -54,7 +56,11 @@ uint64_t shard_fetch_bytes(const struct shard *shard);
 /* intake.c: from a job to its lane. */
 void delivery_free(struct delivery *delivery);
 uint32_t intake_room(void *context);
-void intake_job(void *context, struct job *job);
+/* A delivery of this recipient, with a reference to the job; NULL without memory. */
+struct delivery *intake_delivery(struct job *job, uint32_t index);
+/* What is allowed to go: to its domain's servers, and into its lane. */
+void intake_route(struct shard *shard, struct delivery *delivery);
+void intake_enqueue(struct shard *shard, struct delivery *delivery);
 bool intake_in_flight(void *context, uint32_t shard, const char *stream, struct entry_id entry, uint32_t index);
 /* Fetch reads again when it may hope for room. */
 void intake_resume(struct shard *shard);
@@ -79,6 +85,13 @@ void ending_attempt(void *context, const struct dispatch_end *end);
 void ending_committed(void *context, uint32_t slot, uint32_t slot_generation);
 void ending_expired(void *context, struct delivery *delivery);
 void ending_deferred(void *context, struct delivery *delivery, uint64_t until_us);
+
+/* checking.c: who is suppressed. Fetch hands jobs on to it. */
+void checking_job(void *context, struct job *job);
+/* True: somebody was put on a list since it was checked; it was taken and comes back through intake_enqueue. */
+bool checking_again(struct shard *shard, struct delivery *delivery);
+void checking_withdraw(evutil_socket_t descriptor, short what, void *argument);
+void checking_added(void *context);
 
 /* stopped.c: what operators have stopped. True: the delivery was taken (it waits, has ended or was let go). */
 bool stopped_take(struct shard *shard, struct delivery *delivery);

@@ -465,6 +465,8 @@ void suppress_destroy(struct suppress *suppress) {
         TAILQ_REMOVE(&suppress->checks, check, link);
         if (check->done != NULL)
             job_release(check->job);
+        else
+            check->done_one(check->context, NULL);
         if (!check->sent)
             check_free(check); /* else its answer does */
     }

@@ -46,7 +46,8 @@ struct suppress_config {
 
 struct suppress;
 struct suppress *suppress_create(const struct suppress_config *config);
-/* Checks that wait are dropped without an answer: their jobs are released, Redis has them as pending. */
+/* Checks of jobs that wait are dropped without an answer: the jobs are released, Redis has them as pending. Those of one recipient are
+ * answered with NULL. */
 void suppress_destroy(struct suppress *suppress);
 /* Are recipients of this job's pending list suppressed? `done` is called once, possibly at once: reasons[i] is NULL or the reason of
  * pending[i] (valid during the call). While Redis is away it waits: nothing is sent unchecked. suppress holds the job meanwhile. */
