@@ -5,7 +5,9 @@
 #include <string.h>
 
 static const struct cli_command *const commands[] = {&run_command,    &submit_command, &stats_command, &alarms_command,
-                                                     &events_command, &check_command,  &dkim_command};
+                                                     &events_command, &check_command,  &dkim_command,
+                                                     &hold_command,   &bounce_command, &holds_command, &release_command,
+                                                     &retry_command};
 enum { COMMANDS = sizeof commands / sizeof *commands };
 
 static void help_print(FILE *out) {

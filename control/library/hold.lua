@@ -111,13 +111,16 @@ function hold.discard(keys, args)
     return 1
 end
 
--- Does a record belong to what is moved? `what` is queue (all of it), site, suffix (of the site's host: a provider), or text: one of the words stands in it.
+-- Does a record belong to what is moved? `what` is queue (all of it), site, provider, or text: one of the words stands in its job, without case.
 function hold.record_is(base, what, words, record, now, scheduled)
     local head, kind, rest = record:match('^([^\n]*)\n(.)(.*)$')
     if not head then
         return false
     end
-    local attempt, first, site = head:match('^%S+ (%d+) (%d+) %S+ %S+ %S+ ?(%S*)')
+    local attempt, first, site, provider = head:match('^%S+ (%d+) (%d+) %S+ %S+ %S+ ?(%S*) ?%S* ?(%S*)')
+    if not attempt then
+        return false
+    end
     if not scheduled and attempt == '0' and tonumber(first) > now then
         return false -- a job whose send_at is ahead
     end
@@ -125,14 +128,8 @@ function hold.record_is(base, what, words, record, now, scheduled)
         return true
     elseif what == 'site' then
         return site == words[1]
-    elseif what == 'suffix' then
-        local host = (site or ''):gsub('%+%d+$', '')
-        for i = 1, #words do
-            if host == words[i] or host:sub(-#words[i] - 1) == '.' .. words[i] then
-                return true
-            end
-        end
-        return false
+    elseif what == 'provider' then
+        return provider == words[1]
     end
     local job = kind == 'K' and redis.call('HGET', base .. 'kept', rest) or rest
     job = (job or ''):lower()
@@ -175,7 +172,8 @@ function hold.move_list(keys, args)
     for i = 7, #args do
         words[#words + 1] = args[i]
     end
-    local target = (queue or '') .. ':' .. now
+    local _, id = hold.member(member)
+    local target = (queue or '') .. ':' .. now .. (id and ':' .. id or '')
     while queue and looked < tonumber(args[4]) and bytes < MOVE_BYTES do
         local record = redis.call('LPOP', list)
         if not record then
@@ -197,7 +195,7 @@ end
 -- ARGV: base, queue, now in ms, records at most. What awaits a decision becomes due. Returns how many still wait.
 function hold.decide(keys, args)
     local base, queue, now = args[1], args[2], args[3]
-    local list, member, bytes = base .. 'held:' .. queue, queue .. ':' .. now, 0
+    local list, member, bytes, tally = base .. 'held:' .. queue, queue .. ':' .. now, 0, {}
     for _ = 1, tonumber(args[4]) do
         local record = bytes < MOVE_BYTES and redis.call('LPOP', list)
         if not record then
@@ -206,7 +204,13 @@ function hold.decide(keys, args)
         bytes = bytes + #record
         redis.call('RPUSH', base .. 'retry:' .. member, record)
         redis.call('ZADD', base .. 'due', now, member)
+        local history, recipients, tail = lists.read(record)
+        if history then
+            lists.note(tally, queue, 'held', tail, -recipients)
+            lists.note(tally, queue, 'retrying', tail, recipients)
+        end
     end
+    lists.flush(base, tally)
     return redis.call('LLEN', list)
 end
 
