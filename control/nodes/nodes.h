@@ -5,6 +5,7 @@
 
 #include "control/config/config.h"
 #include "control/fetch/redis.h"
+#include "control/shape/shape.h"
 #include <event2/event.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -21,6 +22,7 @@ struct nodes_config {
     const struct config *config;
     uint32_t shard_count;
     struct redis *const *redis; /* [shard_count]; the caller's */
+    struct shape *shape;        /* whose limits are shared; NULL: none are */
     /* This node has its epoch in this shard (first, or anew): reading may start or start again. */
     void (*ready)(void *context, uint32_t shard);
     /* This node was taken for dead and its work given away, or its lease ran out while Redis did not answer: everything that it has in hand
@@ -34,12 +36,19 @@ struct nodes_config {
 struct nodes;
 /* NULL: out of memory. */
 struct nodes *nodes_create(const struct nodes_config *config);
-/* Leaves in order when it can: others need not wait for its death. */
+/* Before shape_destroy: shape gets its questions back. */
 void nodes_destroy(struct nodes *nodes);
 void nodes_start(struct nodes *nodes);
+/* An orderly end: others need not wait for this node's death. True when Redis knows, or does not answer; else to be called again. */
+bool nodes_leave(struct nodes *nodes);
+/* Commits were refused (settle's `fenced`): what Redis says is looked at now. */
+void nodes_check(struct nodes *nodes, uint32_t shard);
+/* shape's share_wanted. */
+void nodes_share_wanted(struct nodes *nodes);
 /* The epoch that commits and reads carry: they are refused once it is no longer the one in Redis. 0: none yet. */
 uint64_t nodes_epoch(const struct nodes *nodes, uint32_t shard);
-/* May this node start transactions now? False when it has not heard of Redis for so long that others may have taken its work. */
+/* May this node start transactions now? With other nodes there, not when it has not heard of Redis for so long that they may soon take its
+ * work; alone it goes on. Not before it is registered in all shards either, nor between `fenced` and `ready`. */
 bool nodes_may_send(const struct nodes *nodes);
 /* Nodes alive, this one included. */
 uint32_t nodes_alive(const struct nodes *nodes);

@@ -272,11 +272,11 @@ uint32_t shape_demands(struct shape *shape, uint32_t maximum, void (*each)(void 
     struct share *share, *next, *last = TAILQ_LAST(&shape->shares, share_list);
     shape->now_us = now_us;
     shape->share_wanted = false;
-    for (share = TAILQ_FIRST(&shape->shares); share && count < maximum; share = next) {
+    for (share = TAILQ_FIRST(&shape->shares); share; share = next) {
         next = share == last ? NULL : TAILQ_NEXT(share, link); /* those that were asked for go to the end */
         if (share->until_us <= now_us)
             set_equal_parts(shape, share, now_us);
-        if (share->asked || share->due_us > now_us)
+        if (share->asked || share->due_us > now_us || count >= maximum)
             continue;
         ask(shape, share, each, context, now_us);
         count++;
