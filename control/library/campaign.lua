@@ -15,6 +15,7 @@ campaign.fields = {
         local good = value == '' or (from and from < 1440 and to <= 1440 and from ~= to and math.abs(offset) <= 1440)
         return not good and 'MINUTE_FROM-MINUTE_TO OFFSET_MINUTES, or empty' or nil
     end,
+    grace_ms = function(value) return not value:match('^%d+$') and 'milliseconds' or nil end,
     tenant = function(value) return #value > 31 and '31 bytes at most' or nil end,
     content = function(value) return #value > 63 and '63 bytes at most' or nil end,
     source = function(value) return #value > 512 and '512 bytes at most' or nil end,
@@ -129,9 +130,8 @@ function campaign.set(keys, args)
     if after == 'paused' or after == 'cancelled' then
         redis.call('ZREM', base .. 'active', name)
     elseif redis.call('XLEN', keys[1]) > 0 or redis.call('XLEN', base .. 'q:retry:' .. name) > 0 then
-        if submit.wake(base, name) then
-            redis.call('ZREM', base .. 'active', name) -- its not_before was set ahead
-        end
+        redis.call('ZREM', base .. 'resting', name) -- for a rate, window or not_before that may be another by this
+        submit.wake(base, name)
     end
     return {before, after, campaign.changed(base)}
 end
@@ -200,6 +200,7 @@ function campaign.delete(keys, args)
     end
     redis.call('DEL', keys[1], base .. 'q:retry:' .. name, base .. 'queue:' .. name, base .. 'chunks:' .. name)
     redis.call('ZREM', base .. 'active', name)
+    redis.call('ZREM', base .. 'resting', name)
     redis.call('ZREM', base .. 'campaigns', name)
     campaign.changed(base)
     return {'deleted', fields.content or ''}

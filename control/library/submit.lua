@@ -12,23 +12,17 @@ function submit.now_ms()
     return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
--- A queue that has something to read comes into the fair order, at the least time that is there; one whose not_before is ahead at that time, by
--- promotion (it finds no list there). What is paused or cancelled stays out. Returns the not_before that is ahead, or nil.
+-- A queue that has something to read comes into the fair order, at the least time that is there. What is paused or cancelled stays out; who reads the
+-- order looks at not_before, window and rate.
 function submit.wake(base, queue)
     if STANDARD[queue] then
         return
     end
-    local known = redis.call('HMGET', base .. 'queue:' .. queue, 'state', 'not_before')
-    if known[1] == 'paused' or known[1] == 'cancelled' then
-        return
+    local state = redis.call('HGET', base .. 'queue:' .. queue, 'state')
+    if state ~= 'paused' and state ~= 'cancelled' then
+        local first = redis.call('ZRANGE', base .. 'active', 0, 0, 'WITHSCORES')
+        redis.call('ZADD', base .. 'active', 'NX', first[2] or 0, queue)
     end
-    local not_before = tonumber(known[2] or '') or 0
-    if not_before > submit.now_ms() then
-        redis.call('ZADD', base .. 'due', not_before, string.format('%s:%.0f', queue, not_before))
-        return not_before
-    end
-    local first = redis.call('ZRANGE', base .. 'active', 0, 0, 'WITHSCORES')
-    redis.call('ZADD', base .. 'active', 'NX', first[2] or 0, queue)
 end
 
 -- nil, or the error that tells a producer to wait. `limits`, which control writes from its configuration: max_depth in recipients, max_memory as a
@@ -61,10 +55,7 @@ end
 
 -- Appends an entry, with everything that counts it. Returns its ID.
 function submit.append(base, queue, job, recipients, content)
-    local fields = {'job', job}
-    if recipients > 1 then
-        fields[3], fields[4] = 'n', recipients
-    end
+    local fields = {'job', job, 'n', recipients} -- n tells settle that these count in depth
     if content ~= '' then
         fields[#fields + 1], fields[#fields + 2] = 'c', content
     end
