@@ -316,10 +316,14 @@ local function dead(keys, args)
     local fields = found[1][2]
     local job, history = field_of(fields, 'job') or '', field_of(fields, 'r') or field_of(fields, 's')
     local number = field_of(fields, 'n')
-    local recipients, flags, content = tonumber(number or '') or 1, number and 8 or 0, field_of(fields, 'c') or ''
+    local content = field_of(fields, 'c') or ''
+    local recipients, flags = tonumber(number or '') or 1, (number or content ~= '') and 8 or 0
     if history then
         local said, indexes = history:match('^%S+ %d+ %d+ %d+ (%d+) ([%d,-]+)')
         recipients, flags = indexes and lists.size(indexes) or 1, tonumber(said or '') or 0
+        if math.floor(flags / 2) % 2 == 1 and content == '' then
+            content = job:match('"content"%s*:%s*"([%w._-]+)"') or ''
+        end
     end
     local progress = redis.call('HGET', base .. 'progress', stream .. '/' .. id)
     if progress then -- the others ended before

@@ -32,7 +32,7 @@ struct probe {
     struct settle *settle;
     struct sending_list sendings;
     uint32_t room, held;
-    uint64_t delay_us, committed, jobs, started_us, last_us, idle_ms;
+    uint64_t delay_us, committed, jobs, started_us, last_us, idle_ms, epoch, fenced;
     bool verbose, twice, forget, deaf;
 };
 
@@ -47,7 +47,7 @@ static bool begins(const char *text, const char *prefix) {
 }
 
 /* delivered unless the address says otherwise: bounce, suppress, defer (always), defer2 (twice), greylist, uncertain (once), return (once),
- * hold. */
+ * hold; stop (by hold h1) and park once. */
 static void outcome_of(const struct sending *sending, struct settle_item *item) {
     const struct job *job = sending->job;
     const char *email = job_recipient(job, sending->index)->mailbox.email;
@@ -87,12 +87,21 @@ static void outcome_of(const struct sending *sending, struct settle_item *item) 
         outcome->kind = OUTCOME_RETURNED;
     } else if (begins(email, "hold")) {
         class->verdict = VERDICT_HELD;
+    } else if (begins(email, "stop") && !begins(job->stream, "retry:")) {
+        *class = (struct classification){.verdict = VERDICT_HELD};
+        outcome->kind = OUTCOME_LOCAL;
+        item->waits_for = "h1";
+    } else if (begins(email, "park") && !begins(job->stream, "retry:")) {
+        *class = (struct classification){.verdict = VERDICT_PARKED};
+        outcome->kind = OUTCOME_LOCAL;
+        item->waits_for = "site.example";
+        item->waits_until_ms = clock_us(CLOCK_REALTIME) / 1000 + 3600000;
     }
 }
 
 static void sending_settle(struct probe *probe, struct sending *sending) {
     struct job *job = sending->job;
-    struct settle_item item = {.site = "site.example", .provider = "", .pool = "main", .slot = sending->index, .slot_generation = 7};
+    struct settle_item item = {.site = "site.example", .provider = "big", .pool = "main", .slot = sending->index, .slot_generation = 7};
     if (job->history.date_s == 0) {
         job->history.date_s = clock_us(CLOCK_REALTIME) / 1000000;
     }
@@ -177,6 +186,33 @@ static void on_committed(void *context, uint32_t slot, uint32_t slot_generation)
     probe->last_us = clock_us(CLOCK_MONOTONIC);
 }
 
+static uint64_t on_epoch(void *context, uint32_t shard) {
+    return ((const struct probe *)context)->epoch;
+}
+
+static void on_fenced(void *context, uint32_t shard) {
+    ((struct probe *)context)->fenced++;
+}
+
+/* A job for the sender where one is asked for. */
+static char *on_notice(void *context, const struct settle_item *item, enum event_type event, uint64_t next_attempt_ms, size_t *length) {
+    const struct job *job = item->job;
+    bool wanted =
+        event == EVENT_DEFERRED ? job->dsn & DSN_DELAY && !job->history.notified : event == EVENT_BOUNCED && job->dsn & DSN_FAILURE;
+    char *text = NULL;
+    int n = wanted ? asprintf(&text, "{\"from\":\"postmaster@example.org\",\"envelope_sender\":\"\",\"to\":\"%s\",\"text\":\"%s\"}",
+                              job->from.email, event_type_text(event))
+                   : -1;
+    *length = n > 0 ? (size_t)n : 0;
+    return n > 0 ? text : NULL;
+}
+
+static void on_go(evutil_socket_t fd, short what, void *context) {
+    struct probe *probe = context;
+    probe->deaf = false;
+    probe->started_us = probe->last_us = clock_us(CLOCK_MONOTONIC);
+}
+
 static void on_up(void *context, bool run_id_changed) {
     printf("up %d\n", run_id_changed);
     fflush(stdout);
@@ -214,9 +250,11 @@ static int decode_lines(const struct config *config) {
 }
 
 static void usage(void) {
-    fprintf(stderr, "queue_probe --redis ADDRESS [--password-file F] [--node N] [--room N] [--delay-us N] [--idle-ms N] [--first-ms N] "
-                    "[--give-up-ms N]\n"
-                    "            [--log FILE] [--events-bytes N] [--hold] [--twice] [--forget] [--deaf] [--verbose] | --decode\n");
+    fprintf(stderr,
+            "queue_probe --redis ADDRESS [--password-file F] [--node N] [--room N] [--delay-us N] [--idle-ms N] [--first-ms N] "
+            "[--give-up-ms N]\n"
+            "            [--log FILE] [--events-bytes N] [--no-events] [--epoch N] [--hold] [--twice] [--forget] [--deaf (until SIGUSR1)] "
+            "[--verbose] | --decode\n");
 }
 
 /* Long options whose value is a number, and where it goes. */
@@ -237,6 +275,8 @@ static bool options_read(int argc, char **argv, struct probe *probe, bool *decod
                                             {"decode", 0, 0, 'j'},
                                             {"events-bytes", 1, 0, 'e'},
                                             {"password-file", 1, 0, 'p'},
+                                            {"no-events", 0, 0, 'N'},
+                                            {"epoch", 1, 0, 'E'},
                                             {0, 0, 0, 0}};
     int option;
     while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
@@ -287,6 +327,12 @@ static bool options_read(int argc, char **argv, struct probe *probe, bool *decod
         case 'v':
             probe->verbose = true;
             break;
+        case 'N':
+            probe->config.events.type_mask = 0;
+            break;
+        case 'E':
+            probe->epoch = number;
+            break;
         case 'j':
             *decode = true;
             break;
@@ -302,9 +348,10 @@ static void report(const struct probe *probe) {
     const struct settle_counters *settle = settle_counters(probe->settle);
     printf("{\"jobs\":%" PRIu64 ",\"committed\":%" PRIu64 ",\"elapsed_us\":%" PRIu64 ",\"entries\":%" PRIu64 ",\"recipients\":%" PRIu64
            ",\"dead\":%" PRIu64 ",\"scheduled\":%" PRIu64 ",\"delivered\":%" PRIu64 ",\"deferred\":%" PRIu64 ",\"repeated\":%" PRIu64
-           ",\"commits\":%" PRIu64 ",\"outstanding\":%" PRIu32 "}\n",
+           ",\"commits\":%" PRIu64 ",\"outstanding\":%" PRIu32 ",\"fenced\":%" PRIu64 ",\"refused\":%" PRIu64 "}\n",
            probe->jobs, probe->committed, probe->last_us - probe->started_us, fetch->entries, fetch->recipients, fetch->dead,
-           fetch->scheduled, settle->delivered, settle->deferred, settle->repeated, settle->commits, settle_outstanding(probe->settle));
+           fetch->scheduled, settle->delivered, settle->deferred, settle->repeated, settle->commits, settle_outstanding(probe->settle),
+           probe->fenced, settle->refused);
     fflush(stdout);
 }
 
@@ -344,9 +391,17 @@ int main(int argc, char **argv) {
     struct fetch_config fetch = {
         .base = probe.base, .redis = probe.redis, .config = &probe.config, .room = on_room, .job = on_job, .context = &probe};
     const char *log_path = probe.config.logs.delivery_path;
-    struct delivery_log *log = log_path ? delivery_log_create(log_path, probe.config.logs.rotate_bytes, probe.config.logs.rotate_keep) : NULL;
-    struct settle_config settle = {
-        .base = probe.base, .redis = probe.redis, .config = &probe.config, .log = log, .committed = on_committed, .context = &probe};
+    struct delivery_log *log =
+        log_path ? delivery_log_create(log_path, probe.config.logs.rotate_bytes, probe.config.logs.rotate_keep) : NULL;
+    struct settle_config settle = {.base = probe.base,
+                                   .redis = probe.redis,
+                                   .config = &probe.config,
+                                   .log = log,
+                                   .committed = on_committed,
+                                   .epoch = on_epoch,
+                                   .fenced = on_fenced,
+                                   .notice = on_notice,
+                                   .context = &probe};
     probe.fetch = fetch_create(&fetch);
     probe.settle = settle_create(&settle, error, sizeof error);
     if (!probe.fetch || !probe.settle) {
@@ -357,7 +412,9 @@ int main(int argc, char **argv) {
     struct event *terminate = evsignal_new(probe.base, SIGTERM, on_signal, &probe);
     struct timeval every = {.tv_usec = 2000};
     event_add(timer, &every);
+    struct event *go = evsignal_new(probe.base, SIGUSR1, on_go, &probe);
     event_add(terminate, NULL);
+    event_add(go, NULL);
     fetch_start(probe.fetch);
     event_base_dispatch(probe.base);
     report(&probe);
@@ -373,6 +430,7 @@ int main(int argc, char **argv) {
     }
     event_free(timer);
     event_free(terminate);
+    event_free(go);
     event_base_free(probe.base);
     return 0;
 }
