@@ -33,6 +33,7 @@ struct control {
     struct alarms *alarms;
     struct shard *shard;
     struct local_server *local;
+    struct metrics_server *metrics; /* or NULL */
     char error[ERROR_BYTES];
 };
 
@@ -168,6 +169,8 @@ static char *answer_alarm_clear(struct alarms *alarms, const char *words) {
 static char *answer(void *context, const char *request) {
     struct control *control = context;
     static const char alarm_clear_word[] = "alarm-clear ";
+    if (strcmp(request, "top") == 0)
+        return shard_top(control->shard);
     if (strcmp(request, "alarms") == 0)
         return shard_alarms(control->shard);
     if (strncmp(request, alarm_clear_word, sizeof(alarm_clear_word) - 1) == 0)
@@ -175,6 +178,28 @@ static char *answer(void *context, const char *request) {
     if (strcmp(request, "ping") == 0)
         return strdup("{\"pong\":true}");
     return strcmp(request, "stats") == 0 ? shard_stats(control->shard) : NULL;
+}
+
+static void fill_metrics(void *context, struct metrics_page *page) {
+    struct control *control = context;
+    shard_metrics(control->shard, page);
+}
+
+/* Mail goes on without /metrics: an address that is taken is an alarm, not an end. */
+static void listen_metrics(struct control *control) {
+    static const char kind[] = "metrics_listen";
+    const char *listen = control->config->metrics.listen;
+    char error[ERROR_BYTES], text[ERROR_BYTES + 128];
+    metrics_destroy(control->metrics);
+    control->metrics = NULL;
+    alarms_expire(control->alarms, kind, 0);
+    if (listen == NULL || strcmp(listen, "none") == 0)
+        return;
+    control->metrics = metrics_create(shard_base(control->shard), listen, fill_metrics, control, error, sizeof(error));
+    if (control->metrics != NULL)
+        return;
+    snprintf(text, sizeof(text), "/metrics cannot be served: %s. Choose another `metrics: listen:` in bypost.yaml and reload.", error);
+    alarm_raise(control->alarms, kind, listen, text);
 }
 
 static uint32_t signing_threads(const struct config *config) {
@@ -229,12 +254,16 @@ static int set_up(struct control *control) {
     char socket_path[4096];
     snprintf(socket_path, sizeof(socket_path), "%s/control.sock", config->run_directory);
     control->local = local_server_create(shard_base(control->shard), socket_path, answer, control, control->error, ERROR_BYTES);
-    return control->local == NULL ? -EINVAL : 0;
+    if (control->local == NULL)
+        return -EINVAL;
+    listen_metrics(control);
+    return 0;
 }
 
 static void tear_down(struct control *control) {
     if (control->local != NULL)
         local_server_destroy(control->local);
+    metrics_destroy(control->metrics);
     if (control->press != NULL) /* its threads borrow jobs: first of all */
         press_destroy(control->press);
     if (control->shard != NULL)
@@ -283,6 +312,8 @@ static void on_reload(evutil_socket_t number, short what, void *argument) {
         return;
     }
     shard_reconfigure(control->shard, config, classifier);
+    bool metrics_moved = strcmp(config->metrics.listen != NULL ? config->metrics.listen : "",
+                                control->config->metrics.listen != NULL ? control->config->metrics.listen : "") != 0;
     /* Press and dispatch were made from the first configuration and keep it; the shard's other parts have just moved to the new one. */
     if (control->old_config == NULL) {
         control->old_config = control->config;
@@ -293,6 +324,8 @@ static void on_reload(evutil_socket_t number, short what, void *argument) {
     }
     control->config = config;
     control->classifier = classifier;
+    if (metrics_moved)
+        listen_metrics(control);
     log_write(LOG_LEVEL_INFO, "config", "reloaded limits, providers, relays and class rules from %s", config->path);
 }
 

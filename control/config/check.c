@@ -108,6 +108,18 @@ static void check_general(struct reader *reader, const struct config *config) {
     }
 }
 
+static void check_metrics(struct reader *reader, const struct config *config) {
+    struct config_address address;
+    const char *listen = config->metrics.listen;
+    if (listen && strcmp(listen, "none") != 0 && (strncmp(listen, "unix:/", 6) != 0 || !listen[6]) &&
+        (!address_parse_port(listen, 0, &address) || address.port == 0)) {
+        reader_error(reader, reader_place(reader, &config->metrics.listen),
+                     "`listen` of metrics is '%s'; write an address of this machine with a port, as `127.0.0.1:9465` or `[::1]:9465`, a "
+                     "socket as `unix:/run/bypost/metrics.sock`, or `none`.",
+                     listen);
+    }
+}
+
 static void check_redis(struct reader *reader, const struct config *config) {
     const char *fault = config->redis.address ? redis_address_fault(config->redis.address) : "it is missing";
     if (fault) {
@@ -457,6 +469,7 @@ static void check_limits(struct reader *reader, const struct config *config) {
 void check_config(struct reader *reader, const struct config *config) {
     check_general(reader, config);
     check_redis(reader, config);
+    check_metrics(reader, config);
     check_lcores(reader, config);
     check_ports(reader, config);
     check_pools(reader, config);

@@ -178,6 +178,10 @@ struct config {
         uint32_t type_mask; /* bits of enum event_type that go to the Redis stream */
     } events;
 
+    struct {
+        char *listen; /* "127.0.0.1:9465", "unix:/path"; NULL or "none": no /metrics */
+    } metrics;
+
     struct shaping_limits defaults;
     uint32_t provider_count;
     struct shaping_provider *providers;

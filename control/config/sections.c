@@ -92,7 +92,7 @@ static const struct field dkim_fields[] = {
 static const char *const log_levels[] = {"error", "warning", "info", "debug", NULL};
 static const struct field log_fields[] = {
     {.key = "delivery", .kind = FIELD_PATH, .offset = AT(logs.delivery_path), .fallback = "/var/log/bypost/delivery.log"},
-    {.key = "rotate_size", .kind = FIELD_SIZE, .offset = AT(logs.rotate_bytes), .fallback = "256M", .min = "64K", .max = "1T"},
+    {.key = "rotate_size", .kind = FIELD_SIZE, .offset = AT(logs.rotate_bytes), .fallback = "256M", .max = "1T"},
     {.key = "rotate_keep", .kind = FIELD_COUNT, .offset = AT(logs.rotate_keep), .fallback = "8", .min = "1", .max = "1000"},
     {.key = "level", .kind = FIELD_WORD, .offset = AT(logs.level), .fallback = "info", .choices = log_levels},
     {0},
@@ -101,6 +101,11 @@ static const struct field log_fields[] = {
 static const struct field event_fields[] = {
     {.key = "max_size", .kind = FIELD_SIZE, .offset = AT(events.max_bytes), .fallback = "512M", .min = "64K", .max = "1T"},
     {.key = "types", .kind = FIELD_CUSTOM, .read = event_types_read},
+    {0},
+};
+
+static const struct field metrics_fields[] = {
+    {.key = "listen", .kind = FIELD_TEXT, .offset = AT(metrics.listen), .fallback = "127.0.0.1:9465"},
     {0},
 };
 
@@ -113,6 +118,7 @@ SECTION(dataplane)
 SECTION(journal)
 SECTION(dns)
 SECTION(dkim)
+SECTION(metrics)
 #undef SECTION
 
 static void logs_section(struct reader *reader, const struct yaml_node *node, void *record) {
@@ -153,10 +159,11 @@ static const struct field config_fields[] = {
     {.key = "class_rules", .kind = FIELD_PATH, .offset = AT(class_rules_path)},
     {.key = "logs", .kind = FIELD_CUSTOM, .read = logs_section},
     {.key = "events", .kind = FIELD_CUSTOM, .read = events_section},
+    {.key = "metrics", .kind = FIELD_CUSTOM, .read = metrics_section},
     {0},
 };
 static const struct field *const config_tables[] = {config_fields, redis_fields, dataplane_fields, journal_fields,
-                                                    dns_fields,    dkim_fields,  log_fields,       event_fields};
+                                                    dns_fields,    dkim_fields,  log_fields,       event_fields, metrics_fields};
 enum { CONFIG_TABLES = sizeof config_tables / sizeof *config_tables };
 
 static_assert(JOB_RECIPIENTS_MAX == 500, "the range of max_recipients_per_job");

@@ -33,6 +33,7 @@ static void settle_with(struct shard *shard, const struct settle_cookie *cookie,
             item.provider = delivery->site->provider != NULL ? delivery->site->provider->name : "";
         }
     }
+    figures_settled(shard->figures, &item, delivery);
     settle_add(shard->queues[cookie->shard < shard->queue_count ? cookie->shard : 0].settle, &item);
     if (delivery != NULL)
         delivery_free(delivery);

@@ -1,8 +1,126 @@
-/* figures.c: the counters of all stages as one JSON text. */
+/* figures.c: what is counted for operators, and the counters of all stages as one JSON text. */
 #include "state.h"
 
 #include "control/observe/json_text.h"
-#include <jansson.h>
+
+#include <stdlib.h>
+#include <string.h>
+
+const char *const figure_results[RESULTS] = {"delivered", "deferred", "bounced", "stopped"};
+const char *const figure_tallies[TALLIES] = {"site", "provider", "class", "tenant", "queue"};
+
+enum { TOP_ROWS = 64, MEMORY_FULL_PERCENT = 95 };
+
+/* --- counting --- */
+
+void figures_settled(struct figures *figures, const struct settle_item *item, const struct delivery *delivery) {
+    const struct classification *classification = &item->classification;
+    unsigned result = RESULT_DEFERRED;
+    if (item->outcome.kind == OUTCOME_RETURNED || classification->verdict == VERDICT_RETURNED || classification->verdict == VERDICT_PARKED)
+        return; /* no attempt */
+    if (item->outcome.kind != OUTCOME_UNCERTAIN && classification->verdict == VERDICT_DELIVERED)
+        result = RESULT_DELIVERED;
+    else if (item->outcome.kind != OUTCOME_UNCERTAIN && classification->verdict == VERDICT_BOUNCED)
+        result =
+            classification->class == CLASS_EXPIRED || classification->class == CLASS_SUPPRESSED || classification->class == CLASS_CANCELLED
+                ? RESULT_STOPPED
+                : RESULT_BOUNCED;
+    tally_add(figures->tallies[TALLY_SITES], item->site, result);
+    tally_add(figures->tallies[TALLY_PROVIDERS], item->provider, result);
+    tally_add(figures->tallies[TALLY_TENANTS], item->cookie.tenant, result);
+    tally_add(figures->tallies[TALLY_QUEUES], item->cookie.queue, result);
+    if (result != RESULT_DELIVERED)
+        tally_add(figures->tallies[TALLY_CLASSES], reply_class_text(classification->class), result);
+    uint64_t finished_ms = (item->outcome.finished_us != 0 ? item->outcome.finished_us : clock_us(CLOCK_REALTIME)) / 1000;
+    uint64_t queued_ms = item->cookie.first_queued_ms;
+    if (result == RESULT_DELIVERED && queued_ms != 0)
+        histogram_add(&figures->delivery[delivery != NULL && delivery->high],
+                      finished_ms > queued_ms ? (finished_ms - queued_ms) * 1000 : 0);
+}
+
+void figures_routed(struct figures *figures, uint64_t asked_us) {
+    histogram_add(&figures->lookup, now_us() - asked_us);
+}
+
+/* Redis is nearly full: producers are refused before (queue.max_memory), events and retries come next. */
+static void memory_watch(struct figures *figures) {
+    const struct survey *survey = &figures->surveys[0];
+    struct alarms *alarms = figures->shard->config.alarms;
+    const char *address = figures->shard->config.config->redis.address;
+    char text[ALARM_TEXT_BYTES];
+    if (survey->memory_max_bytes == 0 || survey->memory_bytes / 100 < survey->memory_max_bytes / 10000 * MEMORY_FULL_PERCENT) {
+        alarm_clear(alarms, "redis_full", address);
+        return;
+    }
+    snprintf(text, sizeof(text),
+             "Redis uses %llu MiB of the %llu MiB that it may: what is on its way is still settled, new work is refused. Raise it with "
+             "`redis-cli "
+             "config set maxmemory SIZE`, or find what fills it with `bypost queue`.",
+             (unsigned long long)(survey->memory_bytes >> 20), (unsigned long long)(survey->memory_max_bytes >> 20));
+    alarm_raise(alarms, "redis_full", address, text);
+}
+
+static void on_second(evutil_socket_t descriptor, short what, void *argument) {
+    struct figures *figures = argument;
+    for (unsigned i = 0; i < TALLIES; i++)
+        tally_tick(figures->tallies[i]);
+    survey_ping(figures);
+    if (figures->surveys[0].queue_count == 0)
+        survey_ask(figures); /* soon after the start, and then at its own pace */
+    memory_watch(figures);
+}
+
+static void on_survey(evutil_socket_t descriptor, short what, void *argument) {
+    survey_ask(argument);
+}
+
+static void on_census(evutil_socket_t descriptor, short what, void *argument) {
+    struct figures *figures = argument;
+    uint32_t wait_ms = census_step(&figures->census) ? CENSUS_PAUSE_MS : CENSUS_STEP_MS;
+    struct timeval wait = {.tv_sec = wait_ms / 1000, .tv_usec = wait_ms % 1000 * 1000};
+    evtimer_add(figures->census_timer, &wait);
+}
+
+struct figures *figures_create(struct shard *shard) {
+    struct figures *figures = calloc(1, sizeof(*figures));
+    if (figures == NULL)
+        return NULL;
+    bool made = true;
+    figures->shard = shard;
+    for (unsigned i = 0; i < TALLIES; i++)
+        made = (figures->tallies[i] = tally_create()) != NULL && made;
+    figures->second_timer = event_new(shard->base, -1, EV_PERSIST, on_second, figures);
+    figures->survey_timer = event_new(shard->base, -1, EV_PERSIST, on_survey, figures);
+    figures->census_timer = evtimer_new(shard->base, on_census, figures);
+    if (!made || figures->second_timer == NULL || figures->survey_timer == NULL || figures->census_timer == NULL) {
+        figures_stop(figures);
+        figures_free(figures);
+        return NULL;
+    }
+    struct timeval ping = {.tv_sec = PING_MS / 1000}, survey = {.tv_sec = SURVEY_MS / 1000}, soon = {.tv_usec = CENSUS_STEP_MS * 1000};
+    event_add(figures->second_timer, &ping);
+    event_add(figures->survey_timer, &survey);
+    event_add(figures->census_timer, &soon);
+    return figures;
+}
+
+void figures_stop(struct figures *figures) {
+    struct event **timers[] = {&figures->second_timer, &figures->survey_timer, &figures->census_timer};
+    for (size_t i = 0; i < sizeof(timers) / sizeof(timers[0]); i++) {
+        if (*timers[i] != NULL)
+            event_free(*timers[i]);
+        *timers[i] = NULL;
+    }
+}
+
+void figures_free(struct figures *figures) {
+    for (unsigned i = 0; i < TALLIES; i++)
+        tally_destroy(figures->tallies[i]);
+    census_free(&figures->census);
+    free(figures);
+}
+
+/* --- telling --- */
 
 /* Adds counters of one shard of the queue to the sums: structs of uint64_t only. */
 static void sum(uint64_t *sums, const uint64_t *counters, size_t bytes) {
@@ -10,11 +128,62 @@ static void sum(uint64_t *sums, const uint64_t *counters, size_t bytes) {
         sums[i] += counters[i];
 }
 
-/* One figure, in its group. */
-struct figure {
-    const char *group, *name;
-    uint64_t value;
-};
+uint32_t figures_list(const struct shard *shard, struct figure *figures) {
+    struct fetch_counters fetch_sum = {0}, *fetch = &fetch_sum;
+    struct settle_counters settle_sum = {0}, *settle = &settle_sum;
+    for (uint32_t i = 0; i < shard->queue_count; i++) {
+        sum((uint64_t *)fetch, (const uint64_t *)fetch_counters(shard->queues[i].fetch), sizeof(*fetch));
+        sum((uint64_t *)settle, (const uint64_t *)settle_counters(shard->queues[i].settle), sizeof(*settle));
+    }
+    const struct dispatch_counters *dispatch = dispatch_counters(shard->dispatch);
+    const enum metric_type counter = METRIC_COUNTER, gauge = METRIC_GAUGE;
+    const struct figure list[] = {
+        {"fetch", "entries", counter, "Entries of queues read from Redis.", fetch->entries},
+        {"fetch", "recipients", counter, "Recipients in them.", fetch->recipients},
+        {"fetch", "dead", counter, "Entries that could not be understood.", fetch->dead},
+        {"fetch", "scheduled", counter, "Entries put off until their send_at.", fetch->scheduled},
+        {"fetch", "promoted", counter, "Records whose time had come, put back into their queues.", fetch->promoted},
+        {"held", "routing", gauge, "Recipients in control whose domain is being looked up.", shard->routing},
+        {"held", "parked", gauge, "Recipients in control that wait for room in their lane.", shard->parked},
+        {"held", "shaped", gauge, "Recipients in control that wait in their lanes.", SHAPE_TOTAL_MAX - shape_room(shard->shape)},
+        {"held", "in_progress", gauge, "Recipients being rendered, or with the dataplane.", dispatch_in_progress(shard->dispatch)},
+        {"dispatch", "orders", counter, "Orders given to the dataplane.", dispatch->orders},
+        {"dispatch", "outcomes", counter, "Outcomes that came back.", dispatch->outcomes},
+        {"dispatch", "returned", counter, "Orders that came back unattempted.", dispatch->returned},
+        {"dispatch", "withdrawn", counter, "Orders taken back before a worker claimed them.", dispatch->withdrawn},
+        {"dispatch", "render_errors", counter, "Messages that could not be rendered.", dispatch->render_errors},
+        {"dispatch", "signatures", counter, "DKIM signatures made.", dispatch->signatures},
+        {"dispatch", "unsigned_messages", counter, "Messages without a key for their From domain.", dispatch->unsigned_messages},
+        {"dispatch", "harvested_settled", counter, "Slots of earlier processes that had their outcome.", dispatch->harvested_settled},
+        {"dispatch", "harvested_lost", counter, "Slots of earlier processes whose body had not been sent.", dispatch->harvested_lost},
+        {"dispatch", "harvested_uncertain", counter, "Slots of earlier processes whose body was sent and not answered.",
+         dispatch->harvested_uncertain},
+        {"dispatch", "harvested_returned", counter, "Slots of earlier processes that no worker had claimed.", dispatch->harvested_returned},
+        {"dispatch", "path_events", counter, "Events of paths: refused greetings, failed connects, TLS.", dispatch->path_events},
+        {"dispatch", "paths_published", counter, "Paths published to the workers.", dispatch->paths_published},
+        {"dispatch", "paths_exhausted", counter, "Times that no path record was free (journal.paths).", dispatch->paths_exhausted},
+        {"dispatch", "slots_used", gauge, "Slots of the journal in use.", dispatch_slots_used(shard->dispatch)},
+        {"dispatch", "slots_exhausted", counter, "Times that no slot was free (journal.slots).", dispatch->slots_exhausted},
+        {"dispatch", "arena_exhausted", counter, "Times that the arena had no room (dataplane.arena).", dispatch->arena_exhausted},
+        {"dispatch", "wild_values", counter, "Values out of range in the shared region, not followed.", dispatch->wild_values},
+        {"settle", "delivered", counter, "Recipients delivered.", settle->delivered},
+        {"settle", "deferred", counter, "Attempts that are to be made again.", settle->deferred},
+        {"settle", "bounced", counter, "Recipients that failed for good.", settle->bounced},
+        {"settle", "expired", counter, "Recipients whose time was up.", settle->expired},
+        {"settle", "suppressed", counter, "Recipients on the suppression list.", settle->suppressed},
+        {"settle", "cancelled", counter, "Recipients of cancelled jobs.", settle->cancelled},
+        {"settle", "returned", counter, "Recipients put back without an attempt.", settle->returned},
+        {"settle", "uncertain", counter, "Attempts whose verdict was never heard.", settle->uncertain},
+        {"settle", "repeated", counter, "Outcomes that Redis had already.", settle->repeated},
+        {"settle", "commits", counter, "Commits to Redis.", settle->commits},
+        {"settle", "log_errors", counter, "Outcomes missing in the delivery log.", settle->log_errors},
+        {"settle", "outstanding", gauge, "Outcomes that Redis has not confirmed yet.", shard_settle_outstanding(shard)},
+    };
+    enum { COUNT = sizeof(list) / sizeof(list[0]) };
+    static_assert((int)COUNT <= (int)FIGURES_MAX, "the caller's array holds all");
+    memcpy(figures, list, sizeof(list));
+    return COUNT;
+}
 
 /* A text as JSON whatever bytes it holds: it may quote a peer. */
 static json_t *text_json(const char *text) {
@@ -23,11 +192,15 @@ static json_t *text_json(const char *text) {
     return json_loads(safe, JSON_DECODE_ANY, NULL);
 }
 
+static json_t *number_json(uint64_t number) {
+    return json_integer((json_int_t)number);
+}
+
 static void alarm_append(void *context, const struct alarm *alarm) {
-    json_array_append_new(context, json_pack("{s:o,s:o,s:o,s:I,s:I,s:I}", "kind", text_json(alarm->kind), "subject",
-                                             text_json(alarm->subject), "text", text_json(alarm->text), "since_ms",
-                                             (json_int_t)alarm->since_ms, "last_ms", (json_int_t)alarm->last_ms, "times",
-                                             (json_int_t)alarm->times));
+    json_array_append_new(context,
+                          json_pack("{s:o,s:o,s:o,s:I,s:I,s:I}", "kind", text_json(alarm->kind), "subject", text_json(alarm->subject),
+                                    "text", text_json(alarm->text), "since_ms", (json_int_t)alarm->since_ms, "last_ms",
+                                    (json_int_t)alarm->last_ms, "times", (json_int_t)alarm->times));
 }
 
 static json_t *alarms_json(const struct alarms *alarms) {
@@ -36,78 +209,131 @@ static json_t *alarms_json(const struct alarms *alarms) {
     return array;
 }
 
-char *shard_alarms(struct shard *shard) {
-    json_t *array = alarms_json(shard->config.alarms);
-    char *text = json_dumps(array, JSON_COMPACT);
-    json_decref(array);
+static char *json_take(json_t *json) {
+    char *text = json_dumps(json, JSON_COMPACT);
+    json_decref(json);
     return text;
 }
 
-char *shard_stats(struct shard *shard) {
-    struct fetch_counters fetch_sum = {0}, *fetch = &fetch_sum;
-    struct settle_counters settle_sum = {0}, *settle = &settle_sum;
+char *shard_alarms(struct shard *shard) {
+    return json_take(alarms_json(shard->config.alarms));
+}
+
+/* What every answer has: whether things are up, the stages' counters, the alarms. */
+static json_t *state_json(struct shard *shard) {
+    static const char *const redis_states[] = {"down", "loading", "up"};
+    struct figure figures[FIGURES_MAX];
     enum redis_state state = REDIS_UP;
-    for (uint32_t i = 0; i < shard->queue_count; i++) {
-        sum((uint64_t *)fetch, (const uint64_t *)fetch_counters(shard->queues[i].fetch), sizeof(*fetch));
-        sum((uint64_t *)settle, (const uint64_t *)settle_counters(shard->queues[i].settle), sizeof(*settle));
+    for (uint32_t i = 0; i < shard->queue_count; i++)
         if (redis_state(shard->queues[i].redis) < state)
             state = redis_state(shard->queues[i].redis);
-    }
-    const struct dispatch_counters *dispatch = dispatch_counters(shard->dispatch);
-    static const char *const redis_states[] = {"down", "loading", "up"};
-    const struct figure figures[] = {
-        {"fetch", "entries", fetch->entries},
-        {"fetch", "recipients", fetch->recipients},
-        {"fetch", "dead", fetch->dead},
-        {"fetch", "scheduled", fetch->scheduled},
-        {"fetch", "promoted", fetch->promoted},
-        {"held", "routing", shard->routing},
-        {"held", "parked", shard->parked},
-        {"held", "shaped", SHAPE_TOTAL_MAX - shape_room(shard->shape)},
-        {"held", "in_progress", dispatch_in_progress(shard->dispatch)},
-        {"dispatch", "orders", dispatch->orders},
-        {"dispatch", "outcomes", dispatch->outcomes},
-        {"dispatch", "returned", dispatch->returned},
-        {"dispatch", "withdrawn", dispatch->withdrawn},
-        {"dispatch", "render_errors", dispatch->render_errors},
-        {"dispatch", "signatures", dispatch->signatures},
-        {"dispatch", "unsigned_messages", dispatch->unsigned_messages},
-        {"dispatch", "harvested_settled", dispatch->harvested_settled},
-        {"dispatch", "harvested_lost", dispatch->harvested_lost},
-        {"dispatch", "harvested_uncertain", dispatch->harvested_uncertain},
-        {"dispatch", "harvested_returned", dispatch->harvested_returned},
-        {"dispatch", "path_events", dispatch->path_events},
-        {"dispatch", "paths_published", dispatch->paths_published},
-        {"dispatch", "paths_exhausted", dispatch->paths_exhausted},
-        {"dispatch", "slots_used", dispatch_slots_used(shard->dispatch)},
-        {"dispatch", "slots_exhausted", dispatch->slots_exhausted},
-        {"dispatch", "arena_exhausted", dispatch->arena_exhausted},
-        {"dispatch", "wild_values", dispatch->wild_values},
-        {"settle", "delivered", settle->delivered},
-        {"settle", "deferred", settle->deferred},
-        {"settle", "bounced", settle->bounced},
-        {"settle", "expired", settle->expired},
-        {"settle", "suppressed", settle->suppressed},
-        {"settle", "cancelled", settle->cancelled},
-        {"settle", "returned", settle->returned},
-        {"settle", "uncertain", settle->uncertain},
-        {"settle", "repeated", settle->repeated},
-        {"settle", "commits", settle->commits},
-        {"settle", "log_errors", settle->log_errors},
-        {"settle", "outstanding", shard_settle_outstanding(shard)},
-    };
     json_t *json = json_object();
-    json_object_set_new(json, "uptime_seconds", json_integer((json_int_t)((now_us() - shard->started_us) / 1000000)));
+    json_object_set_new(json, "uptime_seconds", number_json((now_us() - shard->started_us) / 1000000));
     json_object_set_new(json, "redis", json_string(redis_states[state]));
     json_object_set_new(json, "dataplane", json_boolean(dispatch_dataplane_up(shard->dispatch)));
     json_object_set_new(json, "draining", json_boolean(shard->draining));
     json_object_set_new(json, "alarms", alarms_json(shard->config.alarms));
-    for (size_t i = 0; i < sizeof(figures) / sizeof(figures[0]); i++) {
+    for (uint32_t i = 0, count = figures_list(shard, figures); i < count; i++) {
         if (json_object_get(json, figures[i].group) == NULL)
             json_object_set_new(json, figures[i].group, json_object());
-        json_object_set_new(json_object_get(json, figures[i].group), figures[i].name, json_integer((json_int_t)figures[i].value));
+        json_object_set_new(json_object_get(json, figures[i].group), figures[i].name, number_json(figures[i].value));
     }
-    char *text = json_dumps(json, JSON_COMPACT);
-    json_decref(json);
-    return text;
+    return json;
+}
+
+char *shard_stats(struct shard *shard) {
+    return json_take(state_json(shard));
+}
+
+static json_t *row_json(const struct tally_entry *entry) {
+    json_t *row = json_object();
+    json_object_set_new(row, "name", text_json(entry->name));
+    for (unsigned i = 0; i < RESULTS; i++)
+        json_object_set_new(row, figure_results[i], number_json(entry->counts[i]));
+    return row;
+}
+
+/* Adds what waits, from the census, to the rows of the same names; those that wait without having been tried come behind. */
+static void rows_add_waiting(json_t *rows, const struct census_row *census, uint32_t count) {
+    for (uint32_t i = 0; i < count; i++) {
+        json_t *row = NULL, *each;
+        size_t index;
+        json_array_foreach(rows, index, each) {
+            if (strncmp(json_string_value(json_object_get(each, "name")), census[i].name, TALLY_NAME_BYTES - 1) == 0)
+                row = each;
+        }
+        if (row == NULL) {
+            row = json_object();
+            json_object_set_new(row, "name", text_json(census[i].name));
+            json_array_append_new(rows, row);
+        }
+        const struct {
+            const char *key;
+            uint64_t value;
+        } values[] = {{"waiting", census[i].waiting},
+                      {"outstanding", census[i].outstanding},
+                      {"sessions", census[i].sessions},
+                      {"resting", census[i].resting}};
+        for (size_t j = 0; j < sizeof(values) / sizeof(values[0]); j++) /* a site has a row for each of its pools */
+            json_object_set_new(row, values[j].key,
+                                number_json(values[j].value + (uint64_t)json_integer_value(json_object_get(row, values[j].key))));
+    }
+}
+
+static json_t *survey_json(const struct survey *survey, uint32_t shards) {
+    struct survey sum = {0};
+    json_t *queues = json_array();
+    for (uint32_t s = 0; s < shards; s++) {
+        sum.latency_us = survey[s].latency_us > sum.latency_us ? survey[s].latency_us : sum.latency_us;
+        sum.depth += survey[s].depth;
+        sum.dead_entries += survey[s].dead_entries;
+        sum.event_entries += survey[s].event_entries;
+        sum.events_trimmed += survey[s].events_trimmed;
+        sum.campaigns = survey[s].campaigns > sum.campaigns ? survey[s].campaigns : sum.campaigns;
+    }
+    for (uint32_t i = 0; i < survey->queue_count; i++) { /* the first shard's; a campaign is on all */
+        struct survey_queue queue = survey->queues[i];
+        for (uint32_t s = 1; s < shards; s++)
+            for (uint32_t j = 0; j < survey[s].queue_count; j++)
+                if (strcmp(survey[s].queues[j].name, queue.name) == 0) {
+                    queue.entries += survey[s].queues[j].entries;
+                    queue.retry_entries += survey[s].queues[j].retry_entries;
+                    for (unsigned f = 0; f < SURVEY_FIELDS; f++)
+                        queue.fields[f] += survey[s].queues[j].fields[f];
+                }
+        const uint64_t *f = queue.fields;
+        json_array_append_new(queues, json_pack("{s:o,s:o,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "name", text_json(queue.name), "state",
+                                                text_json(queue.state), "entries", (json_int_t)queue.entries, "retry_entries",
+                                                (json_int_t)queue.retry_entries, "submitted", (json_int_t)f[SURVEY_SUBMITTED], "delivered",
+                                                (json_int_t)f[SURVEY_DELIVERED], "bounced", (json_int_t)f[SURVEY_BOUNCED], "retrying",
+                                                (json_int_t)f[SURVEY_RETRYING], "parked", (json_int_t)f[SURVEY_PARKED], "held",
+                                                (json_int_t)f[SURVEY_HELD]));
+    }
+    return json_pack("{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:o}", "latency_us", (json_int_t)sum.latency_us, "memory_bytes",
+                     (json_int_t)survey->memory_bytes, "memory_max_bytes", (json_int_t)survey->memory_max_bytes, "depth",
+                     (json_int_t)sum.depth, "dead", (json_int_t)sum.dead_entries, "events", (json_int_t)sum.event_entries, "events_trimmed",
+                     (json_int_t)sum.events_trimmed, "campaigns", (json_int_t)sum.campaigns, "queues", queues);
+}
+
+char *shard_top(struct shard *shard) {
+    static const char *const names[TALLIES] = {"sites", "providers", "classes", "tenants", "queues"};
+    const struct figures *figures = shard->figures;
+    json_t *json = state_json(shard);
+    json_object_set_new(json, "time_ms", number_json(clock_ms(CLOCK_MONOTONIC)));
+    json_object_set_new(json, "node", text_json(shard->config.config->node != NULL ? shard->config.config->node : ""));
+    json_object_set_new(json, "version", json_string(BYPOST_VERSION));
+    for (unsigned i = 0; i < TALLIES; i++) {
+        const struct tally_entry *entries[TOP_ROWS];
+        json_t *rows = json_array();
+        for (uint32_t j = 0, count = tally_top(figures->tallies[i], entries, TOP_ROWS); j < count; j++)
+            json_array_append_new(rows, row_json(entries[j]));
+        json_object_set_new(json, names[i], rows);
+    }
+    const struct census_result *census = &figures->census.last;
+    rows_add_waiting(json_object_get(json, names[TALLY_SITES]), census->sites, census->site_count);
+    rows_add_waiting(json_object_get(json, names[TALLY_PROVIDERS]), census->providers, census->provider_count);
+    json_object_set_new(json, "lanes", number_json(census->total.lanes));
+    json_object_set_new(json, "lanes_resting", number_json(census->total.resting));
+    json_object_set_new(json, "store", survey_json(figures->surveys, shard->queue_count));
+    return json_take(json);
 }

@@ -96,12 +96,14 @@ void intake_retry(evutil_socket_t descriptor, short what, void *argument) {
 struct routing {
     struct shard *shard;
     struct delivery *delivery;
+    uint64_t asked_us;
 };
 
 static void on_route(void *context, const struct route_result *result) {
     struct routing *routing = context;
     struct shard *shard = routing->shard;
     struct delivery *delivery = routing->delivery;
+    figures_routed(shard->figures, routing->asked_us);
     free(routing);
     shard->routing--;
     if (shard->draining) { /* Redis still has it as pending */
@@ -153,13 +155,14 @@ struct delivery *intake_delivery(struct job *job, uint32_t index) {
 void intake_route(struct shard *shard, struct delivery *delivery) {
     if (stopped_take(shard, delivery))
         return;
+    uint64_t asked_us = now_us();
     struct routing *routing = malloc(sizeof(*routing));
     if (routing == NULL) { /* Redis keeps it as pending: read again at the next start */
         log_write(LOG_LEVEL_ERROR, "control", "out of memory: a recipient stays pending in Redis");
         delivery_free(delivery);
         return;
     }
-    *routing = (struct routing){.shard = shard, .delivery = delivery};
+    *routing = (struct routing){.shard = shard, .delivery = delivery, .asked_us = asked_us};
     shard->routing++;
     route_find(shard->route, job_recipient(delivery->job, delivery->index)->mailbox.domain, on_route, routing);
 }

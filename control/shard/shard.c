@@ -53,12 +53,14 @@ static void on_harvested(void *context) {
 
 static void on_lane_changed(void *context, struct lane *lane) {
     struct shard *shard = context;
+    census_add(&shard->figures->census, lane);
     if (shard->dispatch != NULL)
         dispatch_lane_changed(shard->dispatch, lane);
 }
 
 static void on_lane_gone(void *context, struct lane *lane) {
     struct shard *shard = context;
+    census_remove(&shard->figures->census, lane);
     dispatch_lane_gone(shard->dispatch, lane);
 }
 
@@ -183,6 +185,11 @@ struct shard *shard_create(const struct shard_config *config, char *error, size_
         snprintf(error, error_bytes, "the event loop cannot be made: %s.", strerror(errno));
         goto failed;
     }
+    shard->figures = figures_create(shard);
+    if (shard->figures == NULL) {
+        snprintf(error, error_bytes, "out of memory for counters.");
+        goto failed;
+    }
     const char *log_path = config->config->logs.delivery_path;
     if (log_path != NULL)
         shard->log = delivery_log_create(log_path, config->config->logs.rotate_bytes, config->config->logs.rotate_keep);
@@ -241,6 +248,8 @@ failed:
 
 void shard_destroy(struct shard *shard) {
     shard->draining = true; /* lookups that end now change nothing any more */
+    if (shard->figures != NULL)
+        figures_stop(shard->figures);
     if (shard->route != NULL)
         route_destroy(shard->route);
     for (uint32_t i = 0; i < shard->queue_count; i++)
@@ -258,6 +267,8 @@ void shard_destroy(struct shard *shard) {
     for (uint32_t i = 0; i < shard->queue_count; i++)
         if (shard->queues[i].redis != NULL)
             redis_destroy(shard->queues[i].redis);
+    if (shard->figures != NULL)
+        figures_free(shard->figures);
     if (shard->log != NULL)
         delivery_log_destroy(shard->log);
     struct event *events[] = {shard->poll_timer, shard->drain_timer, shard->park_timer, shard->withdraw_timer, shard->check_timer};

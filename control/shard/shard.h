@@ -6,6 +6,7 @@
 #include "control/classify/classify.h"
 #include "control/config/config.h"
 #include "control/observe/alarm.h"
+#include "control/observe/metrics.h"
 #include "control/sign/sign.h"
 #include <bypost/journal.h>
 #include <stddef.h>
@@ -36,7 +37,11 @@ void shard_reopen_logs(struct shard *shard);
 struct event_base *shard_base(struct shard *shard);
 /* A JSON text of the counters of all stages, and of the alarms, malloc'd. */
 char *shard_stats(struct shard *shard);
+/* The same with what `bypost top` shows: the busiest sites, providers, classes, tenants and queues, and what Redis holds. */
+char *shard_top(struct shard *shard);
 /* The alarms alone: an array. */
 char *shard_alarms(struct shard *shard);
+/* Everything that is counted, for /metrics. */
+void shard_metrics(struct shard *shard, struct metrics_page *page);
 
 #endif

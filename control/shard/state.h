@@ -2,6 +2,7 @@
 #ifndef CONTROL_SHARD_STATE_H
 #define CONTROL_SHARD_STATE_H
 
+#include "figures.h"
 #include "shard.h"
 
 #include "control/clock.h"
@@ -34,6 +35,7 @@ struct shard {
     struct route *route;
     struct shape *shape;
     struct dispatch *dispatch;
+    struct figures *figures;
     struct hold *hold;
     struct suppress *suppress;
     struct event *poll_timer, *drain_timer, *park_timer, *withdraw_timer, *check_timer;
