@@ -3,7 +3,7 @@
 -- tenants: HASH tenant -> `ENTRIES HASHES`. log: STREAM of changes, each a line of what (+ added, - removed, ~ strikes only, t trust) and a line an address;
 -- version: how many there ever were, so that a reader knows when it missed some. trust: HASH provider -> until when the guard believes it.
 
-local suppress = {LOAD = 40, LOG = 500, SPLITS = 1000}
+local suppress = {LOAD = 24, LOG = 500, SPLITS = 1000}
 
 function suppress.open(base, tenant)
     local known = redis.call('HGET', base .. 'tenants', tenant) or ''
@@ -98,16 +98,16 @@ local function suppressed(keys, args)
     return found
 end
 
--- ARGV: base, now (s), tenant, keep (1: what is on the list stays as it is), then seven for each: the address's hash (its SHA-1's first 32 bits)
--- or nothing, address, reason, source, since, expires, provider. How many are new.
+-- ARGV: base, now (s), tenant, keep (1: what is on the list stays as it is), then three for each: the address's hash (its SHA-1's first 32 bits)
+-- or nothing, the address, the entry. How many are new.
 local function suppress_add(keys, args)
     local base, now, keep = args[1], tonumber(args[2]) or 0, args[4] == '1'
     local list, new, lines = suppress.open(base, args[3]), 0, {args[3]}
-    for i = 6, #args - 5, 7 do
+    for i = 6, #args - 1, 3 do
         local bucket = suppress.bucket(list, args[i], args[i - 1])
         local reason = keep and suppress.parse(redis.call('HGET', bucket, args[i]), now)
         if not reason or reason:sub(1, 1) == '!' then
-            new = new + redis.call('HSET', bucket, args[i], table.concat(args, ' ', i + 1, i + 5))
+            new = new + redis.call('HSET', bucket, args[i], args[i + 1])
             lines[#lines + 1] = args[i]
         end
     end

@@ -117,6 +117,12 @@ void shard_stop(struct shard *shard) {
     evtimer_add(shard->drain_timer, &wait);
 }
 
+static void complete_job(void *context, struct job *job, void (*done)(void *context, struct job *job, const char *error, bool temporary),
+                         void *done_context) {
+    struct shard *shard = context;
+    contents_complete(shard->contents, job, done, done_context);
+}
+
 /* One shard of the queue: a connection, what reads it and what settles into it. */
 static bool queue_create(struct shard *shard, uint32_t index, char *error, size_t error_bytes) {
     const struct shard_config *config = &shard->config;
@@ -142,6 +148,7 @@ static bool queue_create(struct shard *shard, uint32_t index, char *error, size_
                                  .job = checking_job,
                                  .in_flight = intake_in_flight,
                                  .reads = stopped_reads,
+                                 .complete = complete_job,
                                  .context = shard};
     queue->fetch = fetch_create(&fetch);
     if (queue->fetch == NULL) {
@@ -233,6 +240,13 @@ struct shard *shard_create(const struct shard_config *config, char *error, size_
         snprintf(error, error_bytes, "out of memory for holds.");
         goto failed;
     }
+    struct contents_config contents = {
+        .base = shard->base, .config = config->config, .redis = shard->connections, .shards = shard->queue_count};
+    shard->contents = contents_create(&contents);
+    if (shard->contents == NULL) {
+        snprintf(error, error_bytes, "out of memory for contents.");
+        goto failed;
+    }
     struct suppress_config suppress = {
         .base = shard->base, .config = config->config, .redis = shard->queues[0].redis, .added = checking_added, .context = shard};
     shard->suppress = suppress_create(&suppress);
@@ -252,6 +266,7 @@ void shard_destroy(struct shard *shard) {
         figures_stop(shard->figures);
     if (shard->route != NULL)
         route_destroy(shard->route);
+    contents_destroy(shard->contents); /* hands jobs back to fetch */
     for (uint32_t i = 0; i < shard->queue_count; i++)
         if (shard->queues[i].fetch != NULL)
             fetch_destroy(shard->queues[i].fetch);
@@ -296,6 +311,7 @@ void shard_reconfigure(struct shard *shard, const struct config *config, const s
         fetch_reconfigure(shard->queues[i].fetch, config);
         settle_reconfigure(shard->queues[i].settle, config);
     }
+    contents_reconfigure(shard->contents, config);
     route_reconfigure(shard->route, config);
     shape_reconfigure(shard->shape, config);
 }

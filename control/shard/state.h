@@ -6,6 +6,7 @@
 #include "shard.h"
 
 #include "control/clock.h"
+#include "control/content/content.h"
 #include "control/dispatch/dispatch.h"
 #include "control/fetch/fetch.h"
 #include "control/fetch/redis.h"
@@ -37,6 +38,7 @@ struct shard {
     struct dispatch *dispatch;
     struct figures *figures;
     struct hold *hold;
+    struct contents *contents;
     struct suppress *suppress;
     struct event *poll_timer, *drain_timer, *park_timer, *withdraw_timer, *check_timer;
     struct delivery *parked_first, *parked_last;

@@ -348,18 +348,11 @@ void suppress_add(struct suppress *suppress, const struct suppress_entry *entry)
     const char *tenant = entry->tenant != NULL ? entry->tenant : "";
     if (suppress_address(entry->address, strlen(entry->address), address) < 0)
         return;
-    struct number now = number_of(clock_ms(CLOCK_REALTIME) / 1000), since = number_of(entry->since_ms / 1000),
-                  expires = number_of((entry->expires_ms + 999) / 1000);
-    const char *words[] = {now.text,
-                           tenant,
-                           "1",
-                           "",
-                           address,
-                           word_of(entry->reason),
-                           word_of(entry->source),
-                           since.text,
-                           expires.text,
-                           word_of(entry->provider)};
+    struct number now = number_of(clock_ms(CLOCK_REALTIME) / 1000);
+    char value[256];
+    snprintf(value, sizeof(value), "%.32s %.16s %" PRIu64 " %" PRIu64 " %.63s", word_of(entry->reason), word_of(entry->source),
+             entry->since_ms / 1000, (entry->expires_ms + 999) / 1000, word_of(entry->provider));
+    const char *words[] = {now.text, tenant, "1", "", address, value};
     change_begin(suppress, "bypost_suppress_add", words, sizeof(words) / sizeof(words[0]));
     watch_add(suppress, watch_hash(suppress, tenant, address));
     suppress->added_ms = clock_ms(CLOCK_REALTIME);
