@@ -25,10 +25,10 @@ struct cli_command {
     /* argv[0] is the command's name. Returns an exit code. */
     int (*run)(int argc, char **argv);
 };
+extern const struct cli_command campaign_command;
 extern const struct cli_command alarms_command, check_command, dkim_command, events_command, run_command, stats_command, submit_command;
-extern const struct cli_command hold_command, bounce_command, holds_command, release_command, retry_command;
-
 extern const struct cli_command suppress_command;
+extern const struct cli_command hold_command, bounce_command, holds_command, release_command, retry_command;
 
 /* Prints "bypost NAME: ..." on stderr and returns the code. */
 int cli_complain(int code, const char *command, const char *format, ...) __attribute__((format(printf, 3, 4)));

@@ -113,26 +113,32 @@ static const char *content_type(const char *filename) {
     return "application/octet-stream";
 }
 
-bool compose_attachment(json_t *job, const char *path, int *code) {
+json_t *compose_attached(const char *command, const char *path, int *code) {
     size_t length;
     const char *slash = strrchr(path, '/'), *filename = slash ? slash + 1 : path;
-    json_t *list = json_object_get(job, "attachments");
-    char *bytes = cli_read_file(name, path, FILE_MAX_BYTES, &length);
-    *code = CLI_NO_INPUT;
-    if (!bytes || (!list && !set(job, "attachments", list = json_array(), code))) {
-        free(bytes);
-        return false;
+    char *bytes = cli_read_file(command, path, FILE_MAX_BYTES, &length);
+    if (!bytes) {
+        *code = CLI_NO_INPUT;
+        return NULL;
     }
     char *content = base64((const uint8_t *)bytes, length);
     json_t *attachment =
         json_pack("{s:s,s:s,s:s}", "filename", filename, "content_type", content_type(filename), "content", content ? content : "");
     free(content);
     free(bytes);
-    if (json_array_append_new(list, attachment) != 0) {
-        *code = cli_complain(CLI_DATA, name, "--attach: the file name is not valid UTF-8; rename it.");
+    if (!attachment) {
+        *code = cli_complain(CLI_DATA, command, "%s: the file name is not valid UTF-8; rename it.", path);
+    }
+    return attachment;
+}
+
+bool compose_attachment(json_t *job, const char *path, int *code) {
+    json_t *attachment = compose_attached(name, path, code), *list = json_object_get(job, "attachments");
+    if (!attachment || (!list && !set(job, "attachments", list = json_array(), code))) {
+        json_decref(attachment);
         return false;
     }
-    return true;
+    return json_array_append_new(list, attachment) == 0;
 }
 
 bool compose_json(json_t *job, const char *field, const char *text, int *code) {

@@ -14,6 +14,8 @@ bool compose_file(json_t *job, const char *field, const char *path, int *code);
 /* "Name: value". */
 bool compose_header(json_t *job, const char *line, int *code);
 bool compose_attachment(json_t *job, const char *path, int *code);
+/* An attachment as jobs have them, of a file; NULL after the error was printed. */
+json_t *compose_attached(const char *command, const char *path, int *code);
 /* A JSON object given as text. */
 bool compose_json(json_t *job, const char *field, const char *text, int *code);
 /* RFC 3339, Unix seconds, or "+10m" from now. */
