@@ -1,4 +1,4 @@
-/* due.c: promotion of what is due, and the list of campaigns. */
+/* due.c: promotion of what is due. */
 #include "state.h"
 
 #include "control/observe/log.h"
@@ -8,31 +8,7 @@
 
 enum {
     PROMOTE_RECORDS = 256,
-    IDLE_RETIRE_MS = 10000,
 };
-
-static void on_active(void *context, redisReply *reply) {
-    struct fetch *fetch = context;
-    if (!fetch_answered(fetch) || !reply || reply->type != REDIS_REPLY_ARRAY || fetch->grouping) {
-        return;
-    }
-    uint64_t now = clock_ms(CLOCK_MONOTONIC);
-    for (size_t i = 0; i < reply->elements; i++) {
-        if (reply->element[i]->type == REDIS_REPLY_STRING) {
-            streams_add_campaign(&fetch->streams, fetch->prefix, reply->element[i]->str, now);
-        }
-    }
-    streams_forget_unseen(&fetch->streams);
-    for (uint32_t i = 0; i < fetch->streams.count; i++) {
-        const struct stream *stream = &fetch->streams.items[i];
-        if (stream->is_campaign && !stream->is_retry && now - stream->read_ms > IDLE_RETIRE_MS) {
-            char key[REDIS_KEY_MAX + 8];
-            snprintf(key, sizeof key, "%sactive", fetch->prefix);
-            const char *argv[] = {"FCALL", "bypost_retire", "1", key, fetch->prefix, stream->queue};
-            fetch_send(fetch, fetch->config.redis, fetch_moved, 6, argv, NULL);
-        }
-    }
-}
 
 static void on_promoted(void *context, redisReply *reply) {
     struct fetch *fetch = context;
@@ -65,21 +41,18 @@ void fetch_tick(evutil_socket_t fd, short what, void *context) {
     if (fetch->reread_ms && clock_ms(CLOCK_MONOTONIC) >= fetch->reread_ms) {
         fetch->reread_ms = 0;
         streams_reread(&fetch->streams);
+        others_sweep_again(fetch);
     }
     fetch_reread_let_go(fetch);
     if (fetch->state == FETCH_FULL) {
         fetch_resume(fetch);
     }
-    char due[REDIS_KEY_MAX + 8], active[REDIS_KEY_MAX + 8], now[24], limit[16], last[16];
+    char due[REDIS_KEY_MAX + 8], now[24], limit[16];
     snprintf(due, sizeof due, "%sdue", fetch->prefix);
-    snprintf(active, sizeof active, "%sactive", fetch->prefix);
     snprintf(now, sizeof now, "%" PRIu64, clock_ms(CLOCK_REALTIME));
     snprintf(limit, sizeof limit, "%d", PROMOTE_RECORDS);
-    snprintf(last, sizeof last, "%d", CAMPAIGNS_MAX - 1);
     if (!fetch->ticking) {
         const char *argv[] = {"FCALL", "bypost_promote", "1", due, fetch->prefix, now, limit};
         fetch->ticking = fetch_send(fetch, fetch->config.redis, on_promoted, 7, argv, NULL);
     }
-    const char *argv[] = {"ZRANGE", active, "0", last};
-    fetch_send(fetch, fetch->config.redis, on_active, 4, argv, NULL);
 }

@@ -62,9 +62,13 @@ bool entry_view_take(const redisReply *reply, struct entry_view *out) {
         if (strcmp(name->str, "job") == 0 && !out->job) {
             out->job = value->str;
             out->job_length = value->len;
-        } else if (strcmp(name->str, "r") == 0) {
+        } else if ((strcmp(name->str, "r") == 0 || strcmp(name->str, "s") == 0) && !out->history) {
             out->history = value->str;
             out->history_length = value->len;
+            out->is_subset = name->str[0] == 's';
+        } else if (strcmp(name->str, "n") == 0 || strcmp(name->str, "c") == 0) {
+            out->depth_counted = true;
+            out->content_counted |= name->str[0] == 'c';
         }
     }
     if (reply->elements > 2 && reply->element[2]->type == REDIS_REPLY_STRING && reply->element[2]->len > PROGRESS_COUNT_BYTES) {
@@ -74,10 +78,14 @@ bool entry_view_take(const redisReply *reply, struct entry_view *out) {
     return true;
 }
 
-/* The indexes of a history: ascending, below the job's total, none twice. */
-static bool indexes_take(const char *at, const char *end, struct job *job) {
+/* The indexes of a history: ascending, none twice, as many as a job may have. */
+struct indexes {
+    uint32_t count, values[JOB_RECIPIENTS_MAX];
+};
+
+static bool indexes_take(const char *at, const char *end, struct indexes *out) {
     uint64_t next = 0;
-    job->pending_count = 0;
+    out->count = 0;
     do {
         uint64_t first, last;
         if (!number_take(&at, end, UINT32_MAX, &first)) {
@@ -87,28 +95,47 @@ static bool indexes_take(const char *at, const char *end, struct job *job) {
         if (at < end && *at == '-' && (at++, !number_take(&at, end, UINT32_MAX, &last))) {
             return false;
         }
-        if (first < next || last < first || last >= job->recipient_total) {
+        if (first < next || last < first || last >= JOB_RECIPIENTS_MAX) {
             return false;
         }
         for (uint64_t i = first; i <= last; i++) {
-            job->pending[job->pending_count++] = (uint32_t)i;
+            out->values[out->count++] = (uint32_t)i;
         }
         next = last + 1;
     } while (char_take(&at, end, ','));
-    job->entry_recipients = job->pending_count;
     return at == end;
 }
 
-static bool history_take(const char *at, const char *end, struct job *job) {
+/* What the entry is about: all that the document holds (`s`), or these of its recipients (`r`). */
+static bool indexes_place(const struct indexes *indexes, bool is_subset, struct job *job) {
+    uint32_t last = indexes->values[indexes->count - 1];
+    if (is_subset) {
+        return job_place(job, indexes->values, indexes->count, last + 1) == 0;
+    }
+    if (last >= job->recipient_total) {
+        return false;
+    }
+    memcpy(job->pending, indexes->values, indexes->count * sizeof *job->pending);
+    job->pending_count = job->entry_recipients = indexes->count;
+    return true;
+}
+
+static bool history_take(const struct entry_view *view, struct job *job) {
+    const char *at = view->history, *end = view->history + view->history_length;
     struct job_history *history = &job->history;
-    uint64_t attempt, uncertain;
+    struct indexes indexes;
+    uint64_t attempt, flags;
     bool ok = id_take(&at, end, &history->origin) && char_take(&at, end, ' ') && number_take(&at, end, UINT16_MAX, &attempt) &&
               char_take(&at, end, ' ') && number_take(&at, end, UINT64_MAX, &history->first_queued_ms) && char_take(&at, end, ' ') &&
-              number_take(&at, end, UINT64_MAX, &history->date_s) && char_take(&at, end, ' ') && number_take(&at, end, 1, &uncertain) &&
-              char_take(&at, end, ' ') && indexes_take(at, end, job);
+              number_take(&at, end, UINT64_MAX, &history->date_s) && char_take(&at, end, ' ') &&
+              number_take(&at, end, HISTORY_FLAGS, &flags) && char_take(&at, end, ' ') && indexes_take(at, end, &indexes) &&
+              indexes_place(&indexes, view->is_subset, job);
     if (ok) {
         history->attempt = (uint16_t)attempt;
-        history->uncertain = uncertain != 0;
+        history->uncertain = flags & HISTORY_UNCERTAIN;
+        history->content_counted = flags & HISTORY_CONTENT_COUNTED;
+        history->notified = flags & HISTORY_NOTIFIED;
+        history->depth_counted = flags & HISTORY_DEPTH_COUNTED;
     }
     return ok;
 }
@@ -152,13 +179,16 @@ struct job *entry_decode(const struct entry_view *view, const struct config *con
     snprintf(job->queue, sizeof job->queue, "%s", queue);
     snprintf(job->stream, sizeof job->stream, "%s%.47s", is_retry ? "retry:" : "", queue);
     job->high |= strcmp(queue, "high") == 0;
-    if (!is_retry) {
+    if (!is_retry && !view->history) {
         history_begin(job);
-    } else if (!view->history || !history_take(view->history, view->history + view->history_length, job)) {
-        snprintf(error, error_bytes, "The retry's history (field r) makes no sense.");
+    } else if (!view->history || !history_take(view, job)) {
+        snprintf(error, error_bytes, "The entry's history (field r or s) makes no sense.");
         job_release(job);
         return NULL;
     }
+    job->history.depth_counted |= view->depth_counted;
+    job->history.content_counted |= view->content_counted;
+    job->content_counted = job->history.content_counted;
     if (view->bits) {
         pending_filter(job, view->bits, view->bits_length);
     }
@@ -166,8 +196,10 @@ struct job *entry_decode(const struct entry_view *view, const struct config *con
 }
 
 void history_head_write(const struct job_history *history, char out[HISTORY_HEAD_BYTES]) {
+    int flags = (history->uncertain ? HISTORY_UNCERTAIN : 0) | (history->content_counted ? HISTORY_CONTENT_COUNTED : 0) |
+                (history->notified ? HISTORY_NOTIFIED : 0) | (history->depth_counted ? HISTORY_DEPTH_COUNTED : 0);
     snprintf(out, HISTORY_HEAD_BYTES, "%" PRIu64 "-%" PRIu64 " %" PRIu16 " %" PRIu64 " %" PRIu64 " %d", history->origin.ms,
-             history->origin.seq, history->attempt, history->first_queued_ms, history->date_s, history->uncertain);
+             history->origin.seq, history->attempt, history->first_queued_ms, history->date_s, flags);
 }
 
 void ranges_write(const uint32_t *indexes, uint32_t count, char out[RANGES_BYTES]) {

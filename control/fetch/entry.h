@@ -1,6 +1,7 @@
-/* entry.h: an entry of a queue's stream as Redis answers it, and the history that a retry carries in its field `r`:
- *     ORIGIN ATTEMPT FIRST_QUEUED_MS DATE_S UNCERTAIN INDEXES        for example  1700000000000-0 2 1700000000000 1700000001 0 0-3,7
- * Used by fetch, and by settle for what it must look up again. */
+/* entry.h: an entry of a queue's stream as Redis answers it, and the history that it carries when it is not its job's first, in its field
+ * `r` (the job is whole) or `s` (it holds only the recipients of the history's indexes): ORIGIN ATTEMPT FIRST_QUEUED_MS DATE_S FLAGS
+ * INDEXES            for example  1700000000000-0 2 1700000000000 1700000001 0 0-3,7 Used by fetch, and by settle for what it must look up
+ * again. */
 #ifndef CONTROL_FETCH_ENTRY_H
 #define CONTROL_FETCH_ENTRY_H
 
@@ -23,7 +24,10 @@ struct entry_view {
     struct entry_id id;
     const char *job, *history;
     size_t job_length, history_length;
-    const uint8_t *bits; /* of the recipients settled or moved; behind the count */
+    bool is_subset;       /* its history is `s` */
+    bool depth_counted;   /* it has `n` or `c`: the submit Function wrote it */
+    bool content_counted; /* it has `c` */
+    const uint8_t *bits;  /* of the recipients settled or moved; behind the count */
     size_t bits_length;
 };
 
@@ -33,6 +37,9 @@ void entry_id_write(struct entry_id id, char out[ENTRY_ID_BYTES]);
 /* {ID, fields} of XREADGROUP and XRANGE, {ID, fields, progress} of bypost_read. False when the reply has another shape; job NULL when the
  * field is missing. */
 bool entry_view_take(const redisReply *reply, struct entry_view *out);
+/* FLAGS of a history are a sum of these (control/library/README.md). */
+enum { HISTORY_UNCERTAIN = 1, HISTORY_CONTENT_COUNTED = 2, HISTORY_NOTIFIED = 4, HISTORY_DEPTH_COUNTED = 8, HISTORY_FLAGS = 15 };
+
 /* Decodes an entry of `queue`, or of its retry stream. pending holds what the entry is about, without the recipients whose bits are set;
  * entry_recipients counts both. NULL with the dead letter's reason. */
 struct job *entry_decode(const struct entry_view *view, const struct config *config, uint32_t shard, const char *queue, bool is_retry,

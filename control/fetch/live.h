@@ -9,9 +9,11 @@ struct live;
 
 /* How a job is really allocated: job_release finds its way back to the table. */
 struct job_box {
-    struct job job; /* first */
-    size_t bytes;   /* of its entry in Redis: what the job costs here, more or less */
-    bool let_go; /* its entry must be read again when it has left */
+    struct job job;             /* first */
+    size_t bytes;               /* of its entry in Redis: what the job costs here, more or less */
+    bool let_go;                /* its entry must be read again when it has left */
+    uint32_t recipients;        /* that it came with */
+    struct live_tenant *tenant; /* whose share of `normal` it is part of, or NULL */
     struct live *live;
     struct job_box *next, **link;
 };
@@ -28,7 +30,12 @@ int live_add(struct live *live, struct job *job, size_t bytes);
 void live_remove(struct job_box *box);
 /* What is called when a job leaves of which something was let go. */
 void live_on_let_go(struct live *live, void (*left)(void *context, const struct job *job), void *context);
+/* All that live here are to be read again when they have left. */
+void live_let_go_all(struct live *live);
 size_t live_count(const struct live *live);
+/* Recipients of the jobs that live here; of those of queue normal that are this tenant's. */
+uint64_t live_recipients(const struct live *live);
+uint64_t live_tenant_recipients(const struct live *live, const char *tenant);
 /* The sum of what was given with them. */
 uint64_t live_bytes(const struct live *live);
 

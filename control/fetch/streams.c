@@ -1,38 +1,12 @@
-/* streams.c: the table of streams, kept in reading order: high, retries, normal, bulk and campaigns. */
+/* streams.c: the streams of the queues that always exist, in reading order: high, retries, normal, bulk. */
 #include "streams.h"
 
 #include <stdio.h>
 #include <string.h>
 
-static void stream_insert(struct streams *streams, const char *prefix, const char *queue, bool is_retry, bool is_campaign,
-                          uint64_t now_ms) {
-    struct stream stream = {.is_retry = is_retry, .is_campaign = is_campaign, .seen = true, .read_ms = now_ms};
-    snprintf(stream.queue, sizeof stream.queue, "%s", queue);
-    snprintf(stream.name, sizeof stream.name, "%s%s", is_retry ? "retry:" : "", stream.queue);
-    snprintf(stream.key, sizeof stream.key, "%.191sq:%s", prefix, stream.name);
-    stream.class = strcmp(queue, "high") == 0     ? CLASS_STREAM_HIGH
-                   : is_retry                     ? CLASS_STREAM_RETRY
-                   : strcmp(queue, "normal") == 0 ? CLASS_STREAM_NORMAL
-                                                  : CLASS_STREAM_BULK;
-    uint32_t at = 0;
-    while (at < streams->count && streams->items[at].class <= stream.class) {
-        at++;
-    }
-    memmove(&streams->items[at + 1], &streams->items[at], (streams->count - at) * sizeof stream);
-    streams->items[at] = stream;
-    streams->count++;
-}
+static const char RETRY[] = "retry:";
 
-void streams_init(struct streams *streams, const char *prefix, uint64_t now_ms) {
-    static const char *const standard[] = {"high", "normal", "bulk"};
-    streams->count = 0;
-    for (size_t i = 0; i < 3; i++) {
-        stream_insert(streams, prefix, standard[i], false, false, now_ms);
-        stream_insert(streams, prefix, standard[i], true, false, now_ms);
-    }
-}
-
-/* A queue's name as a campaign may have it. */
+/* A queue's name as it may be. */
 static bool queue_name_ok(const char *queue) {
     size_t length = strlen(queue);
     if (length == 0 || length > QUEUE_NAME_MAX) {
@@ -46,36 +20,39 @@ static bool queue_name_ok(const char *queue) {
     return strcmp(queue, "retry") != 0;
 }
 
-bool streams_add_campaign(struct streams *streams, const char *prefix, const char *queue, uint64_t now_ms) {
-    bool known = false;
-    for (uint32_t i = 0; i < streams->count; i++) {
-        if (strcmp(streams->items[i].queue, queue) == 0) {
-            streams->items[i].seen = true;
-            known = true;
-        }
+static enum stream_class class_of(const char *queue, bool is_retry) {
+    if (strcmp(queue, "high") == 0) {
+        return CLASS_STREAM_HIGH;
     }
-    if (known) {
-        return true;
+    if (strcmp(queue, "normal") == 0) {
+        return is_retry ? CLASS_STREAM_RETRY : CLASS_STREAM_NORMAL;
     }
-    if (!queue_name_ok(queue) || streams->count + 2 > STREAMS_MAX) {
+    if (strcmp(queue, "bulk") == 0) {
+        return is_retry ? CLASS_STREAM_RETRY : CLASS_STREAM_BULK;
+    }
+    return CLASS_STREAM_OTHERS;
+}
+
+bool stream_init(struct stream *stream, const char *prefix, const char *name) {
+    bool is_retry = strncmp(name, RETRY, sizeof RETRY - 1) == 0;
+    const char *queue = is_retry ? name + sizeof RETRY - 1 : name;
+    *stream = (struct stream){.is_retry = is_retry};
+    if (!queue_name_ok(queue)) {
         return false;
     }
-    stream_insert(streams, prefix, queue, false, true, now_ms);
-    stream_insert(streams, prefix, queue, true, true, now_ms);
+    snprintf(stream->queue, sizeof stream->queue, "%s", queue);
+    snprintf(stream->name, sizeof stream->name, "%s%s", is_retry ? RETRY : "", stream->queue);
+    snprintf(stream->key, sizeof stream->key, "%.191sq:%s", prefix, stream->name);
+    stream->class = class_of(stream->queue, is_retry);
     return true;
 }
 
-void streams_forget_unseen(struct streams *streams) {
-    uint32_t kept = 0;
-    for (uint32_t i = 0; i < streams->count; i++) {
-        if (streams->items[i].seen || !streams->items[i].is_campaign) {
-            if (kept != i) {
-                streams->items[kept] = streams->items[i];
-            }
-            streams->items[kept++].seen = false;
-        }
+void streams_init(struct streams *streams, const char *prefix) {
+    static const char *const names[STREAMS_MAX] = {"retry:high", "high", "retry:normal", "retry:bulk", "normal", "bulk"};
+    streams->count = STREAMS_MAX;
+    for (uint32_t i = 0; i < STREAMS_MAX; i++) {
+        stream_init(&streams->items[i], prefix, names[i]);
     }
-    streams->count = kept;
 }
 
 void streams_reread(struct streams *streams) {

@@ -15,6 +15,9 @@
 enum {
     SCHEDULE_SLACK_MS = 1000,  /* a send_at nearer than this is now */
     EVENT_BYTES_ASSUMED = 512, /* for the bound of the events stream */
+    TENANT_SHARE_MIN = 1000,   /* recipients of queue normal that a tenant may have here in any case, */
+    TENANT_SHARE_OF = 4,       /* or a quarter of all that there is room for */
+    EXCESS_MAX = 64,           /* entries that move in one call */
 };
 
 static void backlog_push(struct fetch *fetch, struct job *job) {
@@ -45,7 +48,7 @@ static void job_deliver(struct fetch *fetch, struct job *job) {
 
 bool backlog_deliver(struct fetch *fetch) {
     while (fetch->backlog_count > 0) {
-        if (fetch->config.room(fetch->config.context) == 0) {
+        if (fetch->config.room(fetch->config.context) <= fetch->config.high_reserve) {
             return false;
         }
         struct job *job = fetch->backlog[fetch->backlog_first++];
@@ -114,14 +117,143 @@ static void entry_schedule(struct fetch *fetch, const struct stream *stream, con
 static void in_flight_filter(struct fetch *fetch, struct job *job) {
     uint32_t kept = 0;
     for (uint32_t i = 0; i < job->pending_count; i++) {
-        if (!fetch->config.in_flight || !fetch->config.in_flight(fetch->config.context, job->shard, job->stream, job->entry, job->pending[i])) {
+        if (!fetch->config.in_flight ||
+            !fetch->config.in_flight(fetch->config.context, job->shard, job->stream, job->entry, job->pending[i])) {
             job->pending[kept++] = job->pending[i];
         }
     }
     job->pending_count = kept;
 }
 
-void fetch_take(struct fetch *fetch, struct stream *stream, const redisReply *reply, bool again) {
+/* --- a tenant's excess --- */
+
+/* Has this tenant more of queue normal here than its share of what there is room for? */
+static bool tenant_exceeds(const struct fetch *fetch, const struct job *job) {
+    uint64_t here = live_tenant_recipients(fetch->live, job->tenant) + job->pending_count;
+    uint64_t share = (fetch->config.room(fetch->config.context) + live_recipients(fetch->live)) / TENANT_SHARE_OF;
+    return here > (share > TENANT_SHARE_MIN ? share : TENANT_SHARE_MIN);
+}
+
+/* Keeps an entry for excess_move. False: it cannot. */
+static bool excess_add(struct fetch *fetch, struct job *job) {
+    if (fetch->excess_count == fetch->excess_size) {
+        uint32_t size = fetch->excess_size ? fetch->excess_size * 2 : 64;
+        struct job **grown = realloc(fetch->excess, size * sizeof *grown);
+        if (!grown) {
+            return false;
+        }
+        fetch->excess = grown;
+        fetch->excess_size = size;
+    }
+    fetch->excess[fetch->excess_count++] = job;
+    return true;
+}
+
+static void on_overflowed(void *context, redisReply *reply) {
+    fetch_moved(context, reply);
+}
+
+/* One call for entries of one tenant; they leave the list. */
+static void excess_send(struct fetch *fetch) {
+    struct text {
+        char entry[ENTRY_ID_BYTES], number[16], history[HISTORY_HEAD_BYTES + RANGES_BYTES];
+    } *texts = malloc(EXCESS_MAX * sizeof *texts);
+    char key[REDIS_KEY_MAX + 16], tenant[TENANT_NAME_MAX + 1];
+    const char *argv[6 + 3 * EXCESS_MAX] = {"FCALL", "bypost_overflow", "1", key, fetch->prefix, tenant};
+    int argc = 6;
+    uint32_t kept = 0;
+    snprintf(key, sizeof key, "%sq:normal", fetch->prefix);
+    snprintf(tenant, sizeof tenant, "%.31s", fetch->excess[0]->tenant);
+    for (uint32_t i = 0, taken = 0; i < fetch->excess_count; i++) {
+        struct job *job = fetch->excess[i];
+        if (texts && (taken == EXCESS_MAX || strcmp(job->tenant, tenant) != 0)) {
+            fetch->excess[kept++] = job;
+            continue;
+        }
+        if (texts) {
+            struct text *text = &texts[taken++];
+            entry_id_write(job->entry, text->entry);
+            snprintf(text->number, sizeof text->number, "%" PRIu32, job->pending_count);
+            history_head_write(&job->history, text->history);
+            strcat(text->history, " ");
+            ranges_write(job->pending, job->pending_count, text->history + strlen(text->history));
+            argv[argc++] = text->entry;
+            argv[argc++] = text->number;
+            argv[argc++] = text->history;
+            fetch->counters.overflowed += job->pending_count;
+        }
+        job_release(job);
+    }
+    fetch->excess_count = kept;
+    if (!texts || !fetch_send(fetch, fetch->config.redis, on_overflowed, argc, argv, NULL)) {
+        fetch_reread(fetch);
+    }
+    free(texts);
+}
+
+void excess_move(struct fetch *fetch) {
+    while (fetch->excess_count > 0) {
+        excess_send(fetch);
+    }
+}
+
+/* --- a job that lives here --- */
+
+static void job_ready(struct fetch *fetch, struct job *job) {
+    uint32_t reserve = job->high ? 0 : fetch->config.high_reserve;
+    bool first = job->high || fetch->backlog_count == 0;
+    if (first && fetch->config.room(fetch->config.context) > reserve) {
+        job_deliver(fetch, job);
+    } else {
+        backlog_push(fetch, job);
+    }
+}
+
+/* A job that waits for its shared content. */
+struct completion {
+    struct fetch *fetch;
+    uint32_t generation, recipients;
+};
+
+static void on_completed(void *context, struct job *job, const char *error, bool temporary) {
+    struct completion *completion = context;
+    struct fetch *fetch = completion->fetch;
+    bool stale = completion->generation != fetch->generation;
+    fetch->completing -= completion->recipients;
+    free(completion);
+    if (!fetch_answered(fetch) || stale || fetch->state == FETCH_STOPPED) {
+        job_release(job); /* its entry stays pending */
+        return;
+    }
+    if (!error) {
+        job_ready(fetch, job);
+    } else if (temporary) {
+        log_write(LOG_LEVEL_WARNING, "fetch", "a job of queue %s stays pending and is read again: %.200s", job->queue, error);
+        job_release(job);
+        fetch_reread(fetch);
+    } else {
+        struct stream stream;
+        if (stream_init(&stream, fetch->prefix, job->stream)) {
+            entry_dead(fetch, &stream, job->entry, error);
+        }
+        job_release(job);
+    }
+}
+
+static void job_complete(struct fetch *fetch, struct job *job) {
+    struct completion *completion = malloc(sizeof *completion);
+    if (!completion) {
+        job_release(job);
+        fetch_reread(fetch);
+        return;
+    }
+    *completion = (struct completion){.fetch = fetch, .generation = fetch->generation, .recipients = job->pending_count};
+    fetch->completing += job->pending_count;
+    fetch->outstanding++;
+    fetch->config.complete(fetch->config.context, job, on_completed, completion);
+}
+
+void fetch_take(struct fetch *fetch, const struct stream *stream, const redisReply *reply, bool again, uint64_t expires_ms) {
     struct entry_view view;
     if (!entry_view_take(reply, &view)) {
         log_write(LOG_LEVEL_ERROR, "fetch", "Redis answered with an entry of unknown shape in %s", stream->key);
@@ -138,31 +270,40 @@ void fetch_take(struct fetch *fetch, struct stream *stream, const redisReply *re
         fetch_reread(fetch);
         return;
     }
+    fetch->counters.recipients_read += job ? job->entry_recipients : 1;
     if (!job) {
         entry_dead(fetch, stream, view.id, error);
         return;
+    }
+    if (expires_ms > 0 && (job->expires_at_ms == 0 || expires_ms < job->expires_at_ms)) {
+        job->expires_at_ms = expires_ms;
     }
     fetch->recipients_average += (job->entry_recipients - fetch->recipients_average) / 16;
     fetch->bytes_average += ((double)view.job_length - fetch->bytes_average) / 16;
     if ((double)view.job_length > fetch->bytes_average) {
         fetch->bytes_average = (double)view.job_length; /* up at once, down slowly */
     }
-    if (again) {
+    if (again || view.bits) {
         in_flight_filter(fetch, job);
     }
     if (job->pending_count == 0) {
         job_release(job);
-    } else if (!stream->is_retry && job->pending_count == job->entry_recipients &&
-               job->send_at_ms > clock_ms(CLOCK_REALTIME) + SCHEDULE_SLACK_MS) {
+        return;
+    }
+    bool whole = !stream->is_retry && job->pending_count == job->entry_recipients;
+    if (whole && job->send_at_ms > clock_ms(CLOCK_REALTIME) + SCHEDULE_SLACK_MS) {
         entry_schedule(fetch, stream, job);
         job_release(job);
+        return;
+    }
+    if (whole && !again && stream->class == CLASS_STREAM_NORMAL && job->tenant && tenant_exceeds(fetch, job) && excess_add(fetch, job)) {
+        return;
+    }
+    live_add(fetch->live, job, view.job_length);
+    if (job->content_id && !job->content && fetch->config.complete) {
+        job_complete(fetch, job);
     } else {
-        live_add(fetch->live, job, view.job_length);
-        if (fetch->backlog_count == 0 && fetch->config.room(fetch->config.context) > 0) {
-            job_deliver(fetch, job);
-        } else {
-            backlog_push(fetch, job);
-        }
+        job_ready(fetch, job);
     }
 }
 
