@@ -2,8 +2,10 @@
 #include "control/config/config.h"
 #include "control/observe/local.h"
 #include "control/observe/log.h"
+#include "control/observe/service.h"
 #include "control/shard/shard.h"
 
+#include <bypost/notify.h>
 #include <dirent.h>
 #include <errno.h>
 #include <event2/event.h>
@@ -34,6 +36,7 @@ struct control {
     struct shard *shard;
     struct local_server *local;
     struct metrics_server *metrics; /* or NULL */
+    struct service *service;
     char error[ERROR_BYTES];
 };
 
@@ -169,6 +172,13 @@ static char *answer_alarm_clear(struct alarms *alarms, const char *words) {
 static char *answer(void *context, const char *request) {
     struct control *control = context;
     static const char alarm_clear_word[] = "alarm-clear ";
+    static const char find_word[] = "find ", explain_word[] = "explain ";
+    if (strcmp(request, "hand") == 0)
+        return shard_hand(control->shard);
+    if (strncmp(request, find_word, sizeof(find_word) - 1) == 0)
+        return shard_find(control->shard, request + sizeof(find_word) - 1);
+    if (strncmp(request, explain_word, sizeof(explain_word) - 1) == 0)
+        return shard_explain(control->shard, request + sizeof(explain_word) - 1);
     if (strcmp(request, "top") == 0)
         return shard_top(control->shard);
     if (strcmp(request, "alarms") == 0)
@@ -286,6 +296,7 @@ static void tear_down(struct control *control) {
 
 static void on_stop(evutil_socket_t number, short what, void *argument) {
     struct control *control = argument;
+    notify_send("STOPPING=1");
     log_write(LOG_LEVEL_INFO, "control", "draining: no new messages; those on the wire finish");
     shard_stop(control->shard);
 }
@@ -297,8 +308,7 @@ static void print_errors(const struct config_errors *errors) {
 }
 
 /* SIGHUP: limits, providers, relays and class rules. */
-static void on_reload(evutil_socket_t number, short what, void *argument) {
-    struct control *control = argument;
+static void reload(struct control *control) {
     struct config_errors errors = {0};
     shard_reopen_logs(control->shard);
     struct config *config = config_load(control->config->path, &errors);
@@ -329,6 +339,17 @@ static void on_reload(evutil_socket_t number, short what, void *argument) {
     log_write(LOG_LEVEL_INFO, "config", "reloaded limits, providers, relays and class rules from %s", config->path);
 }
 
+static void on_reload(evutil_socket_t number, short what, void *argument) {
+    notify_reloading();
+    reload(argument);
+    notify_send("READY=1"); /* also when nothing was taken over: what ran goes on, and the log says why */
+}
+
+static bool service_status(void *context, char *text, size_t text_bytes) {
+    struct control *control = context;
+    return shard_status(control->shard, text, text_bytes);
+}
+
 static enum log_level level_of(const char *text) {
     static const char *const names[] = {"error", "warning", "info", "debug"};
     for (int i = 0; text != NULL && i < 4; i++)
@@ -348,7 +369,9 @@ static int run(struct control *control) {
     event_add(hangup, NULL);
     log_write(LOG_LEVEL_INFO, "control", "bypost-control %s started%s", BYPOST_VERSION,
               control->config->sandbox ? " in the sandbox: only reserved test domains and configured relays are contacted" : "");
+    control->service = service_create(base, service_status, control);
     int result = shard_run(control->shard);
+    service_destroy(control->service);
     log_write(LOG_LEVEL_INFO, "control", "stopped");
     event_free(term);
     event_free(interrupt);

@@ -4,6 +4,7 @@
 #include "dataplane/options.h"
 #include "dataplane/worker.h"
 
+#include <bypost/notify.h>
 #include <errno.h>
 #include <grp.h>
 #include <inttypes.h>
@@ -193,16 +194,45 @@ static uint64_t now_ms(void) {
     return (uint64_t)time.tv_sec * 1000 + (uint64_t)time.tv_nsec / 1000000;
 }
 
+/* The watchdog is told that all is well only while every worker's loop turns: systemd kills a hung process, and the next one starts. */
+struct pulse {
+    uint64_t every_ms, due_ms;
+    uint64_t loops[JOURNAL_WORKERS_MAX];
+};
+
+static void pulse_beat(struct pulse *pulse, const struct dataplane *dataplane) {
+    uint64_t now = now_ms();
+    if (pulse->every_ms == 0 || now < pulse->due_ms)
+        return;
+    pulse->due_ms = now + pulse->every_ms;
+    bool turning = true;
+    for (uint32_t i = 0; i < dataplane->options.geometry.workers; i++) {
+        uint64_t loops = counter_get(&dataplane->workers[i].counters->loops);
+        turning = turning && (loops != pulse->loops[i] || atomic_load(&dataplane->workers[i].stopped));
+        pulse->loops[i] = loops;
+    }
+    if (turning)
+        notify_send("WATCHDOG=1");
+}
+
 static void serve(struct dataplane *dataplane) {
     uint32_t workers = dataplane->options.geometry.workers;
-    while (!stop_wanted)
+    const uint64_t every_ms = notify_watchdog_us() / 1000;
+    struct pulse pulse = {.every_ms = every_ms, .due_ms = now_ms() + every_ms};
+    notify_send("READY=1\nSTATUS=the workers run");
+    while (!stop_wanted) {
         link_serve(&dataplane->link, SERVE_MS);
+        pulse_beat(&pulse, dataplane);
+    }
+    notify_send("STOPPING=1\nSTATUS=draining: what is on the wire finishes");
     atomic_store(&dataplane->journal.header->draining, 1);
     for (uint32_t i = 0; i < workers; i++)
         atomic_store(&dataplane->workers[i].draining, true);
     uint64_t deadline_ms = now_ms() + dataplane->options.drain_timeout_ms;
-    while (!all_stopped(dataplane) && now_ms() < deadline_ms)
+    while (!all_stopped(dataplane) && now_ms() < deadline_ms) {
         link_serve(&dataplane->link, 10);
+        pulse_beat(&pulse, dataplane);
+    }
     for (uint32_t i = 0; i < workers; i++)
         atomic_store(&dataplane->workers[i].kill, true);
     for (uint32_t i = 0; i < workers; i++)

@@ -3,6 +3,7 @@
 
 #include "control/observe/json_text.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -239,6 +240,21 @@ static json_t *state_json(struct shard *shard) {
         json_object_set_new(json_object_get(json, figures[i].group), figures[i].name, number_json(figures[i].value));
     }
     return json;
+}
+
+bool shard_status(struct shard *shard, char *text, size_t text_bytes) {
+    bool redis = true, dataplane = dispatch_dataplane_up(shard->dispatch);
+    uint64_t delivered = 0;
+    for (uint32_t i = 0; i < shard->queue_count; i++) {
+        redis = redis && redis_state(shard->queues[i].redis) == REDIS_UP;
+        delivered += settle_counters(shard->queues[i].settle)->delivered;
+    }
+    uint32_t alarms = alarms_count(shard->config.alarms);
+    snprintf(text, text_bytes, "%s%s%s, %llu delivered, %u on their way%s", shard->draining ? "draining, " : "",
+             redis ? "Redis is there" : "waits for Redis", dataplane ? ", the dataplane too" : ", waits for the dataplane",
+             (unsigned long long)delivered, dispatch_in_progress(shard->dispatch),
+             alarms > 0 ? "; alarms are raised: `bypost alarms`" : "");
+    return redis && dataplane;
 }
 
 char *shard_stats(struct shard *shard) {

@@ -39,8 +39,16 @@ struct event_base *shard_base(struct shard *shard);
 char *shard_stats(struct shard *shard);
 /* The same with what `bypost top` shows: the busiest sites, providers, classes, tenants and queues, and what Redis holds. */
 char *shard_top(struct shard *shard);
+/* What is in hand, by queue, site and provider. */
+char *shard_hand(struct shard *shard);
+/* Where in hand a recipient, a job's id or an entry is: {"found": [...]}, 100 at most. */
+char *shard_find(struct shard *shard, const char *wanted);
+/* How a domain is reached: site, endpoints, lanes with their rests; status "pending" while DNS is asked: ask again. */
+char *shard_explain(struct shard *shard, const char *domain);
 /* The alarms alone: an array. */
 char *shard_alarms(struct shard *shard);
+/* A line for `systemctl status`, into text[text_bytes]. True: Redis and the dataplane are there. */
+bool shard_status(struct shard *shard, char *text, size_t text_bytes);
 /* Everything that is counted, for /metrics. */
 void shard_metrics(struct shard *shard, struct metrics_page *page);
 

@@ -1,7 +1,5 @@
 /* notify.c: sd_notify's protocol, which is one datagram; a library for it would be a dependency for forty lines. */
-#include "notify.h"
-
-#include "control/clock.h"
+#include <bypost/notify.h>
 
 #include <errno.h>
 #include <inttypes.h>
@@ -11,6 +9,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 int notify_send(const char *state) {
@@ -36,7 +35,9 @@ int notify_send(const char *state) {
 
 int notify_reloading(void) {
     char state[64];
-    snprintf(state, sizeof(state), "RELOADING=1\nMONOTONIC_USEC=%" PRIu64, clock_us(CLOCK_MONOTONIC));
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    snprintf(state, sizeof(state), "RELOADING=1\nMONOTONIC_USEC=%" PRIu64, (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000);
     return notify_send(state);
 }
 

@@ -1,6 +1,6 @@
-/* notify.h: what systemd is told (sd_notify(3)): a datagram to $NOTIFY_SOCKET. Without one nothing happens. */
-#ifndef CONTROL_OBSERVE_NOTIFY_H
-#define CONTROL_OBSERVE_NOTIFY_H
+/* notify.h: what both processes tell systemd (sd_notify(3)): a datagram to $NOTIFY_SOCKET. Without one nothing happens. */
+#ifndef BYPOST_NOTIFY_H
+#define BYPOST_NOTIFY_H
 
 #include <stdint.h>
 
