@@ -17,7 +17,6 @@ struct delivery {
     uint64_t queued_ms;    /* CLOCK_REALTIME: when fetched */
     struct delivery *next; /* in the queue that holds it */
     void *taken_from;      /* shape's: the lane that counts it as outstanding */
-    uint32_t fence;        /* how often this node had been fenced in its shard when it was read: with another number it is others' */
 };
 
 #endif

@@ -78,6 +78,7 @@ struct job {
     char queue[QUEUE_NAME_MAX + 1];  /* the queue's name: "normal"; never "retry:..." */
     char stream[QUEUE_NAME_MAX + 9]; /* the stream's: the queue's, or "retry:" and the queue's */
     struct entry_id entry;           /* in that stream */
+    uint32_t fence;                  /* the shard's: how often this node had been fenced when it was read; else it is others' by now */
     struct job_history history;
 
     uint8_t *source_text; /* the entry's `job` value as it came, for job_subset; its own. NULL: the job has no or one of recipients[] */

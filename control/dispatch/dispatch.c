@@ -155,6 +155,15 @@ void dispatch_each(const struct dispatch *dispatch,
     }
 }
 
+void dispatch_hold(struct dispatch *dispatch, bool held) {
+    if (dispatch->held == held)
+        return;
+    dispatch->held = held;
+    for (uint32_t i = 0; i < dispatch->path_count && !held; i++)
+        if (dispatch->paths[i].state == LANE_PATH_LIVE)
+            paths_attention(dispatch, &dispatch->paths[i]);
+}
+
 void dispatch_drain(struct dispatch *dispatch) {
     dispatch->draining = true;
     dispatch_withdraw(dispatch, NULL, NULL);

@@ -65,6 +65,8 @@ void dispatch_lane_gone(struct dispatch *dispatch, struct lane *lane);
 void dispatch_cookie(const struct dispatch *dispatch, const struct delivery *delivery, struct settle_cookie *cookie);
 /* Drain: takes nothing more from shape and withdraws what no worker has claimed. */
 void dispatch_drain(struct dispatch *dispatch);
+/* While held nothing more is taken from shape; what lies in slots goes on. */
+void dispatch_hold(struct dispatch *dispatch, bool held);
 /* Takes back every delivery that `match` is true for (NULL: all) and that no worker has claimed: shape has it again, at the front of its
  * lane, from where shape_withdraw takes it. What is being rendered is asked for by `stopped`. Returns how many. */
 uint32_t dispatch_withdraw(struct dispatch *dispatch, bool (*match)(void *context, const struct delivery *delivery), void *context);

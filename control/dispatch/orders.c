@@ -109,7 +109,7 @@ static void arm_wake(struct lane_path *path, uint64_t now_us, uint64_t wake_us) 
 }
 
 void orders_pump(struct dispatch *dispatch, struct lane_path *path) {
-    if (!dispatch->up || !dispatch->harvested || dispatch->draining || path->state != LANE_PATH_LIVE)
+    if (!dispatch->up || !dispatch->harvested || dispatch->draining || dispatch->held || path->state != LANE_PATH_LIVE)
         return;
     uint64_t now_us = clock_us(CLOCK_MONOTONIC);
     uint32_t budget = PUMP_BUDGET;

@@ -63,7 +63,7 @@ struct dispatch {
     struct press_order *free_orders, *backlog_first, *backlog_last;
     uint32_t in_press, backlogged, queued; /* queued: in slots without an outcome, ours */
     uint64_t backlog_bytes, message_bytes; /* message_bytes: of late messages; up at once, down slowly */
-    bool draining, harvested, press_full, lanes_starved;
+    bool draining, held, harvested, press_full, lanes_starved;
     uint64_t press_retry_us; /* it refused a task: not before then again */
     /* The dataplane. */
     bool up;

@@ -32,6 +32,7 @@ static void on_checked(void *context, struct job *job, const char *const *reason
 void checking_job(void *context, struct job *job) {
     struct shard *shard = context;
     shard->checking += job->pending_count;
+    job->fence = job->shard < shard->queue_count ? shard->queues[job->shard].fences : 0;
     suppress_check(shard->suppress, job, on_checked, shard);
 }
 

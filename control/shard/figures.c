@@ -137,6 +137,7 @@ uint32_t figures_list(const struct shard *shard, struct figure *figures) {
         sum((uint64_t *)settle, (const uint64_t *)settle_counters(shard->queues[i].settle), sizeof(*settle));
     }
     const struct dispatch_counters *dispatch = dispatch_counters(shard->dispatch);
+    const struct nodes_counters *nodes = nodes_counters(shard->nodes);
     const enum metric_type counter = METRIC_COUNTER, gauge = METRIC_GAUGE;
     const struct figure list[] = {
         {"fetch", "entries", counter, "Entries of queues read from Redis.", fetch->entries},
@@ -179,6 +180,14 @@ uint32_t figures_list(const struct shard *shard, struct figure *figures) {
         {"settle", "commits", counter, "Commits to Redis.", settle->commits},
         {"settle", "log_errors", counter, "Outcomes missing in the delivery log.", settle->log_errors},
         {"settle", "outstanding", gauge, "Outcomes that Redis has not confirmed yet.", shard_settle_outstanding(shard)},
+        {"nodes", "alive", gauge, "Nodes that send from this Redis, this one included.", nodes_alive(shard->nodes)},
+        {"nodes", "may_send", gauge, "1 while this node may start transactions.", nodes_may_send(shard->nodes)},
+        {"nodes", "beats", counter, "Heartbeats that Redis answered.", nodes->beats},
+        {"nodes", "fenced", counter, "Times that this node let go of its work because others may have it.", nodes->fenced},
+        {"nodes", "taken_over_nodes", counter, "Dead nodes whose work this one took over.", nodes->taken_over_nodes},
+        {"nodes", "taken_over_entries", counter, "Entries in it.", nodes->taken_over_entries},
+        {"nodes", "leases_asked", counter, "Parts of shared limits asked for.", nodes->leases_asked},
+        {"nodes", "leases_granted", counter, "Answers to that.", nodes->leases_granted},
     };
     enum { COUNT = sizeof(list) / sizeof(list[0]) };
     static_assert((int)COUNT <= (int)FIGURES_MAX, "the caller's array holds all");

@@ -60,7 +60,7 @@ static void park_far(struct shard *shard, struct delivery *delivery) {
 
 void intake_enqueue(struct shard *shard, struct delivery *delivery) {
     static const uint16_t no_pool[3] = {4, 3, 5};
-    if (checking_again(shard, delivery))
+    if (membership_take(shard, delivery) || checking_again(shard, delivery))
         return;
     int code = shape_enqueue(shard->shape, delivery, now_us());
     if (code == 0)

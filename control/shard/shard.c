@@ -44,9 +44,7 @@ static void on_dataplane(void *context, bool up) {
 static void on_harvested(void *context) {
     struct shard *shard = context;
     shard->harvested = true;
-    if (!shard->draining)
-        for (uint32_t i = 0; i < shard->queue_count; i++)
-            fetch_start(shard->queues[i].fetch);
+    membership_begin(shard);
 }
 
 /* -- shape -- */
@@ -72,6 +70,7 @@ static void on_poll(evutil_socket_t descriptor, short what, void *argument) {
     wait_us = wait_us < 1000 ? 1000 : wait_us > 100000 ? 100000 : wait_us;
     struct timeval wait = {.tv_usec = (suseconds_t)wait_us};
     evtimer_add(shard->poll_timer, &wait);
+    dispatch_hold(shard->dispatch, !nodes_may_send(shard->nodes));
 }
 
 /* -- life -- */
@@ -89,7 +88,7 @@ static void on_drain_timer(evutil_socket_t descriptor, short what, void *argumen
     if (in_progress == 0)
         for (uint32_t i = 0; i < shard->queue_count; i++)
             settle_flush(shard->queues[i].settle);
-    if (in_progress == 0 && settling == 0 && shard->routing == 0) {
+    if (in_progress == 0 && settling == 0 && shard->routing == 0 && nodes_leave(shard->nodes)) {
         event_base_loopbreak(shard->base);
         return;
     }
@@ -136,6 +135,8 @@ static bool queue_create(struct shard *shard, uint32_t index, char *error, size_
                                    .shard = index,
                                    .log = shard->log,
                                    .committed = ending_committed,
+                                   .epoch = membership_epoch,
+                                   .fenced = membership_refused,
                                    .context = shard};
     queue->settle = settle_create(&settle, error, error_bytes);
     if (queue->settle == NULL)
@@ -149,6 +150,7 @@ static bool queue_create(struct shard *shard, uint32_t index, char *error, size_
                                  .in_flight = intake_in_flight,
                                  .reads = stopped_reads,
                                  .complete = complete_job,
+                                 .epoch = membership_epoch,
                                  .context = shard};
     queue->fetch = fetch_create(&fetch);
     if (queue->fetch == NULL) {
@@ -213,6 +215,7 @@ struct shard *shard_create(const struct shard_config *config, char *error, size_
                                  .lane_gone = on_lane_gone,
                                  .expired = ending_expired,
                                  .deferred = ending_deferred,
+                                 .share_wanted = membership_share_wanted,
                                  .context = shard};
     shard->shape = shape_create(&shape, now_us());
     if (shard->shape == NULL) {
@@ -236,6 +239,10 @@ struct shard *shard_create(const struct shard_config *config, char *error, size_
     for (uint32_t i = 0; i < shard->queue_count; i++)
         if (!queue_create(shard, i, error, error_bytes))
             goto failed;
+    if (!membership_create(shard)) {
+        snprintf(error, error_bytes, "out of memory for nodes.");
+        goto failed;
+    }
     if (!hold_start(shard)) {
         snprintf(error, error_bytes, "out of memory for holds.");
         goto failed;
@@ -266,6 +273,7 @@ void shard_destroy(struct shard *shard) {
         figures_stop(shard->figures);
     if (shard->route != NULL)
         route_destroy(shard->route);
+    membership_destroy(shard);
     contents_destroy(shard->contents); /* hands jobs back to fetch */
     for (uint32_t i = 0; i < shard->queue_count; i++)
         if (shard->queues[i].fetch != NULL)
@@ -299,6 +307,7 @@ int shard_run(struct shard *shard) {
     struct timeval at_once = {0};
     evtimer_add(shard->poll_timer, &at_once);
     dispatch_start(shard->dispatch);
+    nodes_start(shard->nodes);
     event_base_dispatch(shard->base);
     return shard->result;
 }

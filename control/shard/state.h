@@ -11,6 +11,7 @@
 #include "control/fetch/fetch.h"
 #include "control/fetch/redis.h"
 #include "control/hold/hold.h"
+#include "control/nodes/nodes.h"
 #include "control/route/route.h"
 #include "control/settle/settle.h"
 #include "control/shape/shape.h"
@@ -24,6 +25,8 @@ struct shard_queue {
     struct redis *redis;
     struct fetch *fetch;
     struct settle *settle;
+    bool registered; /* this node has its epoch */
+    uint32_t fences; /* how often others took its work */
 };
 
 struct shard {
@@ -39,6 +42,8 @@ struct shard {
     struct figures *figures;
     struct hold *hold;
     struct contents *contents;
+    struct nodes *nodes;
+    struct event *fence_timer;
     struct suppress *suppress;
     struct event *poll_timer, *drain_timer, *park_timer, *withdraw_timer, *check_timer;
     struct delivery *parked_first, *parked_last;
@@ -96,6 +101,22 @@ void checking_job(void *context, struct job *job);
 bool checking_again(struct shard *shard, struct delivery *delivery);
 void checking_withdraw(evutil_socket_t descriptor, short what, void *argument);
 void checking_added(void *context);
+
+/* membership.c: this node among others. */
+bool membership_create(struct shard *shard);
+void membership_destroy(struct shard *shard);
+/* Reads the shards of the queue in which it is registered, once the slots have been looked at. */
+void membership_begin(struct shard *shard);
+/* True: others have this delivery; it was let go. */
+bool membership_take(struct shard *shard, struct delivery *delivery);
+/* True: it may not go into a slot, and leaves its lane soon. */
+bool membership_order(struct shard *shard, const struct delivery *delivery);
+/* Takes back what others have. */
+void membership_withdraw(evutil_socket_t descriptor, short what, void *argument);
+/* Callbacks of settle, fetch and shape. */
+uint64_t membership_epoch(void *context, uint32_t queue_shard);
+void membership_refused(void *context, uint32_t queue_shard);
+void membership_share_wanted(void *context);
 
 /* stopped.c: what operators have stopped. True: the delivery was taken (it waits, has ended or was let go). */
 bool stopped_take(struct shard *shard, struct delivery *delivery);

@@ -31,6 +31,8 @@ static bool is_stopped(void *context, const struct delivery *delivery) {
 
 bool stopped_order(void *context, const struct delivery *delivery) {
     struct shard *shard = context;
+    if (membership_order(shard, delivery))
+        return true;
     if (!hold_anything(shard->hold) || !stops(shard, delivery))
         return false;
     struct timeval soon = {0};
@@ -80,6 +82,8 @@ static void take(void *context, struct delivery *delivery) {
 }
 
 bool stopped_take(struct shard *shard, struct delivery *delivery) {
+    if (membership_take(shard, delivery))
+        return true;
     if (!hold_anything(shard->hold) || !stops(shard, delivery))
         return false;
     take(shard, delivery);
