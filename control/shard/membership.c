@@ -1,4 +1,5 @@
-/* membership.c: this node among others: reading begins when it is registered, and what it has in hand is let go when others have its work. */
+/* membership.c: this node among others: reading begins when it is registered, and what it has in hand is let go when others have its work.
+ */
 #include "state.h"
 
 #include "control/observe/log.h"
@@ -47,7 +48,7 @@ void membership_withdraw(evutil_socket_t descriptor, short what, void *argument)
 }
 
 bool membership_order(struct shard *shard, const struct delivery *delivery) {
-    bool may = nodes_may_send(shard->nodes);
+    bool may = shard->nodes != NULL && nodes_may_send(shard->nodes);
     if (may && !is_others(shard, delivery))
         return false;
     if (!may)
@@ -89,12 +90,13 @@ static void on_taken_over(void *context, uint32_t index, const char *node, uint6
 
 uint64_t membership_epoch(void *context, uint32_t queue_shard) {
     const struct shard *shard = context;
-    return nodes_epoch(shard->nodes, queue_shard);
+    return shard->nodes != NULL ? nodes_epoch(shard->nodes, queue_shard) : 0;
 }
 
 void membership_refused(void *context, uint32_t queue_shard) {
     struct shard *shard = context;
-    nodes_check(shard->nodes, queue_shard);
+    if (shard->nodes != NULL)
+        nodes_check(shard->nodes, queue_shard);
 }
 
 void membership_share_wanted(void *context) {
@@ -122,6 +124,7 @@ bool membership_create(struct shard *shard) {
 
 void membership_destroy(struct shard *shard) {
     nodes_destroy(shard->nodes);
+    shard->nodes = NULL;
     if (shard->fence_timer != NULL)
         event_free(shard->fence_timer);
 }
