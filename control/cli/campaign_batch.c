@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { ADDRESS_BYTES = 320 };
 static const char check_prefix[] = "{\"from\":\"sender@example.org\",\"text\":\"-\",\"recipients\":[";
 
 /* Recipients [from, to) as a job; NULL with the reason in batch->error. */
@@ -34,21 +35,41 @@ static struct job *batch_decode(struct batch *batch, uint32_t from, uint32_t to)
     return job;
 }
 
-/* Keeps of the recipients from `from` on those that the decoder takes, and of each address the first. */
+/* The address of recipient i for the comparison, NULL when the decoder refuses the recipient (batch->error). `whole`: all of them decoded.
+ */
+static const char *batch_address(struct batch *batch, const struct job *whole, uint32_t from, uint32_t i, struct job **one,
+                                 char out[ADDRESS_BYTES]) {
+    if (whole) {
+        return whole->recipients[i - from].mailbox.email;
+    }
+    if (batch->recipients[i].plain && batch->sampled) {
+        size_t length = batch->recipients[i].address_length < ADDRESS_BYTES ? batch->recipients[i].address_length : ADDRESS_BYTES - 1;
+        memcpy(out, batch->text.bytes + batch->recipients[i].address_at, length);
+        out[length] = 0;
+        return out;
+    }
+    *one = batch_decode(batch, i, i + 1);
+    return *one ? (*one)->recipients[0].mailbox.email : NULL;
+}
+
+/* Keeps of the recipients from `from` on those that the decoder takes, and of each address the first. Plain ones cost no decoding once the
+ * decoder has taken one of the file, for what all have in common; where most are not plain they are decoded together. */
 static bool batch_judge(struct batch *batch, uint32_t from) {
-    uint32_t kept = from, count = batch->count;
+    uint32_t kept = from, count = batch->count, others = 0;
     size_t at = batch->recipients[from].at, end = batch->text.at;
-    struct job *whole = batch_decode(batch, from, count);
+    for (uint32_t i = from; i < count; i++) {
+        others += !batch->recipients[i].plain;
+    }
+    struct job *whole = others > (count - from) / 8 || !batch->sampled ? batch_decode(batch, from, count) : NULL;
     bool good = true;
+    batch->sampled |= whole != NULL;
     batch->recipients[count].at = end;
     for (uint32_t i = from; i < count && good; i++) {
         size_t begin = batch->recipients[i].at, length = batch->recipients[i + 1].at - begin;
         struct job *one = NULL;
-        if (!whole) {
-            batch->text.at = end;
-            one = batch_decode(batch, i, i + 1);
-        }
-        const char *email = whole ? whole->recipients[i - from].mailbox.email : one ? one->recipients[0].mailbox.email : NULL;
+        char address[ADDRESS_BYTES];
+        batch->text.at = end; /* the bytes behind `at` are still those that were read */
+        const char *email = batch_address(batch, whole, from, i, &one, address);
         enum dedupe_answer answer = email && batch->dedupe ? dedupe_add(batch->dedupe, email) : DEDUPE_NEW;
         if (!email) {
             batch->rejected(batch->context, batch->recipients[i].line, batch->error);
@@ -60,10 +81,13 @@ static bool batch_judge(struct batch *batch, uint32_t from) {
                      batch->dedupe->max_bytes >> 20);
             good = false;
         } else {
-            memmove(batch->text.bytes + at, batch->text.bytes + begin, length);
+            if (begin != at) {
+                memmove(batch->text.bytes + at, batch->text.bytes + begin, length);
+            }
             batch->recipients[kept].at = at;
             batch->recipients[kept++].line = batch->recipients[i].line;
             at += length;
+            batch->sampled |= one != NULL;
         }
         job_release(one);
     }
@@ -87,6 +111,9 @@ enum batch_result batch_next(struct batch *batch) {
             result = rows_next(batch->rows, &batch->text, &line, batch->error);
             if (result == ROW_GOOD) {
                 batch->recipients[batch->count].at = at;
+                batch->recipients[batch->count].plain = batch->rows->plain;
+                batch->recipients[batch->count].address_at = batch->rows->address_at;
+                batch->recipients[batch->count].address_length = batch->rows->address_length;
                 batch->recipients[batch->count++].line = line;
                 writer_byte(&batch->text, ',');
             } else if (result == ROW_BAD) {

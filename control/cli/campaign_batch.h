@@ -22,9 +22,11 @@ struct batch {
     struct writer check; /* a job around them, for the decoder */
     uint32_t count;
     struct {
-        size_t at;
+        size_t at, address_at, address_length;
         uint64_t line;
+        bool plain;
     } recipients[JOB_RECIPIENTS_MAX + 1];
+    bool sampled;      /* the decoder has taken a row of this file */
     uint64_t repeated; /* left out, because their address was there before */
     char error[ROW_ERROR_BYTES];
 };

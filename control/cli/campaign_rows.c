@@ -1,11 +1,15 @@
 /* campaign_rows.c: CSV and JSON Lines, a row at a time out of one buffer. */
 #include "campaign_rows.h"
+#include "control/render/encode.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <strings.h>
 #include <unistd.h>
+
+/* Rows within these can break no bound of the decoder. */
+enum { PLAIN_NAME_MAX = 200, PLAIN_ROW_BYTES = 3000, PLAIN_COLUMNS_MAX = 100 };
 
 /* Reads on until `wanted` bytes are there, or the end. 0, or -errno. */
 static int rows_fill(struct rows *rows, size_t wanted) {
@@ -25,13 +29,30 @@ static int rows_fill(struct rows *rows, size_t wanted) {
     return 0;
 }
 
+/* What bytes are: the worst of them. */
+enum quality { QUALITY_ASCII, QUALITY_UTF8, QUALITY_BAD };
+
+static enum quality quality_of(const uint8_t *bytes, size_t length) {
+    for (size_t i = 0; i < length;) {
+        size_t size = bytes[i] ? utf8_character((const char *)bytes + i, length - i) : 0;
+        if (size == 0) {
+            return QUALITY_BAD;
+        }
+        i += size;
+    }
+    return QUALITY_UTF8;
+}
+
 /* RFC 8259 section 7; bytes beyond ASCII go as they are, for the decoder to judge. */
-static void json_write(struct writer *out, const uint8_t *bytes, size_t length, bool doubled) {
+static enum quality json_write(struct writer *out, const uint8_t *bytes, size_t length, bool doubled) {
     static const char digits[] = "0123456789abcdef";
     size_t from = 0;
+    uint8_t high = 0;
+    bool control = false;
     writer_byte(out, '"');
     for (size_t i = 0; i < length; i++) {
         uint8_t byte = bytes[i];
+        high |= byte;
         if (byte >= 0x20 && byte != '"' && byte != '\\') {
             continue;
         }
@@ -43,6 +64,7 @@ static void json_write(struct writer *out, const uint8_t *bytes, size_t length, 
             const char escaped[] = {'\\', (char)byte};
             writer_bytes(out, escaped, sizeof escaped);
         } else {
+            control = true;
             const char escaped[] = {'\\', 'u', '0', '0', digits[byte >> 4], digits[byte & 15]};
             writer_bytes(out, escaped, sizeof escaped);
         }
@@ -52,6 +74,7 @@ static void json_write(struct writer *out, const uint8_t *bytes, size_t length, 
         writer_bytes(out, bytes + from, length - from);
     }
     writer_byte(out, '"');
+    return high < 0x80 && !control ? QUALITY_ASCII : quality_of(bytes, length);
 }
 
 /* -- CSV -- */
@@ -183,7 +206,7 @@ static bool field_blank(const struct rows *rows, const struct rows_field *field)
     return true;
 }
 
-static void field_write(const struct rows *rows, const struct rows_field *field, struct writer *out, bool trimmed) {
+static enum quality field_write(const struct rows *rows, const struct rows_field *field, struct writer *out, bool trimmed) {
     const uint8_t *row = rows->bytes + rows->begin;
     size_t at = field->at, end = field->end;
     while (trimmed && at < end && (row[at] == ' ' || row[at] == '\t')) {
@@ -192,27 +215,53 @@ static void field_write(const struct rows *rows, const struct rows_field *field,
     while (trimmed && end > at && (row[end - 1] == ' ' || row[end - 1] == '\t')) {
         end--;
     }
-    json_write(out, row + at, end - at, field->doubled);
+    return json_write(out, row + at, end - at, field->doubled);
 }
 
-static void object_write(const struct rows *rows, struct writer *out, enum column_role role, const char *name) {
+/* local@domain of letters, digits and the commonest signs (RFC 5321 4.1.2 allows more): for the others the decoder is asked. */
+static bool address_is_plain(const uint8_t *text, size_t length) {
+    size_t label = 0, at = 0;
+    bool signs = false;
+    for (size_t i = 0; i <= length; i++) {
+        uint8_t c = i < length ? text[i] : '.';
+        bool letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
+        bool sign = at ? c == '-' : c == '-' || c == '_' || c == '+';
+        if (letter || (sign && (!at || label > 0))) {
+            label++;
+            signs = sign && !letter;
+        } else if (label == 0 || label > 63 || (at && signs) || (c != '.' && (c != '@' || at || i > 64))) {
+            return false;
+        } else {
+            at = c == '@' ? i : at;
+            label = 0;
+        }
+    }
+    return at > 0 && length <= 254;
+}
+
+static enum quality object_write(const struct rows *rows, struct writer *out, enum column_role role, const char *name) {
+    enum quality worst = QUALITY_ASCII;
     bool open = false;
     for (uint32_t i = 0; i < rows->column_count; i++) {
         if (rows->columns[i].role == role) {
             writer_text(out, open ? "," : name);
             writer_text(out, rows->columns[i].key);
-            field_write(rows, &rows->fields[i], out, false);
+            enum quality quality = field_write(rows, &rows->fields[i], out, false);
+            worst = quality > worst ? quality : worst;
             open = true;
         }
     }
     if (open) {
         writer_byte(out, '}');
     }
+    return worst;
 }
 
 /* The fields that were taken apart, as an object of recipients[]. */
-static bool recipient_write(const struct rows *rows, struct writer *out, char *error) {
+static bool recipient_write(struct rows *rows, struct writer *out, char *error) {
     const struct rows_field *address = NULL, *display = NULL;
+    enum quality named = QUALITY_ASCII;
+    size_t begin = out->at;
     for (uint32_t i = 0; i < rows->column_count; i++) {
         address = rows->columns[i].role == COLUMN_ADDRESS ? &rows->fields[i] : address;
         display = rows->columns[i].role == COLUMN_NAME ? &rows->fields[i] : display;
@@ -221,19 +270,22 @@ static bool recipient_write(const struct rows *rows, struct writer *out, char *e
         snprintf(error, ROW_ERROR_BYTES, "there is no address");
         return false;
     }
-    if (display && !field_blank(rows, display)) {
-        writer_text(out, "{\"to\":{\"email\":");
-        field_write(rows, address, out, true);
+    bool has_name = display && !field_blank(rows, display);
+    writer_text(out, has_name ? "{\"to\":{\"email\":" : "{\"to\":");
+    rows->address_at = out->at + 1;
+    field_write(rows, address, out, true);
+    rows->address_length = out->at - 1 - rows->address_at;
+    if (has_name) {
         writer_text(out, ",\"name\":");
-        field_write(rows, display, out, true);
+        named = field_write(rows, display, out, true);
         writer_byte(out, '}');
-    } else {
-        writer_text(out, "{\"to\":");
-        field_write(rows, address, out, true);
     }
-    object_write(rows, out, COLUMN_MERGE, ",\"merge_data\":{");
-    object_write(rows, out, COLUMN_METADATA, ",\"metadata\":{");
+    enum quality merged = object_write(rows, out, COLUMN_MERGE, ",\"merge_data\":{");
+    enum quality noted = object_write(rows, out, COLUMN_METADATA, ",\"metadata\":{");
     writer_byte(out, '}');
+    rows->plain = out->error == 0 && named == QUALITY_ASCII && merged != QUALITY_BAD && noted != QUALITY_BAD &&
+                  (!display || display->end - display->at <= PLAIN_NAME_MAX) && out->at - begin <= PLAIN_ROW_BYTES &&
+                  rows->column_count <= PLAIN_COLUMNS_MAX && address_is_plain(out->bytes + rows->address_at, rows->address_length);
     return true;
 }
 
@@ -454,6 +506,7 @@ void rows_close(struct rows *rows) {
 
 enum row_result rows_next(struct rows *rows, struct writer *out, uint64_t *line, char *error) {
     size_t before = out->at;
+    rows->plain = false;
     enum row_result result = rows->format == ROWS_JSON ? json_next(rows, out, line, error) : csv_next(rows, out, line, error);
     if (result == ROW_GOOD && out->error) {
         snprintf(error, ROW_ERROR_BYTES, "the row is longer than %d bytes", ROW_MAX_BYTES);

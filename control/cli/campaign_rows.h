@@ -44,6 +44,10 @@ struct rows {
     struct rows_column columns[ROWS_COLUMNS_MAX];
     struct rows_field fields[ROWS_COLUMNS_MAX];
     uint32_t field_count;
+    /* Of the last row: nothing in it that the decoder could refuse, when another row of the file was taken. Then, where the address is in
+     * what was written. */
+    bool plain;
+    size_t address_at, address_length;
 };
 
 enum row_result {
