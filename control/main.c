@@ -257,6 +257,7 @@ static int set_up(struct control *control) {
                                  .journal = &control->journal,
                                  .press = control->press,
                                  .classifier = control->classifier,
+                                 .identity = control->identity,
                                  .alarms = control->alarms};
     control->shard = shard_create(&shard, control->error, ERROR_BYTES);
     if (control->shard == NULL)

@@ -120,6 +120,19 @@ static void check_metrics(struct reader *reader, const struct config *config) {
     }
 }
 
+/* Whom notices are from: local@domain of plain characters. */
+static void check_notices(struct reader *reader, const struct config *config) {
+    const char *from = config->notices.from, *at = from ? strchr(from, '@') : NULL;
+    bool good = at && at > from && at - from <= 64 && host_is_fqdn(at + 1);
+    for (const char *c = from; good && c < at; c++) {
+        good = isalnum((unsigned char)*c) || strchr("+-_", *c) || (*c == '.' && c > from && c[-1] != '.' && c + 1 < at);
+    }
+    if (from && !good) {
+        reader_error(reader, reader_place(reader, &config->notices.from),
+                     "notices.from `%s` is no address; write one such as MAILER-DAEMON@mta1.example.com, or leave it out.", from);
+    }
+}
+
 static void check_redis(struct reader *reader, const struct config *config) {
     const char *fault = config->redis.address ? redis_address_fault(config->redis.address) : "it is missing";
     if (fault) {
@@ -470,6 +483,7 @@ void check_config(struct reader *reader, const struct config *config) {
     check_general(reader, config);
     check_redis(reader, config);
     check_metrics(reader, config);
+    check_notices(reader, config);
     check_lcores(reader, config);
     check_ports(reader, config);
     check_pools(reader, config);

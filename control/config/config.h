@@ -182,6 +182,11 @@ struct config {
         char *listen; /* "127.0.0.1:9465", "unix:/path"; NULL or "none": no /metrics */
     } metrics;
 
+    struct {
+        char *from;        /* whom delivery notices are from; NULL: MAILER-DAEMON at the domain of the message's From */
+        uint64_t delay_ms; /* a message that waits longer is told of, once, where its job asks for that: 4 h */
+    } notices;
+
     struct shaping_limits defaults;
     uint32_t provider_count;
     struct shaping_provider *providers;

@@ -109,6 +109,12 @@ static const struct field metrics_fields[] = {
     {0},
 };
 
+static const struct field notices_fields[] = {
+    {.key = "from", .kind = FIELD_TEXT, .offset = AT(notices.from)},
+    {.key = "delay_after", .kind = FIELD_DURATION, .offset = AT(notices.delay_ms), .fallback = "4h", .min = "1s", .max = "30d"},
+    {0},
+};
+
 #define SECTION(name)                                                                                                                      \
     static void name##_section(struct reader *reader, const struct yaml_node *node, void *record) {                                        \
         section_read(reader, node, #name, name##_fields, record, NULL);                                                                    \
@@ -119,6 +125,7 @@ SECTION(journal)
 SECTION(dns)
 SECTION(dkim)
 SECTION(metrics)
+SECTION(notices)
 #undef SECTION
 
 static void logs_section(struct reader *reader, const struct yaml_node *node, void *record) {
@@ -160,10 +167,12 @@ static const struct field config_fields[] = {
     {.key = "logs", .kind = FIELD_CUSTOM, .read = logs_section},
     {.key = "events", .kind = FIELD_CUSTOM, .read = events_section},
     {.key = "metrics", .kind = FIELD_CUSTOM, .read = metrics_section},
+    {.key = "notices", .kind = FIELD_CUSTOM, .read = notices_section},
     {0},
 };
 static const struct field *const config_tables[] = {config_fields, redis_fields, dataplane_fields, journal_fields,
-                                                    dns_fields,    dkim_fields,  log_fields,       event_fields, metrics_fields};
+                                                    dns_fields,    dkim_fields,  log_fields,       event_fields, metrics_fields,
+                                                    notices_fields};
 enum { CONFIG_TABLES = sizeof config_tables / sizeof *config_tables };
 
 static_assert(JOB_RECIPIENTS_MAX == 500, "the range of max_recipients_per_job");

@@ -1,6 +1,7 @@
 /* shard.c: the wiring. Each stage hears of the next only here. */
 #include "state.h"
 
+#include "control/notice/notice.h"
 #include "control/observe/log.h"
 #include <errno.h>
 #include <stdio.h>
@@ -122,6 +123,13 @@ static void complete_job(void *context, struct job *job, void (*done)(void *cont
     contents_complete(shard->contents, job, done, done_context);
 }
 
+static char *write_notice(void *context, const struct settle_item *item, enum event_type event, uint64_t next_attempt_ms, size_t *length) {
+    const struct shard *shard = context;
+    uint16_t attempt = (uint16_t)(item->cookie.attempt + !item->classification.unattempted);
+    return notice_write(shard->config.config, shard->config.identity, item->job, item->cookie.index, event, &item->outcome, attempt,
+                        next_attempt_ms, clock_ms(CLOCK_REALTIME), length);
+}
+
 /* One shard of the queue: a connection, what reads it and what settles into it. */
 static bool queue_create(struct shard *shard, uint32_t index, char *error, size_t error_bytes) {
     const struct shard_config *config = &shard->config;
@@ -137,6 +145,7 @@ static bool queue_create(struct shard *shard, uint32_t index, char *error, size_
                                    .committed = ending_committed,
                                    .epoch = membership_epoch,
                                    .fenced = membership_refused,
+                                   .notice = write_notice,
                                    .context = shard};
     queue->settle = settle_create(&settle, error, error_bytes);
     if (queue->settle == NULL)

@@ -20,6 +20,7 @@ struct shard_config {
     struct journal *journal;
     struct press *press;
     const struct classifier *classifier;
+    const struct identity *identity; /* for the header that notices give back */
     struct alarms *alarms; /* of this thread */
 };
 
