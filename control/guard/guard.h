@@ -27,6 +27,8 @@ void guard_reconfigure(struct guard *guard, const struct config *config);
  * distrusts defers instead of ending). job may be NULL (harvested). */
 void guard_outcome(struct guard *guard, const struct job *job, uint32_t index, const char *provider, const struct outcome *outcome,
                    struct classification *classification, uint64_t now_ms);
+/* A session with a relay ended at its login (a path event: no message was in it). */
+void guard_relay_refused(struct guard *guard, const char *site, uint16_t code, const char *text);
 struct guard_counters {
     uint64_t suppressed, held_suppressions, holds, distrusted;
 };

@@ -65,6 +65,8 @@ void ending_early(struct shard *shard, struct delivery *delivery, enum reply_cla
         classification.retry_after_s = retry_after_s;
         classification.unattempted = true;
     }
+    if (class == CLASS_BAD_DOMAIN)
+        guard_outcome(shard->guard, delivery->job, delivery->index, NULL, &outcome, &classification, clock_ms(CLOCK_REALTIME));
     ending_settle(shard, &cookie, &outcome, &classification, delivery, SLOT_NONE, 0);
 }
 
@@ -80,6 +82,8 @@ void ending_attempt(void *context, const struct dispatch_end *end) {
     struct classification classification;
     classify(shard->config.classifier, provider != NULL ? provider->name : NULL, &end->outcome,
              shard->config.config->suppress_on_block_defer, &classification);
+    guard_outcome(shard->guard, end->delivery != NULL ? end->delivery->job : NULL, end->cookie.index, provider != NULL ? provider->name : NULL,
+                  &end->outcome, &classification, clock_ms(CLOCK_REALTIME));
     if (end->lane != NULL)
         shape_ended(shard->shape, end->lane, &end->outcome, &classification, end->source, now_us());
     ending_settle(shard, &end->cookie, &end->outcome, &classification, end->delivery, end->slot, end->slot_generation);

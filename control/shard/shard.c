@@ -27,6 +27,9 @@ uint64_t shard_fetch_bytes(const struct shard *shard) {
 /* -- dispatch -- */
 
 static void on_path_event(void *context, const struct path_event *event, const char *site) {
+    struct shard *shard = context;
+    if (event->kind == PATH_EVENT_AUTH_FAILED)
+        guard_relay_refused(shard->guard, site, event->code, event->text);
     if (event->kind != PATH_EVENT_READY)
         log_write(LOG_LEVEL_DEBUG, "dispatch", "%s: %s at %s (%u %s)", site, path_event_text(event->kind), smtp_stage_text(event->stage),
                   event->code, event->text);
@@ -270,6 +273,12 @@ struct shard *shard_create(const struct shard_config *config, char *error, size_
         snprintf(error, error_bytes, "out of memory for suppression.");
         goto failed;
     }
+    struct guard_config guard = {.config = config->config, .suppress = shard->suppress, .hold = shard->hold, .alarms = config->alarms};
+    shard->guard = guard_create(&guard);
+    if (shard->guard == NULL) {
+        snprintf(error, error_bytes, "out of memory for the guard.");
+        goto failed;
+    }
     return shard;
 failed:
     shard_destroy(shard);
@@ -289,6 +298,7 @@ void shard_destroy(struct shard *shard) {
             fetch_destroy(shard->queues[i].fetch);
     if (shard->dispatch != NULL)
         dispatch_destroy(shard->dispatch);
+    guard_destroy(shard->guard);
     suppress_destroy(shard->suppress);
     hold_destroy(shard->hold);
     for (uint32_t i = 0; i < shard->queue_count; i++)
@@ -332,6 +342,7 @@ void shard_reconfigure(struct shard *shard, const struct config *config, const s
     contents_reconfigure(shard->contents, config);
     route_reconfigure(shard->route, config);
     shape_reconfigure(shard->shape, config);
+    guard_reconfigure(shard->guard, config);
 }
 
 void shard_reopen_logs(struct shard *shard) {

@@ -10,6 +10,7 @@
 #include "control/dispatch/dispatch.h"
 #include "control/fetch/fetch.h"
 #include "control/fetch/redis.h"
+#include "control/guard/guard.h"
 #include "control/hold/hold.h"
 #include "control/nodes/nodes.h"
 #include "control/route/route.h"
@@ -45,6 +46,7 @@ struct shard {
     struct nodes *nodes;
     struct event *fence_timer;
     struct suppress *suppress;
+    struct guard *guard;
     struct event *poll_timer, *drain_timer, *park_timer, *withdraw_timer, *check_timer;
     struct delivery *parked_first, *parked_last;
     uint32_t routing, parked, checking;
