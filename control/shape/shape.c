@@ -174,6 +174,12 @@ uint32_t shape_window_room(const struct shape *shape, const struct site *site, c
     return window - lane->lane.waiting < room ? window - lane->lane.waiting : room;
 }
 
+uint32_t shape_window(const struct shape *shape, const struct site *site, const char *pool) {
+    const struct config_pool *found = pool_named(shape, pool);
+    const struct lane_state *lane = found ? lane_find((struct shape *)(uintptr_t)shape, site, found) : NULL;
+    return lane ? lane_window(lane) : SHAPE_WINDOW_MIN;
+}
+
 /* The lane it was taken from is not always the one it goes back to: a reload may have taken the pool away. It lives as long as something
  * of it is outstanding. */
 static void untake(struct delivery *delivery, uint64_t now_us) {

@@ -79,6 +79,8 @@ uint32_t shape_room(const struct shape *shape);
 int shape_enqueue(struct shape *shape, struct delivery *delivery, uint64_t now_us);
 /* How many more deliveries the window of (site, pool) takes; pool NULL: the default. */
 uint32_t shape_window_room(const struct shape *shape, const struct site *site, const char *pool, uint64_t now_us);
+/* How many it takes at all: what the current limits send in 30 s. */
+uint32_t shape_window(const struct shape *shape, const struct site *site, const char *pool);
 /* A delivery that was taken and came back unattempted goes to the front of its lane, behind those that came back before it. Its tokens are
  * given back, and it is outstanding no longer: do not call shape_ended for it as well. */
 void shape_give_back(struct shape *shape, struct delivery *delivery, uint64_t now_us);

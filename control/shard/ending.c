@@ -12,7 +12,7 @@ const char *ending_pool_name(const struct shard *shard, const struct job *job) {
 
 static void settle_with(struct shard *shard, const struct settle_cookie *cookie, const struct outcome *outcome,
                         const struct classification *classification, struct delivery *delivery, uint32_t slot, uint32_t slot_generation,
-                        const struct hold_rule *rule) {
+                        const char *waits_for, uint64_t waits_until_ms) {
     struct settle_item item = {.cookie = *cookie,
                                .outcome = *outcome,
                                .classification = *classification,
@@ -20,11 +20,9 @@ static void settle_with(struct shard *shard, const struct settle_cookie *cookie,
                                .slot_generation = slot_generation,
                                .site = "",
                                .provider = "",
-                               .pool = ""};
-    if (rule != NULL) {
-        item.waits_for = rule->id;
-        item.waits_until_ms = rule->until_ms;
-    }
+                               .pool = "",
+                               .waits_for = waits_for,
+                               .waits_until_ms = waits_until_ms};
     if (delivery != NULL) {
         item.job = delivery->job;
         item.pool = ending_pool_name(shard, delivery->job);
@@ -41,12 +39,20 @@ static void settle_with(struct shard *shard, const struct settle_cookie *cookie,
 
 void ending_settle(struct shard *shard, const struct settle_cookie *cookie, const struct outcome *outcome,
                    const struct classification *classification, struct delivery *delivery, uint32_t slot, uint32_t slot_generation) {
-    settle_with(shard, cookie, outcome, classification, delivery, slot, slot_generation, NULL);
+    settle_with(shard, cookie, outcome, classification, delivery, slot, slot_generation, NULL, 0);
 }
 
 void ending_hold(struct shard *shard, const struct settle_cookie *cookie, const struct outcome *outcome,
                  const struct classification *classification, struct delivery *delivery, const struct hold_rule *rule) {
-    settle_with(shard, cookie, outcome, classification, delivery, SLOT_NONE, 0, rule);
+    settle_with(shard, cookie, outcome, classification, delivery, SLOT_NONE, 0, rule->id, rule->until_ms);
+}
+
+void ending_park(struct shard *shard, struct delivery *delivery, uint64_t look_ms) {
+    struct settle_cookie cookie;
+    dispatch_cookie(shard->dispatch, delivery, &cookie);
+    struct outcome outcome = {.kind = OUTCOME_LOCAL, .stage = STAGE_CONNECT, .finished_us = clock_us(CLOCK_REALTIME)};
+    struct classification classification = {.class = CLASS_RATE_LIMITED, .verdict = VERDICT_PARKED, .unattempted = true};
+    settle_with(shard, &cookie, &outcome, &classification, delivery, SLOT_NONE, 0, delivery->site->name, look_ms);
 }
 
 /* A delivery that ends, or waits, before it ever had a slot: no route, no pool, expired, a site that rests. retry_after_s: 0 for the

@@ -137,6 +137,7 @@ uint32_t figures_list(const struct shard *shard, struct figure *figures) {
         sum((uint64_t *)settle, (const uint64_t *)settle_counters(shard->queues[i].settle), sizeof(*settle));
     }
     const struct dispatch_counters *dispatch = dispatch_counters(shard->dispatch);
+    const struct parking_counters *parking = parking_counters(shard->parking);
     const struct nodes_counters *nodes = nodes_counters(shard->nodes);
     const enum metric_type counter = METRIC_COUNTER, gauge = METRIC_GAUGE;
     const struct figure list[] = {
@@ -147,6 +148,9 @@ uint32_t figures_list(const struct shard *shard, struct figure *figures) {
         {"fetch", "promoted", counter, "Records whose time had come, put back into their queues.", fetch->promoted},
         {"held", "routing", gauge, "Recipients in control whose domain is being looked up.", shard->routing},
         {"held", "parked", gauge, "Recipients in control that wait for room in their lane.", shard->parked},
+        {"parking", "parked", counter, "Recipients parked in Redis because their site's window was full.", parking->parked},
+        {"parking", "unparked", counter, "Recipients let out of their parks.", parking->unparked},
+        {"parking", "expired", counter, "Recipients whose time was up when they would have been parked.", parking->expired},
         {"held", "shaped", gauge, "Recipients in control that wait in their lanes.", SHAPE_TOTAL_MAX - shape_room(shard->shape)},
         {"held", "in_progress", gauge, "Recipients being rendered, or with the dataplane.", dispatch_in_progress(shard->dispatch)},
         {"dispatch", "orders", counter, "Orders given to the dataplane.", dispatch->orders},

@@ -11,9 +11,7 @@ enum {
     FETCH_ROUTING_MAX = 20000, /* recipients whose domain is being looked up */
     RESUME_STEP = 256,
     PARK_RETRY_MS = 100,
-    PARK_STEP = 5000,   /* parked deliveries that are tried at a time */
-    PARKED_MAX = 50000, /* deliveries that wait here because their lane's window is full; more wait in Redis */
-    PARK_FAR_S = 60,    /* how long those do, and as much again at random three times */
+    PARKED_MAX = 2000, /* deliveries that wait here for a moment because their lane's window is full; all others wait in Redis */
 };
 
 void delivery_free(struct delivery *delivery) {
@@ -24,7 +22,7 @@ void delivery_free(struct delivery *delivery) {
 }
 
 void intake_resume(struct shard *shard) {
-    if (shard->fetch_waits && shape_room(shard->shape) >= RESUME_STEP) {
+    if (shard->fetch_waits && shape_room(shard->shape) >= HIGH_RESERVE + RESUME_STEP) {
         shard->fetch_waits = false;
         for (uint32_t i = 0; i < shard->queue_count; i++)
             fetch_resume(shard->queues[i].fetch);
@@ -48,17 +46,8 @@ static void park(struct shard *shard, struct delivery *delivery) {
     park_later(shard);
 }
 
-/* So many wait here already that one slow site would hold up all the others: it goes to the time buckets, and costs no attempt. */
-static void park_far(struct shard *shard, struct delivery *delivery) {
-    struct settle_cookie cookie;
-    dispatch_cookie(shard->dispatch, delivery, &cookie);
-    struct outcome outcome = {.kind = OUTCOME_RETURNED, .stage = STAGE_CONNECT};
-    struct classification classification = {.verdict = VERDICT_RETURNED,
-                                            .retry_after_s = PARK_FAR_S + (uint32_t)(random() % (3 * PARK_FAR_S))};
-    ending_settle(shard, &cookie, &outcome, &classification, delivery, SLOT_NONE, 0);
-}
-
-void intake_enqueue(struct shard *shard, struct delivery *delivery) {
+/* `again`: it waited here before, and waits in Redis if there is still no room. */
+static void enqueue(struct shard *shard, struct delivery *delivery, bool again) {
     static const uint16_t no_pool[3] = {4, 3, 5};
     if (membership_take(shard, delivery) || checking_again(shard, delivery))
         return;
@@ -66,10 +55,10 @@ void intake_enqueue(struct shard *shard, struct delivery *delivery) {
     if (code == 0)
         return;
     if (code != -ENOENT) {
-        if (shard->parked < PARKED_MAX && shard_fetch_bytes(shard) < FETCH_BYTES_MAX / 2)
+        if (!again && shard->parked < PARKED_MAX)
             park(shard, delivery);
         else
-            park_far(shard, delivery);
+            parking_put(shard->parking, delivery);
         return;
     }
     char text[160];
@@ -77,19 +66,21 @@ void intake_enqueue(struct shard *shard, struct delivery *delivery) {
     ending_early(shard, delivery, CLASS_SYSTEM_ERROR, 451, no_pool, 0, text); /* the operator's to mend, by a reload */
 }
 
-/* The lanes whose window was full may have room; the oldest are tried first, and those without go to the end. */
+void intake_enqueue(struct shard *shard, struct delivery *delivery) {
+    enqueue(shard, delivery, false);
+}
+
+/* The lanes whose window was full may have room: each that waits is tried once more. */
 void intake_retry(evutil_socket_t descriptor, short what, void *argument) {
     struct shard *shard = argument;
-    for (uint32_t tries = shard->parked < PARK_STEP ? shard->parked : PARK_STEP; tries > 0; tries--) {
-        struct delivery *delivery = shard->parked_first;
-        shard->parked_first = delivery->next;
-        if (shard->parked_first == NULL)
-            shard->parked_last = NULL;
-        shard->parked--;
-        intake_enqueue(shard, delivery);
+    struct delivery *list = shard->parked_first;
+    shard->parked_first = shard->parked_last = NULL;
+    shard->parked = 0;
+    while (list != NULL) {
+        struct delivery *delivery = list;
+        list = delivery->next;
+        enqueue(shard, delivery, true);
     }
-    if (shard->parked > 0)
-        park_later(shard);
     intake_resume(shard);
 }
 
@@ -135,6 +126,10 @@ uint32_t intake_room(void *context) {
         return 0;
     }
     room = (room - held) / shard->queue_count; /* each of them may use it up before the others ask */
+    if (room <= HIGH_RESERVE / shard->queue_count) {
+        shard->fetch_waits = true;
+        park_later(shard);
+    }
     return room > 0 ? room : 1;
 }
 

@@ -161,6 +161,7 @@ static bool queue_create(struct shard *shard, uint32_t index, char *error, size_
                                  .job = checking_job,
                                  .in_flight = intake_in_flight,
                                  .reads = stopped_reads,
+                                 .high_reserve = HIGH_RESERVE / shard->queue_count,
                                  .complete = complete_job,
                                  .epoch = membership_epoch,
                                  .context = shard};
@@ -251,6 +252,11 @@ struct shard *shard_create(const struct shard_config *config, char *error, size_
     for (uint32_t i = 0; i < shard->queue_count; i++)
         if (!queue_create(shard, i, error, error_bytes))
             goto failed;
+    shard->parking = parking_create(shard);
+    if (shard->parking == NULL) {
+        snprintf(error, error_bytes, "out of memory for parking.");
+        goto failed;
+    }
     if (!membership_create(shard)) {
         snprintf(error, error_bytes, "out of memory for nodes.");
         goto failed;
@@ -292,6 +298,7 @@ void shard_destroy(struct shard *shard) {
     if (shard->route != NULL)
         route_destroy(shard->route);
     membership_destroy(shard);
+    parking_destroy(shard->parking);
     contents_destroy(shard->contents); /* hands jobs back to fetch */
     for (uint32_t i = 0; i < shard->queue_count; i++)
         if (shard->queues[i].fetch != NULL)

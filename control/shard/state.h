@@ -3,6 +3,7 @@
 #define CONTROL_SHARD_STATE_H
 
 #include "figures.h"
+#include "parking.h"
 #include "shard.h"
 
 #include "control/clock.h"
@@ -48,7 +49,8 @@ struct shard {
     struct suppress *suppress;
     struct guard *guard;
     struct event *poll_timer, *drain_timer, *park_timer, *withdraw_timer, *check_timer;
-    struct delivery *parked_first, *parked_last;
+    struct delivery *parked_first, *parked_last; /* they wait here for a moment */
+    struct parking *parking;
     uint32_t routing, parked, checking;
     bool draining, fetch_waits, harvested;
     int result;
@@ -66,6 +68,7 @@ uint64_t shard_fetch_bytes(const struct shard *shard);
 
 /* intake.c: from a job to its lane. */
 void delivery_free(struct delivery *delivery);
+enum { HIGH_RESERVE = 4000 }; /* recipients: room that only queue high may use */
 uint32_t intake_room(void *context);
 /* A delivery of this recipient, with a reference to the job; NULL without memory. */
 struct delivery *intake_delivery(struct job *job, uint32_t index);
@@ -75,7 +78,7 @@ void intake_enqueue(struct shard *shard, struct delivery *delivery);
 bool intake_in_flight(void *context, uint32_t shard, const char *stream, struct entry_id entry, uint32_t index);
 /* Fetch reads again when it may hope for room. */
 void intake_resume(struct shard *shard);
-/* Deliveries that wait here for room in their lane: tried again; let go (their entries stay pending in Redis). */
+/* Deliveries that wait here for room in their lane: tried once more, then parked in Redis; let go (their entries stay pending in Redis). */
 void intake_retry(evutil_socket_t descriptor, short what, void *argument);
 void intake_release(struct shard *shard);
 
@@ -88,6 +91,8 @@ void ending_settle(struct shard *shard, const struct settle_cookie *cookie, cons
  * queue's schedule. */
 void ending_early(struct shard *shard, struct delivery *delivery, enum reply_class class, uint16_t code, const uint16_t enhanced[3],
                   uint32_t retry_after_s, const char *text);
+/* It waits in Redis for room in its site's window. */
+void ending_park(struct shard *shard, struct delivery *delivery, uint64_t look_ms);
 /* It waits in Redis until the hold ends. */
 void ending_hold(struct shard *shard, const struct settle_cookie *cookie, const struct outcome *outcome,
                  const struct classification *classification, struct delivery *delivery, const struct hold_rule *rule);

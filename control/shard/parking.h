@@ -1,0 +1,23 @@
+/* parking.h: what its site's window does not take waits in Redis (QUEUE.md, parking), and comes back while there is room. Private to shard. */
+#ifndef CONTROL_SHARD_PARKING_H
+#define CONTROL_SHARD_PARKING_H
+
+#include "control/delivery.h"
+#include <stdbool.h>
+#include <stdint.h>
+
+struct shard;
+struct parking;
+
+/* NULL: out of memory. */
+struct parking *parking_create(struct shard *shard);
+void parking_destroy(struct parking *parking);
+/* The delivery (with its site) goes into Redis, or ends when its time is up. It is taken. */
+void parking_put(struct parking *parking, struct delivery *delivery);
+
+struct parking_counters {
+    uint64_t parked, unparked /* recipients */, expired;
+};
+const struct parking_counters *parking_counters(const struct parking *parking);
+
+#endif
