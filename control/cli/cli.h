@@ -26,7 +26,8 @@ struct cli_command {
     int (*run)(int argc, char **argv);
 };
 extern const struct cli_command campaign_command;
-extern const struct cli_command alarms_command, check_command, dkim_command, events_command, run_command, stats_command, submit_command;
+extern const struct cli_command alarms_command, check_command, dkim_command, events_command, run_command, stats_command, submit_command,
+    top_command;
 extern const struct cli_command suppress_command;
 extern const struct cli_command hold_command, bounce_command, holds_command, release_command, retry_command, queue_command;
 

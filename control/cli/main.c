@@ -4,7 +4,7 @@
 #include <signal.h>
 #include <string.h>
 
-static const struct cli_command *const commands[] = {&run_command,    &submit_command, &campaign_command, &stats_command, &alarms_command,
+static const struct cli_command *const commands[] = {&run_command,    &submit_command, &campaign_command, &top_command, &stats_command, &alarms_command,
                                                      &events_command, &check_command,  &dkim_command,
                                                      &hold_command,   &bounce_command, &holds_command, &release_command,
                                                      &retry_command,  &queue_command,

@@ -1,9 +1,8 @@
 /* stats.c: `bypost stats`: the workers' counters from the journal, and control's from its socket. */
 #include "cli.h"
 #include "control/clock.h"
-#include "control/observe/local.h"
+#include "sample.h"
 
-#include <bypost/journal.h>
 #include <getopt.h>
 #include <inttypes.h>
 #include <jansson.h>
@@ -21,94 +20,12 @@ static const char help[] = "Usage: bypost stats [--watch[=SECONDS]] [--json] [--
                            "      --help, --version\n\n"
                            "Exit status: 0 shown, 64 usage, 69 neither process runs, 78 the configuration has errors.\n";
 
-enum { CONTROL_TIMEOUT_MS = 2000, ERROR_BYTES = 512 };
 static const char name[] = "stats";
-
-/* One counter: where it is, its name and what it means. */
-static const struct counter {
-    const char *name, *help;
-    size_t offset;
-} counters[] = {
-#define X(field, text) {#field, text, offsetof(struct counters, field)},
-    BYPOST_COUNTERS(X)
-#undef X
-};
-enum { COUNTERS = sizeof counters / sizeof *counters };
-
-struct sample {
-    uint64_t time_ms;
-    bool journal, running, draining;
-    uint32_t generation, workers, slots_used;
-    uint64_t values[JOURNAL_WORKERS_MAX][COUNTERS], total[COUNTERS];
-    json_t *control; /* or NULL */
-    char journal_error[ERROR_BYTES], control_error[ERROR_BYTES];
-};
-
-static void sample_journal(struct sample *sample, const char *path) {
-    struct journal journal;
-    if (access(path, F_OK) != 0) { /* opening would make it */
-        snprintf(sample->journal_error, ERROR_BYTES, "There is no journal at %s: bypost has not run with this configuration.", path);
-        return;
-    }
-    if (journal_open(&journal, path, (struct journal_geometry){0}, JOURNAL_OBSERVER, sample->journal_error, ERROR_BYTES) != 0) {
-        return;
-    }
-    sample->journal = true;
-    sample->running = journal_role_alive(&journal, JOURNAL_DATAPLANE) == 1;
-    sample->draining = atomic_load(&journal.header->draining) != 0;
-    sample->generation = atomic_load(&journal.header->dataplane_generation);
-    sample->workers = journal.geometry.workers < JOURNAL_WORKERS_MAX ? journal.geometry.workers : JOURNAL_WORKERS_MAX;
-    for (uint32_t i = 0; i < journal.geometry.slots; i++) {
-        sample->slots_used += slot_word_state(slot_load(&journal.slots[i])) != SLOT_FREE;
-    }
-    for (uint32_t w = 0; w < sample->workers; w++) {
-        for (unsigned i = 0; i < COUNTERS; i++) {
-            sample->values[w][i] =
-                counter_get((const _Atomic uint64_t *)((const char *)journal_counters(&journal, w) + counters[i].offset));
-            sample->total[i] += sample->values[w][i];
-        }
-    }
-    journal_close(&journal);
-}
-
-static void sample_control(struct sample *sample, const char *run_directory) {
-    char *path = NULL;
-    if (asprintf(&path, "%s/control.sock", run_directory) < 0) {
-        abort();
-    }
-    char *answer = local_request(path, "stats", CONTROL_TIMEOUT_MS, sample->control_error, ERROR_BYTES);
-    sample->control = answer ? json_loads(answer, 0, NULL) : NULL;
-    if (answer && !json_is_object(sample->control)) {
-        snprintf(sample->control_error, ERROR_BYTES, "Control's answer makes no sense; is it of another version?");
-        json_decref(sample->control);
-        sample->control = NULL;
-    }
-    free(answer);
-    free(path);
-}
-
-static struct sample *sample_take(const struct config *config) {
-    struct sample *sample = calloc(1, sizeof *sample);
-    if (!sample) {
-        abort();
-    }
-    sample->time_ms = clock_ms(CLOCK_MONOTONIC);
-    sample_journal(sample, config->journal.path);
-    sample_control(sample, config->run_directory);
-    return sample;
-}
-
-static void sample_free(struct sample *sample) {
-    if (sample) {
-        json_decref(sample->control);
-        free(sample);
-    }
-}
 
 static json_t *counters_json(const uint64_t *values) {
     json_t *object = json_object();
-    for (unsigned i = 0; i < COUNTERS; i++) {
-        json_object_set_new(object, counters[i].name, json_integer((json_int_t)values[i]));
+    for (unsigned i = 0; i < SAMPLE_COUNTERS; i++) {
+        json_object_set_new(object, sample_names[i].name, json_integer((json_int_t)values[i]));
     }
     return object;
 }
@@ -131,11 +48,6 @@ static void sample_json(const struct sample *sample) {
     json_decref(root);
 }
 
-/* Gauges go up and down: a rate of them means nothing. */
-static bool counter_is_gauge(const char *counter) {
-    return strcmp(counter, "tcp_connections") == 0 || strncmp(counter, "sessions_", 9) == 0;
-}
-
 static void dataplane_print(const struct sample *sample, const struct sample *before) {
     if (!sample->journal) {
         printf("dataplane: %s\n", sample->journal_error);
@@ -144,13 +56,13 @@ static void dataplane_print(const struct sample *sample, const struct sample *be
     printf("dataplane: %s%s, start %u, %u worker%s, %u slots in use\n", sample->running ? "running" : "not running",
            sample->running && sample->draining ? " (draining)" : "", sample->generation, sample->workers, sample->workers == 1 ? "" : "s",
            sample->slots_used);
-    for (unsigned i = 0; i < COUNTERS; i++) {
-        printf("  %-22s %16" PRIu64, counters[i].name, sample->total[i]);
-        if (before && before->journal && before->generation == sample->generation && !counter_is_gauge(counters[i].name) &&
+    for (unsigned i = 0; i < SAMPLE_COUNTERS; i++) {
+        printf("  %-22s %16" PRIu64, sample_names[i].name, sample->total[i]);
+        if (before && before->journal && before->generation == sample->generation && !sample_is_gauge(i) &&
             sample->time_ms > before->time_ms) {
             printf("  %12.0f/s", (double)(sample->total[i] - before->total[i]) * 1000.0 / (double)(sample->time_ms - before->time_ms));
         }
-        printf("  %s\n", counters[i].help);
+        printf("  %s\n", sample_names[i].help);
     }
 }
 
@@ -189,7 +101,7 @@ static int stats_show(const struct config *config, unsigned long watch_s, unsign
         }
         sample_free(before);
         before = sample;
-        sample = sample_take(config);
+        sample = sample_take(config, "stats");
         if (json) {
             sample_json(sample);
         } else {
