@@ -76,6 +76,7 @@ void provider_leave(struct shape_provider *provider, struct lane_state *lane) {
 }
 
 static void wait_in_line(struct shape_provider *provider, struct lane_state *lane) {
+    share_want(provider->shape, provider->share, provider->shape->now_us);
     if (lane->place == PLACE_WAITER)
         return;
     provider_leave(provider, lane);
