@@ -173,6 +173,8 @@ static char *answer(void *context, const char *request) {
     struct control *control = context;
     static const char alarm_clear_word[] = "alarm-clear ";
     static const char find_word[] = "find ", explain_word[] = "explain ";
+    if (strcmp(request, "versions") == 0)
+        return shard_versions(control->shard);
     if (strcmp(request, "hand") == 0)
         return shard_hand(control->shard);
     if (strncmp(request, find_word, sizeof(find_word) - 1) == 0)

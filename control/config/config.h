@@ -179,6 +179,11 @@ struct config {
     } events;
 
     struct {
+        uint32_t max_depth;          /* recipients that may wait, of all shards; 0: no limit */
+        uint32_t max_memory_percent; /* of maxmemory, that producers may fill */
+    } queue;
+
+    struct {
         char *listen; /* "127.0.0.1:9465", "unix:/path"; NULL or "none": no /metrics */
     } metrics;
 

@@ -104,6 +104,12 @@ static const struct field event_fields[] = {
     {0},
 };
 
+static const struct field queue_fields[] = {
+    {.key = "max_depth", .kind = FIELD_COUNT, .offset = AT(queue.max_depth), .fallback = "100_000_000"},
+    {.key = "max_memory_percent", .kind = FIELD_COUNT, .offset = AT(queue.max_memory_percent), .fallback = "90", .min = "1", .max = "100"},
+    {0},
+};
+
 static const struct field metrics_fields[] = {
     {.key = "listen", .kind = FIELD_TEXT, .offset = AT(metrics.listen), .fallback = "127.0.0.1:9465"},
     {0},
@@ -125,6 +131,7 @@ SECTION(journal)
 SECTION(dns)
 SECTION(dkim)
 SECTION(metrics)
+SECTION(queue)
 SECTION(notices)
 #undef SECTION
 
@@ -152,6 +159,7 @@ static const struct field config_fields[] = {
     {.key = "dkim", .kind = FIELD_CUSTOM, .read = dkim_section},
     {.key = "signing_threads", .kind = FIELD_COUNT, .offset = AT(signing_threads), .fallback = "0", .max = "256"},
     {.key = "relays", .kind = FIELD_CUSTOM, .read = relays_read},
+    {.key = "queue", .kind = FIELD_CUSTOM, .read = queue_section},
     {.key = "queues", .kind = FIELD_CUSTOM, .read = queues_read},
     {.key = "on_uncertain", .kind = FIELD_CHOICE, .offset = AT(on_uncertain), .fallback = "resend", .choices = uncertain_choices},
     {.key = "on_block", .kind = FIELD_CUSTOM, .read = on_block_read},
@@ -171,7 +179,7 @@ static const struct field config_fields[] = {
     {0},
 };
 static const struct field *const config_tables[] = {config_fields, redis_fields, dataplane_fields, journal_fields,
-                                                    dns_fields,    dkim_fields,  log_fields,       event_fields, metrics_fields,
+                                                    queue_fields, dns_fields,    dkim_fields,  log_fields,       event_fields, metrics_fields,
                                                     notices_fields};
 enum { CONFIG_TABLES = sizeof config_tables / sizeof *config_tables };
 

@@ -391,6 +391,10 @@ void hold_destroy(struct hold *hold) {
 
 /* --- questions --- */
 
+uint64_t hold_version(const struct hold *hold, uint32_t shard) {
+    return strtoull(hold->shards[shard].version, NULL, 10);
+}
+
 bool hold_known(const struct hold *hold) {
     for (uint32_t i = 0; i < hold->config.shard_count; i++)
         if (!hold->shards[i].known)

@@ -61,6 +61,8 @@ const struct hold_rule *hold_match(const struct hold *hold, const struct deliver
 enum queue_state hold_queue_state(const struct hold *hold, uint32_t shard, const char *queue);
 /* Is there any rule, or any queue that does not run? */
 bool hold_anything(const struct hold *hold);
+/* The version of states and holds that this process has taken from a shard (control/library: `version`); 0: none yet. */
+uint64_t hold_version(const struct hold *hold, uint32_t shard);
 /* Sets a hold from within (the guards). `id` names it: setting it twice renews it. */
 void hold_set(struct hold *hold, const struct hold_rule *rule);
 /* Every rule, for stats. */

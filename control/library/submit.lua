@@ -46,7 +46,7 @@ function submit.full(base, recipients, bytes)
         if used > maximum * share then
             submit.bytes = MEMORY_CHECK_BYTES -- asked again by the next
             return redis.error_reply(string.format(
-                'QUEUE_FULL Redis uses %.0f bytes of %.0f and producers may fill %.0f %%: submit again later, or raise maxmemory or queue.max_memory',
+                'QUEUE_FULL Redis uses %.0f bytes of %.0f and producers may fill %.0f %%: submit again later, or raise maxmemory or queue.max_memory_percent',
                 used, maximum, share * 100))
         end
         submit.bytes, submit.calls = 0, 0

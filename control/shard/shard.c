@@ -170,6 +170,10 @@ static bool queue_create(struct shard *shard, uint32_t index, char *error, size_
         snprintf(error, error_bytes, "out of memory for fetching.");
         return false;
     }
+    if (limits_listen(shard, index) != 0) {
+        snprintf(error, error_bytes, "too many listen to the connection to Redis.");
+        return false;
+    }
     return true;
 }
 
@@ -346,6 +350,7 @@ void shard_reconfigure(struct shard *shard, const struct config *config, const s
         fetch_reconfigure(shard->queues[i].fetch, config);
         settle_reconfigure(shard->queues[i].settle, config);
     }
+    limits_write(shard);
     contents_reconfigure(shard->contents, config);
     route_reconfigure(shard->route, config);
     shape_reconfigure(shard->shape, config);

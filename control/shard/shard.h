@@ -42,6 +42,8 @@ char *shard_stats(struct shard *shard);
 char *shard_top(struct shard *shard);
 /* What is in hand, by queue, site and provider. */
 char *shard_hand(struct shard *shard);
+/* JSON: an array of the versions of states and holds that this process obeys, by shard. */
+char *shard_versions(struct shard *shard);
 /* Where in hand a recipient, a job's id or an entry is: {"found": [...]}, 100 at most. */
 char *shard_find(struct shard *shard, const char *wanted);
 /* How a domain is reached: site, endpoints, lanes with their rests; status "pending" while DNS is asked: ask again. */

@@ -66,6 +66,10 @@ static inline uint64_t now_us(void) {
 uint32_t shard_settle_outstanding(const struct shard *shard);
 uint64_t shard_fetch_bytes(const struct shard *shard);
 
+/* limits.c: writes them to every shard that is there; listens, for a shard that comes back. 0, or -ENOSPC. */
+void limits_write(struct shard *shard);
+int limits_listen(struct shard *shard, uint32_t index);
+
 /* intake.c: from a job to its lane. */
 void delivery_free(struct delivery *delivery);
 enum { HIGH_RESERVE = 4000 }; /* recipients: room that only queue high may use */
