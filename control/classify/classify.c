@@ -6,7 +6,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <unistd.h>
+
+enum { LINT_SLOW_US = 500 }; /* a reply is looked at by all rules: a thousand of them must not take a second */
 
 struct classifier {
     struct rules *rules; /* NULL: codes alone */
@@ -113,15 +116,15 @@ void classify(const struct classifier *classifier, const char *provider, const s
         out->scope = SCOPE_PATH;
 }
 
-/* "550 5.7.26 text" as an outcome; false when it is no reply. */
-static bool parse_reply(const char *line, struct outcome *outcome) {
+bool classify_parse(const char *line, enum smtp_stage stage, struct outcome *outcome) {
     unsigned code, a, b, c;
     int used = 0;
-    *outcome = (struct outcome){.kind = OUTCOME_REPLIED, .stage = STAGE_FINAL};
-    if (sscanf(line, "%3u%n", &code, &used) != 1 || used != 3 || code < 400 || code > 599 || (line[3] != ' ' && line[3] != '-'))
+    *outcome = (struct outcome){.kind = OUTCOME_REPLIED, .stage = stage};
+    if (sscanf(line, "%3u%n", &code, &used) != 1 || used != 3 || code < 400 || code > 599 ||
+        (line[3] != ' ' && line[3] != '-' && line[3] != '\0'))
         return false;
     outcome->code = (uint16_t)code;
-    line += 4;
+    line += line[3] == '\0' ? 3 : 4;
     if (sscanf(line, "%1u.%3u.%3u%n", &a, &b, &c, &used) == 3 && (a == 4 || a == 5) && (line[used] == ' ' || line[used] == '\0')) {
         outcome->enhanced[0] = (uint16_t)a;
         outcome->enhanced[1] = (uint16_t)b;
@@ -137,7 +140,7 @@ static bool rule_is_right(const struct classifier *classifier, const struct rule
     for (uint32_t i = 0; i < rule->test_count; i++) {
         struct outcome outcome;
         struct classification got;
-        if (!parse_reply(rule->tests[i], &outcome)) {
+        if (!classify_parse(rule->tests[i], STAGE_FINAL, &outcome)) {
             snprintf(error, error_bytes, "%s:%u: the test of rule \"%s\" is no reply like \"550 5.1.1 text\"", classifier->rules->path,
                      rule->test_lines[i], rule->name);
             return false;
@@ -182,4 +185,84 @@ const char *classifier_default_path(void) {
     if (path != NULL && path[0] != '\0')
         return path;
     return access(BYPOST_RULES_SOURCE, R_OK) == 0 ? BYPOST_RULES_SOURCE : BYPOST_RULES_INSTALLED;
+}
+
+enum reply_class classify_codes_only(const struct outcome *outcome, bool *by_enhanced) {
+    static const uint16_t none[3] = {0, 0, 0};
+    bool agrees = outcome->enhanced[0] != 0 && outcome->enhanced[0] == outcome->code / 100;
+    enum reply_class by_code = class_of_codes(outcome->code, none, outcome->stage);
+    enum reply_class class = class_of_codes(outcome->code, agrees ? outcome->enhanced : none, outcome->stage);
+    *by_enhanced = agrees && (class != by_code || class != CLASS_UNCATEGORIZED);
+    return class;
+}
+
+const char *classifier_path(const struct classifier *classifier) {
+    return classifier->rules->path;
+}
+
+uint32_t classifier_rule_line(const struct classifier *classifier, const char *name) {
+    for (uint32_t i = 0; i < classifier->rules->count; i++)
+        if (strcmp(classifier->rules->rules[i].name, name) == 0)
+            return classifier->rules->rules[i].line;
+    return 0;
+}
+
+uint32_t classifier_rule_count(const struct classifier *classifier) {
+    return classifier->rules->count;
+}
+
+static bool same_text(const char *a, const char *b) {
+    return a == b || (a != NULL && b != NULL && strcmp(a, b) == 0);
+}
+
+/* Two rules that fit the same replies: the second never decides. */
+static bool says_the_same(const struct rule *first, const struct rule *second) {
+    if (!same_text(first->text, second->text) || first->code_first != second->code_first || first->code_last != second->code_last ||
+        memcmp(first->enhanced_first, second->enhanced_first, sizeof(first->enhanced_first)) != 0 ||
+        memcmp(first->enhanced_last, second->enhanced_last, sizeof(first->enhanced_last)) != 0)
+        return false;
+    if (first->provider_count == 0 || second->provider_count == 0)
+        return first->provider_count == second->provider_count;
+    for (uint32_t i = 0; i < first->provider_count; i++)
+        for (uint32_t k = 0; k < second->provider_count; k++)
+            if (strcasecmp(first->providers[i], second->providers[k]) == 0)
+                return true;
+    return false;
+}
+
+uint32_t classifier_lint(const struct classifier *classifier, const char *const *providers, uint32_t provider_count,
+                         void (*each)(void *context, uint32_t line, const char *sentence), void *context) {
+    const struct rules *rules = classifier->rules;
+    uint32_t found = 0;
+    char text[256];
+    for (uint32_t i = 0; i < rules->count; i++) {
+        const struct rule *rule = &rules->rules[i];
+        for (uint32_t k = 0; k < i; k++) {
+            if (!says_the_same(&rules->rules[k], rule))
+                continue;
+            snprintf(text, sizeof(text), "rule \"%s\" says what \"%s\" (line %u) does: take one away", rule->name, rules->rules[k].name,
+                     rules->rules[k].line);
+            each(context, rule->line, text);
+            found++;
+        }
+        double us = rules_worst_us(rule);
+        if (us > LINT_SLOW_US) {
+            snprintf(text, sizeof(text), "rule \"%s\" is slow: %.0f us for one text; make its repetitions shorter, or anchor it",
+                     rule->name, us);
+            each(context, rule->line, text);
+            found++;
+        }
+        /* Of a rule's names for a provider one at least must be known: the same receiver is called differently elsewhere. */
+        bool known = rule->provider_count == 0 || provider_count == 0;
+        for (uint32_t k = 0; k < rule->provider_count && !known; k++)
+            for (uint32_t n = 0; n < provider_count && !known; n++)
+                known = strcasecmp(rule->providers[k], providers[n]) == 0;
+        if (!known) {
+            snprintf(text, sizeof(text), "rule \"%s\" is for provider \"%s\", which shaping.yaml does not have: it never fits", rule->name,
+                     rule->providers[0]);
+            each(context, rule->line, text);
+            found++;
+        }
+    }
+    return found;
 }

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <time.h>
 
 /* One reading under way. */
 struct reading {
@@ -121,6 +122,7 @@ static void compile(struct reading *reading, struct rule *rule, const char *text
         fault(reading, line, "the pattern is wrong at its character %zu: %s", (size_t)offset + 1, (const char *)words);
         return;
     }
+    rule->text = strdup(text);
     pcre2_jit_compile(rule->pattern, PCRE2_JIT_COMPLETE); /* without JIT the interpreter matches */
 }
 
@@ -328,6 +330,7 @@ void rules_free(struct rules *rules) {
         for (uint32_t k = 0; k < rule->test_count; k++)
             free(rule->tests[k]);
         pcre2_code_free(rule->pattern);
+        free(rule->text);
         free(rule->name);
     }
     free(rules->rules);
@@ -366,4 +369,46 @@ const struct rule *rules_match(const struct rules *rules, const char *provider, 
     pcre2_match_context_free(limits);
     pcre2_match_data_free(match);
     return found;
+}
+
+static double match_us(const struct rule *rule, const char *text) {
+    struct timespec before, after;
+    double best = 1e9;
+    pcre2_match_data *match = pcre2_match_data_create(1, NULL);
+    pcre2_match_context *limits = pcre2_match_context_create(NULL);
+    for (int i = 0; i < 3 && match != NULL && limits != NULL; i++) { /* the best of three: others use this machine too */
+        pcre2_set_match_limit(limits, RULE_MATCH_LIMIT);
+        pcre2_set_heap_limit(limits, RULE_HEAP_LIMIT_KIB);
+        clock_gettime(CLOCK_MONOTONIC, &before);
+        int code = pcre2_match(rule->pattern, (PCRE2_SPTR)text, strlen(text), 0, 0, match, limits);
+        clock_gettime(CLOCK_MONOTONIC, &after);
+        double us = (double)(after.tv_sec - before.tv_sec) * 1e6 + (double)(after.tv_nsec - before.tv_nsec) / 1e3;
+        us = code == PCRE2_ERROR_MATCHLIMIT || code == PCRE2_ERROR_HEAPLIMIT ? 1e6 : us; /* it gives up, and never fits such a text */
+        best = us < best ? us : best;
+    }
+    pcre2_match_context_free(limits);
+    pcre2_match_data_free(match);
+    return best < 1e9 ? best : 0;
+}
+
+double rules_worst_us(const struct rule *rule) {
+    static const char *const fillers[] = {
+        "a", "a ", "1", "192.0.2.1 ", "mail ", "user ", "the ip address is ", "-", "recipient address rejected "};
+    enum { FILLERS = sizeof(fillers) / sizeof(fillers[0]) };
+    double worst = 0;
+    for (uint32_t i = 0; rule->pattern != NULL && i < FILLERS + rule->test_count; i++) {
+        char text[SLOT_TEXT_BYTES + 1];
+        const char *filler = i < FILLERS ? fillers[i] : rule->tests[i - FILLERS];
+        /* A test without its last word does not fit, but nearly. */
+        size_t length = i < FILLERS ? strlen(filler) : strlen(filler) * 2 / 3 + 1, used = 0;
+        while (used < SLOT_TEXT_BYTES) {
+            size_t part = length < SLOT_TEXT_BYTES - used ? length : SLOT_TEXT_BYTES - used;
+            memcpy(text + used, filler, part);
+            used += part;
+        }
+        text[used] = '\0';
+        double us = match_us(rule, text);
+        worst = us > worst ? us : worst;
+    }
+    return worst;
 }

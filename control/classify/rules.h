@@ -28,6 +28,7 @@ struct rule {
     uint16_t code_first, code_last;               /* 0: any */
     uint16_t enhanced_first[3], enhanced_last[3]; /* subject and detail within; [0] 0: any; x counts as both 4 and 5 */
     bool has_enhanced;
+    char *text;          /* the pattern's, or NULL */
     pcre2_code *pattern; /* NULL: code and enhanced code say enough */
     enum reply_class class;
     uint32_t test_count;
@@ -44,6 +45,10 @@ struct rules {
 /* Reads the file and compiles the patterns. NULL with a sentence in error. */
 struct rules *rules_read(const char *path, char *error, size_t error_bytes);
 void rules_free(struct rules *rules);
+
+/* The longest that a pattern takes for the texts that make it look at most (its own tests over and over, and texts of one kind of
+ * character), in us. */
+double rules_worst_us(const struct rule *rule);
 
 /* The first rule that fits, or NULL. `agrees`: the enhanced code's first digit is the code's. */
 const struct rule *rules_match(const struct rules *rules, const char *provider, const struct outcome *outcome, bool agrees);

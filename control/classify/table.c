@@ -95,6 +95,8 @@ static const struct enhanced_row enhanced_rows[] = {
     {7, 1, CLASS_POLICY, CLASS_POLICY},
     {7, 2, CLASS_POLICY, CLASS_POLICY},
     {7, 7, CLASS_CONTENT_FORMAT, CLASS_CONTENT_FORMAT},
+    {7, 8, CLASS_AUTH_FAILED, CLASS_AUTH_FAILED}, /* RFC 4954 6: this side's login, at whatever stage it is said */
+    {7, 9, CLASS_AUTH_FAILED, CLASS_AUTH_FAILED},
     {7, 10, CLASS_TLS_REQUIRED, CLASS_TLS_REQUIRED},
     {7, 11, CLASS_TLS_REQUIRED, CLASS_TLS_REQUIRED},
     {7, 13, CLASS_INACTIVE_MAILBOX, CLASS_INACTIVE_MAILBOX},   /* RFC 5248's registry: user account disabled */
@@ -147,6 +149,10 @@ static enum reply_class class_of_code(uint16_t code, enum smtp_stage stage) {
         return CLASS_BAD_DOMAIN;
     case 530:
         return CLASS_RELAY_DENIED;
+    case 534: /* RFC 4954 6 */
+    case 535:
+    case 538:
+        return CLASS_AUTH_FAILED;
     case 551: /* "user not local" */
         return CLASS_INVALID_RECIPIENT;
     case 552:

@@ -8,7 +8,8 @@ static const struct cli_command *const commands[] = {&run_command,    &submit_co
                                                      &events_command, &check_command,  &dkim_command,
                                                      &hold_command,   &bounce_command, &holds_command, &release_command,
                                                      &retry_command,  &queue_command,  &find_command,
-                                                     &suppress_command};
+                                                     &suppress_command,
+                                                     &classify_command, &rules_command};
 enum { COMMANDS = sizeof commands / sizeof *commands };
 
 static void help_print(FILE *out) {
