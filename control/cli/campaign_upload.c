@@ -107,29 +107,37 @@ static int chunk_answer(struct upload *upload, const struct upload_chunk *chunk,
     return code;
 }
 
-/* One chunk alone, until it is in. */
-static int chunk_insist(struct upload *upload, const struct upload_chunk *chunk, char *error) {
+/* Chunks that were refused for want of room, all of them again until all are in. */
+static int chunks_insist(struct upload *upload, struct upload_chunk **refused, uint32_t count, char *error) {
     unsigned wait_ms = FULL_WAIT_FIRST_MS;
-    for (;;) {
-        bool full;
+    int code = CLI_OK;
+    while (code == CLI_OK && count > 0) {
+        uint32_t left = 0;
         if (upload->waiting) {
             upload->waiting(upload->context, error);
         }
         sleep_ms(wait_ms);
-        wait_ms = wait_ms * 2 > FULL_WAIT_MAX_MS ? FULL_WAIT_MAX_MS : wait_ms * 2;
-        int code = chunk_send(upload, chunk);
-        code = code == CLI_OK ? chunk_answer(upload, chunk, &full, error) : code;
-        if (code != CLI_OK || !full) {
-            return code;
+        for (uint32_t i = 0; code == CLI_OK && i < count; i++) {
+            code = chunk_send(upload, refused[i]);
         }
+        for (uint32_t i = 0; code == CLI_OK && i < count; i++) {
+            bool full;
+            code = chunk_answer(upload, refused[i], &full, error);
+            if (full) {
+                refused[left++] = refused[i];
+            }
+        }
+        wait_ms = left < count ? FULL_WAIT_FIRST_MS : wait_ms * 2 > FULL_WAIT_MAX_MS ? FULL_WAIT_MAX_MS : wait_ms * 2;
+        count = left;
     }
+    return code;
 }
 
 /* Takes answers until at most `left` chunks are in flight. Refused ones are sent again when nothing is in flight any more. */
 static int upload_reap(struct upload *upload, uint32_t left) {
     struct upload_chunk *refused[UPLOAD_WINDOW];
     uint32_t refused_count = 0;
-    char error[FULL_ERROR_BYTES];
+    char error[FULL_ERROR_BYTES] = "";
     int code = CLI_OK;
     while (code == CLI_OK && upload->in_flight > left) {
         struct upload_chunk *chunk = &upload->window[upload->oldest];
@@ -143,10 +151,7 @@ static int upload_reap(struct upload *upload, uint32_t left) {
             left = 0;
         }
     }
-    for (uint32_t i = 0; code == CLI_OK && i < refused_count; i++) {
-        code = chunk_insist(upload, refused[i], error);
-    }
-    return code;
+    return code == CLI_OK ? chunks_insist(upload, refused, refused_count, error) : code;
 }
 
 int upload_chunk(struct upload *upload, uint64_t number, const char *prefix, const uint8_t *recipients, size_t length, uint32_t count) {
