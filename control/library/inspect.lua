@@ -155,7 +155,8 @@ function inspect.stream(base, name, cursor, limit, needles)
     local found = {}
     for _, entry in ipairs(entries) do
         local job = field_of(entry[2], 'job') or ''
-        if inspect.has(job, needles) then
+        local history = field_of(entry[2], 'r') or field_of(entry[2], 's') or ''
+        if inspect.has(entry[1] .. ' ' .. history .. ' ' .. job, needles) then
             found[#found + 1] = {name, entry[1], job:sub(1, inspect.SEEK_JOB_BYTES), redis.call('HGET', base .. 'progress', name .. '/' .. entry[1]) or '',
                                  field_of(entry[2], 'r') or '', field_of(entry[2], 's') or ''}
         end
