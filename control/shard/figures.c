@@ -139,6 +139,8 @@ uint32_t figures_list(const struct shard *shard, struct figure *figures) {
     const struct dispatch_counters *dispatch = dispatch_counters(shard->dispatch);
     const struct parking_counters *parking = parking_counters(shard->parking);
     const struct nodes_counters *nodes = nodes_counters(shard->nodes);
+    const struct suppress_counters *suppress = suppress_counters(shard->suppress);
+    const struct guard_counters *guard = guard_counters(shard->guard);
     const enum metric_type counter = METRIC_COUNTER, gauge = METRIC_GAUGE;
     const struct figure list[] = {
         {"fetch", "entries", counter, "Entries of queues read from Redis.", fetch->entries},
@@ -184,6 +186,20 @@ uint32_t figures_list(const struct shard *shard, struct figure *figures) {
         {"settle", "commits", counter, "Commits to Redis.", settle->commits},
         {"settle", "log_errors", counter, "Outcomes missing in the delivery log.", settle->log_errors},
         {"settle", "outstanding", gauge, "Outcomes that Redis has not confirmed yet.", shard_settle_outstanding(shard)},
+        {"suppress", "ready", gauge, "1 while the filter is current and answers without Redis.", suppress_ready(shard->suppress)},
+        {"suppress", "checked", counter, "Recipients looked for on the suppression lists.", suppress->checked},
+        {"suppress", "asked", counter, "Questions to Redis about them.", suppress->asked},
+        {"suppress", "suppressed", counter, "Recipients found on a list.", suppress->suppressed},
+        {"suppress", "added", counter, "Addresses put on a list by replies.", suppress->added},
+        {"suppress", "waiting", gauge, "Checks that wait for Redis.", suppress_waiting(shard->suppress)},
+        {"suppress", "filter_entries", gauge, "Addresses in the filter.", suppress->filter_entries},
+        {"suppress", "filter_bytes", gauge, "Memory of the filter.", suppress->filter_bytes},
+        {"suppress", "load_ms", gauge, "How long the filter's last loading took.", suppress->load_ms},
+        {"suppress", "dropped", counter, "Changes lost because too many waited for Redis.", suppress->dropped},
+        {"guard", "suppressed", counter, "Addresses that replies suppressed.", guard->suppressed},
+        {"guard", "held_suppressions", counter, "Suppressions held or taken back because a provider was not believed.", guard->held_suppressions},
+        {"guard", "distrusted", counter, "Refusals that were deferred because they were not believed.", guard->distrusted},
+        {"guard", "holds", counter, "Holds that the guard has set.", guard->holds},
         {"nodes", "alive", gauge, "Nodes that send from this Redis, this one included.", nodes_alive(shard->nodes)},
         {"nodes", "may_send", gauge, "1 while this node may start transactions.", nodes_may_send(shard->nodes)},
         {"nodes", "beats", counter, "Heartbeats that Redis answered.", nodes->beats},
