@@ -234,7 +234,7 @@ static int top_print(struct top *top, const struct config *config, struct top_vi
         top_advance(top, sample_take(config, "top"));
         if (json) {
             json_t *root = top_json(top);
-            json_dumpf(root, stdout, JSON_COMPACT | JSON_REAL_PRECISION(9));
+            json_dumpf(root, stdout, JSON_COMPACT | JSON_REAL_PRECISION(14));
             putchar('\n');
             json_decref(root);
         } else if (fflush(stdout) != 0 || !screen_show(top, view)) {

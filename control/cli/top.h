@@ -13,7 +13,7 @@ enum { TOP_NAME_BYTES = 128, TOP_ROWS_MAX = 192, TOP_COLUMNS_MAX = 10, TOP_HISTO
 
 enum top_format { TOP_COUNT, TOP_RATE, TOP_SHARE, TOP_BYTES_RATE };
 struct top_column {
-    const char *head;
+    const char *head, *key; /* on the screen, in JSON */
     enum top_format format;
     int width;
 };

@@ -94,8 +94,13 @@ static const char *field_text(enum top_format format, double value, char out[FIE
         snprintf(out, FIELD_BYTES, "%.0f%%", value * 100);
         return out;
     case TOP_BYTES_RATE:
-        count_text(value, out);
-        strcat(out, "B");
+        snprintf(out, FIELD_BYTES,
+                 value < 1e6   ? "%.1f kB"
+                 : value < 1e9 ? "%.1f MB"
+                               : "%.2f GB",
+                 value / (value < 1e6   ? 1e3
+                          : value < 1e9 ? 1e6
+                                        : 1e9));
         return out;
     case TOP_COUNT:
     default:

@@ -79,7 +79,7 @@ static void value_write(struct metrics_page *page, const char *suffix, const cha
     if (value == floor(value) && fabs(value) < 9e15) /* the common case, and exact */
         evbuffer_add_printf(page->out, "%s%s%s %lld\n", page->name, suffix, labels, (long long)value);
     else
-        evbuffer_add_printf(page->out, "%s%s%s %.9g\n", page->name, suffix, labels, value);
+        evbuffer_add_printf(page->out, "%s%s%s %.15g\n", page->name, suffix, labels, value);
 }
 
 void metrics_sample(struct metrics_page *page, double value, ...) {

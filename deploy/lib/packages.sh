@@ -24,9 +24,11 @@ PACKAGES_TEST=(
     libcmocka-dev libclang-rt-dev clang-format clang-tidy
     python3 python3-dkim python3-aiosmtpd python3-redis python3-jsonschema
     postfix unbound nftables
+    prometheus # promtool judges /metrics and its rules
+    logrotate
 )
 # Packages that bring services, some of them only as dependencies. One that was there before is left as it is.
-PACKAGES_DAEMON=(redis-server valkey-server postfix unbound dpdk rdma-core ibacm)
+PACKAGES_DAEMON=(redis-server valkey-server postfix unbound dpdk rdma-core ibacm prometheus)
 
 PACKAGES_NAMED_MAX=12 # more are told by their number
 PACKAGES_NEED_MIB_ALL=2600
