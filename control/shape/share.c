@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+static const double SHARE_LATE_S = 0.5; /* what was used of late: the weight of the past halves in about this time */
+
 static bool is_alone(const struct shape *shape) {
     return shape->nodes <= 1;
 }
@@ -200,7 +202,8 @@ static void site_demand(const struct share *share, struct shape_demand *demand, 
     demand->total[SHARE_CONNECTIONS] = limits->connection_limit;
     LIST_FOREACH (lane, &share->site->lanes, on_site) {
         uint32_t waits = lane->lane.waiting + lane->lane.outstanding;
-        uint32_t want = smaller(smaller(waits, lane->window), limits->connection_limit);
+        uint32_t want = smaller(waits, lane->window);
+        want = smaller(want > lane->charge ? want : lane->charge, limits->connection_limit); /* those that linger are wanted too */
         has_demand |= waits > 0;
         *hungry |= lane->lane.waiting > 0 && lane->lane.rate_binds && lane->wake_us > now_us;
         if (want > demand->want[SHARE_CONNECTIONS])
@@ -217,7 +220,10 @@ static void site_demand(const struct share *share, struct shape_demand *demand, 
 static void provider_demand(const struct share *share, struct shape_demand *demand, bool *hungry, uint64_t now_us) {
     const struct shaping_limits *limits = limits_of(share);
     const struct shape_provider *provider = share->provider;
-    bool has_demand = provider->holder_count > 0 || provider->waiter_count > 0 || !TAILQ_EMPTY(&provider->blocked);
+    const struct lane_state *lane;
+    bool has_demand = provider->waiter_count > 0 || !TAILQ_EMPTY(&provider->blocked);
+    for (lane = TAILQ_FIRST(&provider->holders); lane && !has_demand; lane = TAILQ_NEXT(lane, by_place))
+        has_demand = lane->lane.waiting + lane->lane.outstanding > 0;
     uint32_t limit = limits->provider_connection_limit;
     *hungry = share->refused || !TAILQ_EMPTY(&provider->blocked);
     demand->of_provider = true;
@@ -245,9 +251,10 @@ static void ask(struct shape *shape, struct share *share, void (*each)(void *con
     bool hungry;
     double passed_s = (double)(now_us - share->asked_us) / SECOND_US;
     if (passed_s > 0)
-        share->used_per_second += (share->used / passed_s - share->used_per_second) * (passed_s < 1 ? passed_s : 1);
+        share->used_per_second +=
+            (share->used / passed_s - share->used_per_second) * (passed_s < SHARE_LATE_S ? passed_s / SHARE_LATE_S : 1);
     (share->site ? site_demand : provider_demand)(share, &demand, &hungry, now_us);
-    bool pressing = hungry;
+    bool pressing = hungry || demand.want[SHARE_MESSAGES] > SHARE_WHOLE / SHARE_BUSY; /* what it leaves, others are to have soon */
     for (int part = 0; part < SHARE_PARTS; part++)
         pressing |= demand.want[part] > share->parts[part];
     share->due_us = now_us + (pressing ? SHARE_DUE_US : SHARE_CALM_US);

@@ -15,6 +15,7 @@ enum {
     SHARE_URGENT_US = 10000,     /* no sooner than this after the last time */
     SHARE_WAIT_US = 1000000,     /* without an answer for so long: an equal part of the limit */
     SHARE_CONNECTS_US = 1000000, /* so long after the last connect its rate is still wanted whole */
+    SHARE_BUSY = 10,             /* a node that uses more than this part of a rate says every time how much */
     SHARE_FLOOR = 5000,          /* kept of a rate by a node that has something to send */
 };
 
