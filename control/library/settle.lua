@@ -90,35 +90,48 @@ function batch.wait(queue, action, at, recipients, kind, job)
     lists.note(batch.tally, queue, WAITS[action], tail, recipients)
 end
 
--- Entries of one recipient each, with the same end: stream, queue, charge, action, how many, their IDs, 0 or as many events. The entry itself is the progress.
-function batch.singles(at)
+-- Entries that end whole, all in the same way: stream, queue, charge, action, how many, their IDs, their recipients (two bytes each; '' when each has one),
+-- 0 or as many events as recipients. The entry itself is the progress.
+function batch.whole(at)
     local args, status = batch.args, batch.status
-    local queue, charge, action, count = args[at + 2], args[at + 3], args[at + 4], tonumber(args[at + 5])
-    local key, first = batch.base .. 'q:' .. args[at + 1], at + 6
-    local events, fresh = tonumber(args[first + count]), 0
-    if redis.call('XACK', key, GROUP, unpack(args, first, first + count - 1)) == count then
+    local stream, queue, charge, action, count = args[at + 1], args[at + 2], args[at + 3], args[at + 4], tonumber(args[at + 5])
+    local key, first, sizes = batch.base .. 'q:' .. stream, at + 6, args[at + 6 + tonumber(args[at + 5])]
+    local events, event_at, fresh = tonumber(args[first + count + 1]), first + count + 2, 0
+    local known = sizes ~= '' and batch.known(stream, first, count) or {}
+    local partly = false
+    for i = 1, count do
+        partly = partly or known[i]
+    end
+    local all = not partly and redis.call('XACK', key, GROUP, unpack(args, first, first + count - 1)) == count
+    if all then
         redis.call('XDEL', key, unpack(args, first, first + count - 1))
-        fresh = count
-        status[#status + 1] = string.rep('S', count)
-        for i = 1, events do
-            batch.event(args[first + count + i])
+    end
+    for i = 1, count do
+        local size = 1
+        if sizes ~= '' then
+            local low, high = sizes:byte(2 * i - 1, 2 * i)
+            size = low + 256 * high
         end
-    else
-        for i = 0, count - 1 do
-            local settled = redis.call('XDEL', key, args[first + i]) == 1
-            status[#status + 1] = settled and 'S' or 'R'
-            if settled then
-                fresh = fresh + 1
-                if events > 0 then
-                    batch.event(args[first + count + 1 + i])
-                end
+        local letter = 'S'
+        if known[i] then
+            letter = 'A' -- some of it ended before: one by one
+        elseif not all then
+            local acked = partly and redis.call('XACK', key, GROUP, args[first + i - 1]) or 0
+            letter = redis.call('XDEL', key, args[first + i - 1]) + acked > 0 and 'S' or 'R'
+        end
+        status[#status + 1] = size == 1 and letter or string.rep(letter, size)
+        if letter == 'S' then
+            fresh = fresh + size
+            for event = event_at, events > 0 and event_at + size - 1 or 0 do
+                batch.event(args[event])
             end
         end
+        event_at = event_at + (events > 0 and size or 0)
     end
     if fresh > 0 then
         batch.count(queue, action, charge, fresh)
     end
-    return first + count + 1 + events
+    return event_at
 end
 
 -- One entry of one recipient that waits, or whose end has a notice: stream, queue, charge, action, ID, notice, event; for waits ms, where, history, tail.
@@ -150,25 +163,47 @@ function batch.single(at)
     return after
 end
 
--- An entry of several as it stands: how many bits are set, and which. nil when it is gone.
-function batch.progress(key, field, id, pending, sure)
-    local progress = redis.call('HGET', batch.base .. 'progress', field)
-    if progress then
-        return progress:byte(1) + 256 * progress:byte(2), {progress:byte(3, -1)}
-    elseif sure or entry_exists(key, id) then
-        return 0, {}
+-- The progress of `count` entries whose IDs begin at `first`: false where there is none.
+function batch.known(stream, first, count)
+    local fields = {}
+    for i = 1, count do
+        fields[i] = stream .. '/' .. batch.args[first + i - 1]
+    end
+    return redis.call('HMGET', batch.base .. 'progress', unpack(fields)), fields
+end
+
+-- Which of a group's bits are new: their bytes, and how many they are. `pairs_of`: position, bits, position, bits ... behind the letter.
+function batch.fresh(pairs_of, bits)
+    local band, ones, new, count, size = batch.band, batch.ones, {}, 0, 0
+    for i = 2, #pairs_of, 2 do
+        local mine, before = pairs_of[i + 1], bits[pairs_of[i] + 1] or 0
+        local fresh = mine - band(mine, before)
+        new[i] = fresh
+        count, size = count + ones[fresh], size + ones[mine]
+    end
+    return new, count, size
+end
+
+-- Sets them.
+function batch.mark(pairs_of, bits, new)
+    for i = 2, #pairs_of, 2 do
+        local byte = pairs_of[i] + 1
+        for missing = #bits + 1, byte do
+            bits[missing] = 0
+        end
+        bits[byte] = bits[byte] + new[i]
     end
 end
 
 -- The letters of a group of which some were settled before: `letter` for the others. Its events go with those.
-function batch.mixed(bits, skip, new, letter, events_at, events)
-    local letters, number = {}, 0
-    for i = 1, #bits do
-        local byte, fresh = bits[i], new[i]
+function batch.mixed(pairs_of, new, letter, events_at, events)
+    local letters, number, band = {}, 0, batch.band
+    for i = 2, #pairs_of, 2 do
+        local byte, fresh = pairs_of[i + 1], new[i]
         while byte > 0 do
-            local low = bit.band(byte, -byte)
+            local low = band(byte, -byte)
             byte = byte - low
-            local is_fresh = bit.band(fresh, low) ~= 0
+            local is_fresh = band(fresh, low) ~= 0
             letters[#letters + 1] = is_fresh and letter or 'R'
             if is_fresh and letter == 'S' and events > 0 then
                 batch.event(batch.args[events_at + number])
@@ -179,50 +214,72 @@ function batch.mixed(bits, skip, new, letter, events_at, events)
     return table.concat(letters)
 end
 
--- Some recipients of an entry of several: stream, queue, charge, ID, recipients of the entry, groups; then each group: action, the first byte of its bits,
--- its bits, how many are set, notice, 0 or as many events, they; for waits ms, where, history, tail, the text of the job for them or '' for all of it.
-function batch.several(at)
-    local args, base, status = batch.args, batch.base, batch.status
-    local stream, queue, charge, id = args[at + 1], args[at + 2], args[at + 3], args[at + 4]
-    local pending, groups = tonumber(args[at + 5]), tonumber(args[at + 6])
-    local key, field = base .. 'q:' .. stream, stream .. '/' .. id
-    at = at + 7
-    -- What ends whole in this call is asked by its removal whether it was there.
-    local whole = groups == 1 and not WAITS[args[at]] and tonumber(args[at + 3]) == pending
-    local count, bits = batch.progress(key, field, id, pending, whole)
-    local before, job, job_field = count, nil, nil
-    local gone = not count
-    if whole and count == 0 then
-        local acked = redis.call('XACK', key, GROUP, id)
-        gone = redis.call('XDEL', key, id) + acked == 0
+-- Writes what a section of entries changed: their bits, or their end. Also after an error: what was recorded as waiting must not be recorded again.
+function batch.write()
+    local later = batch.later
+    batch.later = nil
+    if later then
+        if later.open and later.count > 0 then -- an error in the midst of it
+            later.set[#later.set + 1] = later.open
+            later.set[#later.set + 1] = string.char(later.count % 256, math.floor(later.count / 256), unpack(later.bits))
+        end
+        if #later.set > 0 then
+            redis.call('HSET', batch.base .. 'progress', unpack(later.set))
+        end
+        if #later.ended > 0 then
+            redis.call('XACK', later.key, GROUP, unpack(later.ended))
+            redis.call('XDEL', later.key, unpack(later.ended))
+        end
+        if #later.unset > 0 then
+            redis.call('HDEL', batch.base .. 'progress', unpack(later.unset))
+        end
     end
-    for _ = 1, groups do
-        local action, skip, size, notice, events = args[at], tonumber(args[at + 1]), tonumber(args[at + 3]), args[at + 4], tonumber(args[at + 5])
-        local events_at, wait_at = at + 6, at + 6 + events
-        local waits = WAITS[action]
-        if gone then
-            status[#status + 1] = string.rep('R', size)
-        elseif waits and batch.fenced then
-            status[#status + 1] = string.rep('F', size)
-        else
-            local mine, new, fresh = {args[at + 2]:byte(1, -1)}, {}, 0
-            for missing = #bits + 1, skip + #mine do
-                bits[missing] = 0
+end
+
+-- Some recipients of entries of several: stream, queue, charge, how many entries, their IDs; for each: its recipients, groups; then each group: action (a
+-- capital: with a notice behind) and its bits, [notice], 0 or as many events as bits are set, they; for waits ms, where, history, tail, the text of the job for
+-- them or '' for all of it.
+function batch.several(at)
+    local args, status, later = batch.args, batch.status, {set = {}, unset = {}, ended = {}}
+    local stream, queue, charge, entries = args[at + 1], args[at + 2], args[at + 3], tonumber(args[at + 4])
+    local key, first = batch.base .. 'q:' .. stream, at + 5
+    local known, fields = batch.known(stream, first, entries)
+    later.key, batch.later = key, later
+    at = first + entries
+    for entry = 1, entries do
+        local id, progress, pending, groups = args[first + entry - 1], known[entry], tonumber(args[at]), tonumber(args[at + 1])
+        local count, bits, job, job_field = 0, nil, nil, nil
+        if progress then
+            count, bits = progress:byte(1) + 256 * progress:byte(2), {progress:byte(3, -1)}
+        elseif entry_exists(key, id) then
+            bits = {}
+        end
+        local before = count
+        at = at + 2
+        later.open, later.count, later.bits = bits and fields[entry], count, bits
+        for _ = 1, groups do
+            local mine, notice = {args[at]:byte(1, -1)}, ''
+            local action = string.char(mine[1])
+            if mine[1] < 97 then
+                action, at, notice = action:lower(), at + 1, args[at + 1]
             end
-            for i = 1, #mine do
-                new[i] = bit.band(mine[i], bit.bnot(bits[skip + i]))
-                fresh = fresh + batch.ones[new[i]]
-            end
+            local waits, events, events_at = WAITS[action], tonumber(args[at + 1]), at + 2
+            local wait_at = events_at + events
+            local new, fresh, size = batch.fresh(mine, bits or {})
             local letter = 'S'
-            if waits and fresh > 0 then
+            if not bits or fresh == 0 then
+                letter = 'R'
+            elseif waits and batch.fenced then
+                letter = 'F'
+            elseif waits then
                 local text = args[wait_at + 4]
                 if fresh < size then
                     letter = 'A' -- each comes again by itself: this text is of all of them
                 elseif text == '' then
                     if not job then
                         local found = redis.call('XRANGE', key, id, id)
-                        local fields = found[1] and found[1][2] or {}
-                        job, job_field = field_of(fields, 'job'), field_of(fields, 's') and 'S' or 'J'
+                        local values = found[1] and found[1][2] or {}
+                        job, job_field = field_of(values, 'job'), field_of(values, 's') and 'S' or 'J'
                     end
                     letter = job and (job_field == 'J' or fresh == pending) and 'S' or 'A'
                 end
@@ -230,63 +287,70 @@ function batch.several(at)
                     batch.wait(queue, action, wait_at, fresh, text == '' and job_field or 'S', text == '' and job or text)
                 end
             end
-            if fresh == size and letter == 'S' then
+            if letter == 'S' then
+                batch.mark(mine, bits, new)
+                count = count + fresh
+                later.count = count
+                batch.count(queue, action, charge, fresh)
+                batch.notice(notice)
+            end
+            if letter == 'S' and fresh == size then
                 status[#status + 1] = string.rep('S', size)
                 for i = 0, events - 1 do
                     batch.event(args[events_at + i])
                 end
-            elseif fresh == 0 then
-                status[#status + 1] = string.rep('R', size)
+            elseif letter == 'R' or letter == 'F' then
+                status[#status + 1] = string.rep(letter, size)
             else
-                status[#status + 1] = batch.mixed(mine, skip, new, letter, events_at, events)
+                status[#status + 1] = batch.mixed(mine, new, letter, events_at, events)
             end
-            if fresh > 0 and letter == 'S' then
-                for i = 1, #mine do
-                    bits[skip + i] = bits[skip + i] + new[i]
-                end
-                count = count + fresh
-                batch.count(queue, action, charge, fresh)
-                batch.notice(notice)
+            at = wait_at + (waits and 5 or 0)
+        end
+        later.open = nil
+        if bits and count >= pending then
+            later.ended[#later.ended + 1] = id
+            if progress then
+                later.unset[#later.unset + 1] = fields[entry]
             end
+        elseif count > before then
+            local low = count % 256
+            later.set[#later.set + 1] = fields[entry]
+            later.set[#later.set + 1] = string.char(low, (count - low) / 256, unpack(bits))
         end
-        at = wait_at + (waits and 5 or 0)
     end
-    if gone then
-        return at
-    elseif count >= pending then
-        if not whole or before > 0 then
-            entry_delete(base, key, stream, id)
-        end
-        if before > 0 then
-            redis.call('HDEL', base .. 'progress', field)
-        end
-    elseif count > before then
-        local low = count % 256
-        redis.call('HSET', base .. 'progress', field, string.char(low, (count - low) / 256, unpack(bits)))
-    end
+    batch.write()
     return at
 end
 
--- ARGV: base, events to keep, node, its epoch (0: none); then sections, each begun by its letter: S (batch.singles), W (batch.single), E (batch.several).
--- Returns a letter an outcome, in their order: S settled, R settled before, F refused (of a node that is fenced, and not final), A to be sent again by itself.
-local function settle(keys, args)
-    batch.args, batch.base, batch.status, batch.queues, batch.charges, batch.tally, batch.events = args, args[1], {}, {}, {}, {}, 0
-    batch.events_key = batch.base .. 'events'
-    batch.fenced = batch.is_fenced(batch.base, args[3], args[4])
-    local at, total = 5, #args
+function batch.run()
+    local args, at = batch.args, 5
+    local total = #args
     while at <= total do
         local kind = args[at]
         if kind == 'S' then
-            at = batch.singles(at)
+            at = batch.whole(at)
         elseif kind == 'E' then
             at = batch.several(at)
         elseif kind == 'W' then
             at = batch.single(at)
         else
-            return redis.error_reply('ARGUMENTS bypost_settle knows no section ' .. kind)
+            error({err = 'ARGUMENTS bypost_settle knows no section ' .. kind})
         end
     end
-    local base = batch.base
+end
+
+-- ARGV: base, events to keep, node, its epoch (0: none); then sections, each begun by its letter: S (batch.whole), W (batch.single), E (batch.several).
+-- Returns a letter an outcome, in their order: S settled, R settled before, F refused (of a node that is fenced, and not final), A to be sent again by itself.
+-- After an error what was done before it stands, and is counted: sent again it is answered with R.
+local function settle(keys, args)
+    local base = args[1]
+    batch.args, batch.base, batch.status, batch.queues, batch.charges, batch.tally, batch.events = args, base, {}, {}, {}, {}, 0
+    batch.events_key, batch.later, batch.band = base .. 'events', nil, bit.band -- which the library cannot name while it is loaded
+    batch.fenced = batch.is_fenced(base, args[3], args[4])
+    local done, fault = pcall(batch.run)
+    if not done then
+        batch.write()
+    end
     for queue, counts in pairs(batch.queues) do
         for action, times in pairs(counts) do
             if COUNTERS[action] then
@@ -299,8 +363,11 @@ local function settle(keys, args)
     if batch.events > 0 then
         events_trim(base, tonumber(args[2]))
     end
-    local answer = table.concat(batch.status)
+    local answer = done and table.concat(batch.status)
     batch.args, batch.status, batch.queues, batch.charges, batch.tally = nil, nil, nil, nil, nil
+    if not done then
+        return type(fault) == 'table' and fault or redis.error_reply(tostring(fault))
+    end
     return answer
 end
 

@@ -13,7 +13,7 @@ enum {
     EVENTS_MARK = UINT32_MAX, /* in place of a length: behind the next argument, a number, go so many events */
     SUBSET_FIXED_BYTES = 512, /* a record has a text of its own while what is in it besides its recipients is no more than this */
     SUBSET_FIXED_EACH = 128,  /* and this for each of them; else the whole job is kept, once for all of its records */
-    BITS_BYTES = JOB_RECIPIENTS_MAX / 8 + 2,
+    BITS_BYTES = UINT8_MAX + 1,
     CHARGE_BYTES = 96,
 };
 
@@ -87,10 +87,13 @@ size_t pack_arguments(const struct commit *commit, const char **values, size_t *
 
 /* --- order --- */
 
-/* The letters of sections, in the order in which they are packed. */
-static char item_section(const struct commit_item *item) {
-    return item->entry_pending != 1 ? 'E' : item->wait || item->notice ? 'W' : 'S';
-}
+/* What is packed as one: a whole entry's end ('S'), one outcome with what belongs to it ('W'), or some outcomes of an entry ('E'). */
+struct unit {
+    const struct commit_item *const *items;
+    uint32_t count;
+    char section;
+    char charge[CHARGE_BYTES];
+};
 
 /* How the submit Function counted the recipient: "" not at all, else n (in depth) or - and the ID of a counted content. */
 static void charge_write(const struct job *job, char out[CHARGE_BYTES]) {
@@ -124,10 +127,11 @@ static int stream_compare(const struct commit_item *a, const struct commit_item 
 
 static int entry_compare(const struct commit_item *a, const struct commit_item *b) {
     int order = numbers_compare(a->entry.ms, b->entry.ms);
-    return order ? order : numbers_compare(a->entry.seq, b->entry.seq);
+    order = order ? order : numbers_compare(a->entry.seq, b->entry.seq);
+    return order ? order : stream_compare(a, b);
 }
 
-/* What may go into one run of IDs, or one group of an entry, stands together. */
+/* What may go into one group of an entry stands together. */
 static int group_compare(const struct commit_item *a, const struct commit_item *b) {
     int order = numbers_compare((uint64_t)a->action, (uint64_t)b->action);
     order = order ? order : numbers_compare(a->alone, b->alone);
@@ -136,41 +140,67 @@ static int group_compare(const struct commit_item *a, const struct commit_item *
     return order ? order : wait_compare(a->wait, b->wait);
 }
 
-static int singles_compare(const struct commit_item *a, const struct commit_item *b) {
-    char ours[CHARGE_BYTES], theirs[CHARGE_BYTES];
-    int order = group_compare(a, b);
-    if (order || (!a->job && !b->job)) {
-        return order;
-    }
-    charge_write(a->job, ours);
-    charge_write(b->job, theirs);
-    return strcmp(ours, theirs);
-}
-
 static int items_compare(const void *first, const void *second) {
     const struct commit_item *a = *(const struct commit_item *const *)first, *b = *(const struct commit_item *const *)second;
-    int order = numbers_compare((uint64_t)item_section(a), (uint64_t)item_section(b));
-    order = order ? order : stream_compare(a, b);
-    if (item_section(a) == 'S' && order == 0) {
-        order = singles_compare(a, b);
-        return order ? order : numbers_compare((uintptr_t)a, (uintptr_t)b);
-    }
-    order = order ? order : entry_compare(a, b);
+    int order = entry_compare(a, b);
     order = order ? order : group_compare(a, b);
     order = order ? order : numbers_compare(a->index, b->index);
     return order ? order : numbers_compare((uintptr_t)a, (uintptr_t)b);
 }
 
+/* May these stand in one section? */
+static int section_compare(const struct unit *a, const struct unit *b) {
+    int order = numbers_compare((uint64_t)a->section, (uint64_t)b->section);
+    order = order ? order : stream_compare(a->items[0], b->items[0]);
+    order = order ? order : strcmp(a->charge, b->charge);
+    return order || a->section != 'S' ? order : group_compare(a->items[0], b->items[0]);
+}
+
+static int units_compare(const void *first, const void *second) {
+    int order = section_compare(first, second);
+    return order ? order : numbers_compare((uintptr_t)((const struct unit *)first)->items, (uintptr_t)((const struct unit *)second)->items);
+}
+
+/* How many of these, all of one entry, make one group. */
+static uint32_t group_size(const struct commit_item *const *items, uint32_t left) {
+    const struct commit_item *first = items[0];
+    uint32_t count = 1;
+    while (count < left && !first->alone && !first->notice && group_compare(first, items[count]) == 0 &&
+           items[count]->index > items[count - 1]->index) {
+        count++;
+    }
+    return count;
+}
+
+/* The unit that begins with the first of these. */
+static struct unit unit_take(const struct commit_item *const *items, uint32_t left) {
+    const struct commit_item *first = items[0];
+    struct unit unit = {.items = items, .count = 1, .section = 'E'};
+    charge_write(first->job, unit.charge);
+    if (first->entry_pending == 1) {
+        unit.section = first->wait || first->notice ? 'W' : 'S';
+        return unit;
+    }
+    while (unit.count < left && entry_compare(first, items[unit.count]) == 0) {
+        unit.count++;
+    }
+    if (unit.count == first->entry_pending && !first->wait && !first->notice && !first->alone &&
+        group_size(items, unit.count) == unit.count) {
+        unit.section = 'S';
+    }
+    return unit;
+}
+
 /* --- sections --- */
 
-static void section_begin(struct commit *commit, const char *letter, const struct commit_item *item) {
-    char stream[QUEUE_NAME_MAX + 9], charge[CHARGE_BYTES];
-    snprintf(stream, sizeof stream, "%s%s", item->is_retry ? "retry:" : "", item->queue);
-    charge_write(item->job, charge);
-    argument_text(commit, letter);
+static void section_begin(struct commit *commit, const struct unit *unit) {
+    const struct commit_item *first = unit->items[0];
+    char stream[QUEUE_NAME_MAX + 9];
+    snprintf(stream, sizeof stream, "%s%s", first->is_retry ? "retry:" : "", first->queue);
+    argument(commit, &unit->section, 1);
     argument_text(commit, stream);
-    argument_text(commit, item->queue);
-    argument_text(commit, charge);
+    argument_text(commit, first->queue);
+    argument_text(commit, unit->charge);
 }
 
 static void argument_letter(struct commit *commit, enum settle_action action) {
@@ -182,6 +212,13 @@ static void argument_entry(struct commit *commit, struct entry_id id) {
     char text[ENTRY_ID_BYTES];
     entry_id_write(id, text);
     argument_text(commit, text);
+}
+
+static void argument_entries(struct commit *commit, const struct unit *units, uint32_t count) {
+    argument_number(commit, count);
+    for (uint32_t i = 0; i < count; i++) {
+        argument_entry(commit, units[i].items[0]->entry);
+    }
 }
 
 /* Where it waits and the record's first line but its kind. */
@@ -196,25 +233,27 @@ static void argument_wait(struct commit *commit, const struct commit_wait *wait,
     argument_text(commit, wait->tail);
 }
 
-/* A run of entries of one recipient with the same end. */
-static uint32_t singles_pack(struct commit *commit, const struct commit_item *const *items, uint32_t left) {
-    uint32_t count = 1;
-    while (count < left && item_section(items[count]) == 'S' && stream_compare(items[0], items[count]) == 0 &&
-           singles_compare(items[0], items[count]) == 0) {
-        count++;
-    }
-    section_begin(commit, "S", items[0]);
-    argument_letter(commit, items[0]->action);
-    argument_number(commit, count);
+/* Entries that end whole, all in the same way. */
+static void whole_pack(struct commit *commit, const struct unit *units, uint32_t count) {
+    const struct commit_item *items[COMMIT_ITEMS_MAX];
+    uint8_t sizes[2 * COMMIT_ITEMS_MAX];
+    uint32_t total = 0;
+    section_begin(commit, units);
+    argument_letter(commit, units[0].items[0]->action);
+    argument_entries(commit, units, count);
     for (uint32_t i = 0; i < count; i++) {
-        argument_entry(commit, items[i]->entry);
+        sizes[2 * i] = (uint8_t)units[i].count;
+        sizes[2 * i + 1] = (uint8_t)(units[i].count >> 8);
+        memcpy(items + total, units[i].items, units[i].count * sizeof items[0]);
+        total += units[i].count;
     }
-    argument_events(commit, items, count);
-    return count;
+    argument(commit, (const char *)sizes, total > count ? 2 * (size_t)count : 0);
+    argument_events(commit, items, total);
 }
 
-static void single_pack(struct commit *commit, const struct commit_item *item) {
-    section_begin(commit, "W", item);
+static void single_pack(struct commit *commit, const struct unit *unit) {
+    const struct commit_item *item = unit->items[0];
+    section_begin(commit, unit);
     argument_letter(commit, item->action);
     argument_entry(commit, item->entry);
     argument(commit, item->notice ? item->notice : "", item->notice_length);
@@ -241,81 +280,79 @@ static void argument_job(struct commit *commit, const struct job *job, const uin
     free(text);
 }
 
-static bool entry_same(const struct commit_item *a, const struct commit_item *b) {
-    return item_section(b) == 'E' && stream_compare(a, b) == 0 && entry_compare(a, b) == 0;
-}
-
-/* How many of these make one group. */
-static uint32_t group_size(const struct commit_item *const *items, uint32_t left) {
-    const struct commit_item *first = items[0];
-    uint32_t count = 1;
-    while (count < left && !first->alone && !first->notice && entry_same(first, items[count]) && group_compare(first, items[count]) == 0 &&
-           items[count]->index > items[count - 1]->index && items[count]->index / 8 - first->index / 8 < BITS_BYTES) {
-        count++;
-    }
-    return count;
-}
-
-/* Outcomes of one entry that are the same: their indexes as bits. */
+/* Outcomes of one entry that are the same: the letter, and their indexes as bits, each byte of them that is not 0 behind its position. */
 static void group_pack(struct commit *commit, const struct commit_item *const *items, uint32_t count) {
-    uint8_t bits[BITS_BYTES] = {0};
-    uint32_t indexes[COMMIT_ITEMS_MAX], skip = items[0]->index / 8, bytes = 0;
+    const struct commit_item *first = items[0];
+    uint8_t bits[1 + 2 * BITS_BYTES] = {(uint8_t)(first->notice ? (int)first->action - 'a' + 'A' : (int)first->action)};
+    uint32_t indexes[COMMIT_ITEMS_MAX], bytes = 1;
     for (uint32_t i = 0; i < count; i++) {
-        indexes[i] = items[i]->index;
-        bytes = indexes[i] / 8 - skip + 1;
-        bits[bytes - 1] |= (uint8_t)(1 << indexes[i] % 8);
+        uint32_t index = indexes[i] = items[i]->index;
+        if (i == 0 || index / 8 != indexes[i - 1] / 8) {
+            bits[bytes] = (uint8_t)(index / 8 < UINT8_MAX ? index / 8 : UINT8_MAX); /* beyond JOB_RECIPIENTS_MAX: nobody's */
+            bytes += 2;
+        }
+        bits[bytes - 1] |= (uint8_t)(1 << index % 8);
     }
-    argument_letter(commit, items[0]->action);
-    argument_number(commit, skip);
     argument(commit, (const char *)bits, bytes);
-    argument_number(commit, count);
-    argument(commit, items[0]->notice ? items[0]->notice : "", items[0]->notice_length);
+    if (first->notice) {
+        argument(commit, first->notice, first->notice_length);
+    }
     argument_events(commit, items, count);
-    if (items[0]->wait) {
-        argument_wait(commit, items[0]->wait, indexes, count);
-        argument_job(commit, items[0]->job, indexes, count);
+    if (first->wait) {
+        argument_wait(commit, first->wait, indexes, count);
+        argument_job(commit, first->job, indexes, count);
     }
 }
 
-/* The outcomes of an entry of several recipients. */
-static uint32_t several_pack(struct commit *commit, const struct commit_item *const *items, uint32_t left) {
-    const struct commit_item *first = items[0];
-    uint32_t count = 0, groups = 0;
-    while (count < left && entry_same(first, items[count])) {
-        count += group_size(items + count, left - count);
-        groups++;
+/* Some outcomes of entries of several recipients. */
+static void several_pack(struct commit *commit, const struct unit *units, uint32_t count) {
+    section_begin(commit, units);
+    argument_entries(commit, units, count);
+    for (uint32_t i = 0; i < count; i++) {
+        const struct unit *unit = &units[i];
+        uint32_t groups = 0;
+        for (uint32_t at = 0; at < unit->count; at += group_size(unit->items + at, unit->count - at)) {
+            groups++;
+        }
+        argument_number(commit, unit->items[0]->entry_pending);
+        argument_number(commit, groups);
+        for (uint32_t at = 0, size; at < unit->count; at += size) {
+            size = group_size(unit->items + at, unit->count - at);
+            group_pack(commit, unit->items + at, size);
+        }
     }
-    section_begin(commit, "E", first);
-    argument_entry(commit, first->entry);
-    argument_number(commit, first->entry_pending);
-    argument_number(commit, groups);
-    for (uint32_t at = 0, size; at < count; at += size) {
-        size = group_size(items + at, count - at);
-        group_pack(commit, items + at, size);
-    }
-    return count;
 }
 
 bool commit_pack(struct commit *commit) {
     const struct commit_item *items[COMMIT_ITEMS_MAX];
+    struct unit units[COMMIT_ITEMS_MAX];
+    uint32_t unit_count = 0, ordered = 0;
     for (uint32_t i = 0; i < commit->count; i++) {
         items[i] = &commit->items[i];
     }
     qsort(items, commit->count, sizeof items[0], items_compare);
+    for (uint32_t at = 0; at < commit->count; at += units[unit_count++].count) {
+        units[unit_count] = unit_take(items + at, commit->count - at);
+    }
+    qsort(units, unit_count, sizeof units[0], units_compare);
     commit->arguments = commit->event_count = 0;
-    for (uint32_t at = 0; at < commit->count;) {
-        char section = item_section(items[at]);
-        uint32_t left = commit->count - at;
-        if (section == 'S') {
-            at += singles_pack(commit, items + at, left);
-        } else if (section == 'E') {
-            at += several_pack(commit, items + at, left);
+    for (uint32_t at = 0, count; at < unit_count; at += count) {
+        for (count = 1; at + count < unit_count && units[at].section != 'W' && section_compare(&units[at], &units[at + count]) == 0;
+             count++) {
+            ;
+        }
+        if (units[at].section == 'S') {
+            whole_pack(commit, units + at, count);
+        } else if (units[at].section == 'E') {
+            several_pack(commit, units + at, count);
         } else {
-            single_pack(commit, items[at++]);
+            single_pack(commit, units + at);
         }
     }
-    for (uint32_t i = 0; i < commit->count; i++) {
-        commit->order[i] = (uint32_t)(items[i] - commit->items);
+    for (uint32_t i = 0; i < unit_count; i++) {
+        for (uint32_t j = 0; j < units[i].count; j++) {
+            commit->order[ordered++] = (uint32_t)(units[i].items[j] - commit->items);
+        }
     }
     if (commit->packed.failed || commit->events.failed) {
         text_free(&commit->packed);

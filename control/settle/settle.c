@@ -169,7 +169,7 @@ static bool commit_again(struct settle *settle, struct commit *commit, const cha
     struct commit *apart = NULL;
     for (uint32_t i = 0; i < commit->count; i++) {
         struct commit_item *item = &commit->items[commit->order[i]];
-        if (status[i] == 'A' && item->job) {
+        if (status[i] == 'A' && (item->job || !item->wait)) {
             if (!apart && !(apart = commit_create(settle))) {
                 return false;
             }

@@ -14,6 +14,11 @@
 #include <sys/queue.h>
 #include <time.h>
 
+enum {
+    SETTLE_AHEAD = 20000, /* outcomes that wait for Redis at a time */
+    QUIET_US = 200000,    /* without a job for so long all are fetched */
+};
+
 /* A recipient that is being "sent". */
 struct sending {
     TAILQ_ENTRY(sending) link;
@@ -31,9 +36,9 @@ struct probe {
     struct fetch *fetch;
     struct settle *settle;
     struct sending_list sendings;
-    uint32_t room, held;
-    uint64_t delay_us, committed, jobs, started_us, last_us, idle_ms, epoch, fenced;
-    bool verbose, twice, forget, deaf;
+    uint32_t room, reserve, held, scatter;
+    uint64_t delay_us, committed, jobs, started_us, last_us, idle_ms, epoch, read_epoch, fenced;
+    bool verbose, twice, forget, deaf, going;
 };
 
 static uint64_t clock_us(clockid_t clock) {
@@ -133,11 +138,53 @@ static void sending_settle(struct probe *probe, struct sending *sending) {
     probe->held--;
 }
 
+/* Mixes the order of what ends, so many at a time: recipients of many entries end side by side when each goes to its site. */
+static void sendings_scatter(struct probe *probe) {
+    struct sending **window = malloc(probe->scatter * sizeof *window), *sending;
+    struct sending_list mixed = TAILQ_HEAD_INITIALIZER(mixed);
+    uint32_t random = 1;
+    while (window && !TAILQ_EMPTY(&probe->sendings)) {
+        uint32_t count = 0;
+        while (count < probe->scatter && (sending = TAILQ_FIRST(&probe->sendings))) {
+            TAILQ_REMOVE(&probe->sendings, sending, link);
+            window[count++] = sending;
+        }
+        for (; count > 0; count--) {
+            random = random * 1664525 + 1013904223;
+            uint32_t chosen = (uint32_t)((uint64_t)random * count >> 32);
+            TAILQ_INSERT_TAIL(&mixed, window[chosen], link);
+            window[chosen] = window[count - 1];
+        }
+    }
+    free(window);
+    TAILQ_CONCAT(&probe->sendings, &mixed, link);
+}
+
+/* What was fetched may be settled, once all is. */
+static void on_go(evutil_socket_t fd, short what, void *context) {
+    ((struct probe *)context)->going = true;
+}
+
+static void probe_go(struct probe *probe) {
+    probe->going = false;
+    printf("fetched %" PRIu64 " %" PRIu64 "\n", probe->jobs, probe->last_us - probe->started_us);
+    fflush(stdout);
+    if (probe->scatter) {
+        sendings_scatter(probe);
+    }
+    probe->deaf = false;
+    probe->started_us = probe->last_us = clock_us(CLOCK_MONOTONIC);
+}
+
 static void on_timer(evutil_socket_t fd, short what, void *context) {
     struct probe *probe = context;
     uint64_t now = clock_us(CLOCK_MONOTONIC);
     struct sending *sending;
-    while (!probe->deaf && (sending = TAILQ_FIRST(&probe->sendings)) && sending->due_us <= now) {
+    if (probe->going && now - probe->last_us > QUIET_US) {
+        probe_go(probe);
+    }
+    while (!probe->deaf && (sending = TAILQ_FIRST(&probe->sendings)) && sending->due_us <= now &&
+           settle_outstanding(probe->settle) < SETTLE_AHEAD) {
         TAILQ_REMOVE(&probe->sendings, sending, link);
         sending_settle(probe, sending);
     }
@@ -190,6 +237,24 @@ static uint64_t on_epoch(void *context, uint32_t shard) {
     return ((const struct probe *)context)->epoch;
 }
 
+static uint64_t on_read_epoch(void *context, uint32_t shard) {
+    return ((const struct probe *)context)->read_epoch;
+}
+
+/* Another epoch: what is in hand is let go, and read again. */
+static void on_registered(evutil_socket_t fd, short what, void *context) {
+    struct probe *probe = context;
+    struct sending *sending;
+    while ((sending = TAILQ_FIRST(&probe->sendings))) {
+        TAILQ_REMOVE(&probe->sendings, sending, link);
+        job_release(sending->job);
+        free(sending);
+        probe->held--;
+    }
+    probe->read_epoch++;
+    fetch_restart(probe->fetch);
+}
+
 static void on_fenced(void *context, uint32_t shard) {
     ((struct probe *)context)->fenced++;
 }
@@ -205,12 +270,6 @@ static char *on_notice(void *context, const struct settle_item *item, enum event
                    : -1;
     *length = n > 0 ? (size_t)n : 0;
     return n > 0 ? text : NULL;
-}
-
-static void on_go(evutil_socket_t fd, short what, void *context) {
-    struct probe *probe = context;
-    probe->deaf = false;
-    probe->started_us = probe->last_us = clock_us(CLOCK_MONOTONIC);
 }
 
 static void on_up(void *context, bool run_id_changed) {
@@ -250,34 +309,22 @@ static int decode_lines(const struct config *config) {
 }
 
 static void usage(void) {
-    fprintf(stderr,
-            "queue_probe --redis ADDRESS [--password-file F] [--node N] [--room N] [--delay-us N] [--idle-ms N] [--first-ms N] "
-            "[--give-up-ms N]\n"
-            "            [--log FILE] [--events-bytes N] [--no-events] [--epoch N] [--hold] [--twice] [--forget] [--deaf (until SIGUSR1)] "
-            "[--verbose] | --decode\n");
+    fprintf(stderr, "queue_probe --redis ADDRESS [--password-file F] [--node N] [--room N] [--delay-us N] [--idle-ms N] [--first-ms N] "
+                    "[--give-up-ms N]\n"
+                    "            [--log FILE] [--events-bytes N] [--no-events] [--epoch N] [--read-epoch N (SIGHUP: the next)] [--reserve N] [--scatter N] [--hold] [--twice] [--forget] "
+                    "[--deaf (until SIGUSR1)] "
+                    "[--verbose] | --decode\n");
 }
 
 /* Long options whose value is a number, and where it goes. */
 static bool options_read(int argc, char **argv, struct probe *probe, bool *decode) {
-    static const struct option options[] = {{"redis", 1, 0, 'r'},
-                                            {"node", 1, 0, 'n'},
-                                            {"room", 1, 0, 'R'},
-                                            {"delay-us", 1, 0, 'd'},
-                                            {"idle-ms", 1, 0, 'i'},
-                                            {"first-ms", 1, 0, 'f'},
-                                            {"give-up-ms", 1, 0, 'g'},
-                                            {"log", 1, 0, 'l'},
-                                            {"hold", 0, 0, 'h'},
-                                            {"twice", 0, 0, 't'},
-                                            {"forget", 0, 0, 'F'},
-                                            {"deaf", 0, 0, 'D'},
-                                            {"verbose", 0, 0, 'v'},
-                                            {"decode", 0, 0, 'j'},
-                                            {"events-bytes", 1, 0, 'e'},
-                                            {"password-file", 1, 0, 'p'},
-                                            {"no-events", 0, 0, 'N'},
-                                            {"epoch", 1, 0, 'E'},
-                                            {0, 0, 0, 0}};
+    static const struct option options[] = {
+        {"redis", 1, 0, 'r'},     {"node", 1, 0, 'n'},     {"room", 1, 0, 'R'},         {"delay-us", 1, 0, 'd'},
+        {"idle-ms", 1, 0, 'i'},   {"first-ms", 1, 0, 'f'}, {"give-up-ms", 1, 0, 'g'},   {"log", 1, 0, 'l'},
+        {"hold", 0, 0, 'h'},      {"twice", 0, 0, 't'},    {"forget", 0, 0, 'F'},       {"deaf", 0, 0, 'D'},
+        {"verbose", 0, 0, 'v'},   {"decode", 0, 0, 'j'},   {"events-bytes", 1, 0, 'e'}, {"password-file", 1, 0, 'p'},
+        {"no-events", 0, 0, 'N'}, {"epoch", 1, 0, 'E'},    {"scatter", 1, 0, 's'},      {"read-epoch", 1, 0, 'a'},
+        {"reserve", 1, 0, 'b'},   {0, 0, 0, 0}};
     int option;
     while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
         uint64_t number = optarg ? strtoull(optarg, NULL, 10) : 0;
@@ -330,8 +377,17 @@ static bool options_read(int argc, char **argv, struct probe *probe, bool *decod
         case 'N':
             probe->config.events.type_mask = 0;
             break;
+        case 's':
+            probe->scatter = (uint32_t)number;
+            break;
         case 'E':
             probe->epoch = number;
+            break;
+        case 'a':
+            probe->read_epoch = number;
+            break;
+        case 'b':
+            probe->reserve = (uint32_t)number;
             break;
         case 'j':
             *decode = true;
@@ -388,8 +444,14 @@ int main(int argc, char **argv) {
     struct redis_events events = {.up = on_up, .down = on_down};
     redis_listen(probe.redis, &events);
     /* fetch listens before settle here: the order of the two must not matter. */
-    struct fetch_config fetch = {
-        .base = probe.base, .redis = probe.redis, .config = &probe.config, .room = on_room, .job = on_job, .context = &probe};
+    struct fetch_config fetch = {.base = probe.base,
+                                 .redis = probe.redis,
+                                 .config = &probe.config,
+                                 .room = on_room,
+                                 .job = on_job,
+                                 .high_reserve = probe.reserve,
+                                 .epoch = on_read_epoch,
+                                 .context = &probe};
     const char *log_path = probe.config.logs.delivery_path;
     struct delivery_log *log =
         log_path ? delivery_log_create(log_path, probe.config.logs.rotate_bytes, probe.config.logs.rotate_keep) : NULL;
@@ -415,6 +477,8 @@ int main(int argc, char **argv) {
     struct event *go = evsignal_new(probe.base, SIGUSR1, on_go, &probe);
     event_add(terminate, NULL);
     event_add(go, NULL);
+    struct event *registered = evsignal_new(probe.base, SIGHUP, on_registered, &probe);
+    event_add(registered, NULL);
     fetch_start(probe.fetch);
     event_base_dispatch(probe.base);
     report(&probe);
@@ -430,6 +494,7 @@ int main(int argc, char **argv) {
     }
     event_free(timer);
     event_free(terminate);
+    event_free(registered);
     event_free(go);
     event_base_free(probe.base);
     return 0;
