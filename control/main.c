@@ -428,6 +428,7 @@ int main(int argc, char **argv) {
     else
         log_write(LOG_LEVEL_ERROR, "control", "%s", control.error);
     tear_down(&control);
+    log_flush();
     if (code == -ENOMEM || code == -EAGAIN) /* a full machine: another start may do better */
         return EXIT_FAILURE;
     return code == 0 ? result : code == -EBUSY ? EXIT_BUSY : EXIT_CONFIGURATION;

@@ -1,6 +1,6 @@
-/* log.c: one JSON line an entry on stderr. Entries that are alike but for their numbers share a budget, so that a flood of one failure
- * costs a few lines; what was held back is told with its count. A process has one log: this file's state is the exception to the rule
- * that state hangs off a thread's struct. */
+/* log.c: one JSON line an entry on stderr. Entries of one room and format share a budget, whatever names and numbers they fill in, so that
+ * a flood of one failure costs a few lines; what was held back is told with its count. A process has one log: this file's state is the
+ * exception to the rule that state hangs off a thread's struct. */
 #include "log.h"
 #include "control/clock.h"
 #include "json_text.h"
@@ -39,10 +39,25 @@ static struct {
     struct log_kind kinds[LOG_KINDS];
 } state = {.lock = PTHREAD_MUTEX_INITIALIZER, .program = "bypost", .level = LOG_LEVEL_INFO};
 
+/* Does a format say anything itself? "%s:%u: %s" does not: its entries are of one kind when their texts are. */
+static bool format_speaks(const char *format) {
+    for (const char *at = format; *at; at++) {
+        if (*at == '%') {
+            at += strspn(at + 1, "%-+ #0123456789.*hljzt") + 1;
+            if (!*at) {
+                break;
+            }
+        } else if (isalpha((unsigned char)*at)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* FNV-1a over everything but digits. */
-static uint64_t kind_hash(const char *room, const char *message) {
+static uint64_t kind_hash(const char *room, const char *text) {
     uint64_t hash = 0xcbf29ce484222325u;
-    const char *const texts[] = {room, message};
+    const char *const texts[] = {room, text};
     for (unsigned i = 0; i < 2; i++) {
         for (const char *at = texts[i]; *at; at++) {
             if (!isdigit((unsigned char)*at)) {
@@ -64,7 +79,7 @@ static void text_copy(char *to, size_t to_bytes, const char *from) {
 /* One write, so that lines of several processes on one pipe stay whole. A log that cannot be written must not stop the sender. */
 static void line_write(enum log_level level, const char *room, const char *message, uint32_t held) {
     static const char *const levels[] = {"error", "warning", "info", "debug"};
-    char program_json[80], room_json[80], message_json[LOG_MESSAGE_BYTES * 2], stamp[32], repeated[48] = "";
+    char program_json[80], room_json[80], message_json[LOG_MESSAGE_BYTES * 2], stamp[32], repeated[48] = "", told[384];
     char line[sizeof message_json + 512];
     struct timespec now;
     struct tm parts;
@@ -73,10 +88,11 @@ static void line_write(enum log_level level, const char *room, const char *messa
     strftime(stamp, sizeof stamp, "%Y-%m-%dT%H:%M:%S", &parts);
     json_text(program_json, sizeof program_json, state.program);
     json_text(room_json, sizeof room_json, room);
-    json_text(message_json, sizeof message_json, message);
     if (held) {
-        snprintf(repeated, sizeof repeated, ",\"held_back\":%u", held);
+        snprintf(repeated, sizeof repeated, ",\"repeated\":%u", held);
+        snprintf(told, sizeof told, "repeated %u times, last: %s", held, message);
     }
+    json_text(message_json, sizeof message_json, held ? told : message);
     int length = snprintf(line, sizeof line, "{\"time\":\"%s.%03ldZ\",\"level\":\"%s\",\"program\":%s,\"room\":%s,\"message\":%s%s}\n",
                           stamp, now.tv_nsec / 1000000, levels[level], program_json, room_json, message_json, repeated);
     for (int done = 0; done < length;) {
@@ -98,18 +114,32 @@ static void kind_end(struct log_kind *kind) {
     kind->hash = 0;
 }
 
-/* Ends the kinds whose time is over, then says whether this message may be written. */
-static bool kind_admit(enum log_level level, const char *room, const char *message) {
-    uint64_t hash = kind_hash(room, message), now = clock_ms(CLOCK_MONOTONIC);
-    struct log_kind *mine = NULL, *oldest = &state.kinds[0];
+static void kinds_expire(uint64_t now) {
     for (struct log_kind *kind = state.kinds; kind < state.kinds + LOG_KINDS; kind++) {
         if (kind->hash && now - kind->began_ms >= LOG_WINDOW_MS) {
             kind_end(kind);
         }
+    }
+}
+
+/* Which place is given away first: an unused one, then the oldest that is not held back, or a flood would begin anew. */
+static bool kind_goes_before(const struct log_kind *kind, const struct log_kind *other) {
+    if (!kind->hash || !other->hash) {
+        return !kind->hash && other->hash;
+    }
+    return (kind->held > 0) != (other->held > 0) ? other->held > 0 : kind->began_ms < other->began_ms;
+}
+
+/* Ends the kinds whose time is over, then says whether this message may be written. */
+static bool kind_admit(enum log_level level, const char *room, const char *format, const char *message) {
+    uint64_t hash = kind_hash(room, format_speaks(format) ? format : message), now = clock_ms(CLOCK_MONOTONIC);
+    struct log_kind *mine = NULL, *oldest = &state.kinds[0];
+    kinds_expire(now);
+    for (struct log_kind *kind = state.kinds; kind < state.kinds + LOG_KINDS; kind++) {
         if (kind->hash == hash) {
             mine = kind;
         }
-        if (oldest->hash && (!kind->hash || kind->began_ms < oldest->began_ms)) {
+        if (kind_goes_before(kind, oldest)) {
             oldest = kind;
         }
     }
@@ -149,11 +179,17 @@ void log_write(enum log_level level, const char *room, const char *format, ...) 
     vsnprintf(message, sizeof message, format, arguments);
     va_end(arguments);
     pthread_mutex_lock(&state.lock);
-    if (kind_admit(level, room, message)) {
+    if (kind_admit(level, room, format, message)) {
         line_write(level, room, message, 0);
     }
     pthread_mutex_unlock(&state.lock);
     errno = kept_errno;
+}
+
+void log_tick(void) {
+    pthread_mutex_lock(&state.lock);
+    kinds_expire(clock_ms(CLOCK_MONOTONIC));
+    pthread_mutex_unlock(&state.lock);
 }
 
 void log_flush(void) {

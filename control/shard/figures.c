@@ -2,6 +2,7 @@
 #include "state.h"
 
 #include "control/observe/json_text.h"
+#include "control/observe/log.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -66,6 +67,7 @@ static void on_second(evutil_socket_t descriptor, short what, void *argument) {
     for (unsigned i = 0; i < TALLIES; i++)
         tally_tick(figures->tallies[i]);
     survey_ping(figures);
+    log_tick();
     if (figures->surveys[0].queue_count == 0)
         survey_ask(figures); /* soon after the start, and then at its own pace */
     memory_watch(figures);

@@ -134,8 +134,24 @@ static void floods(void **state) {
     assert_int_equal(json_array_size(lines), 10 + 1 + 1 + 1);
     assert_string_equal(text_of(lines, 10, "message"), "another matter");
     assert_string_equal(text_of(lines, 11, "room"), "tcp");
-    assert_int_equal(json_integer_value(json_object_get(json_array_get(lines, 12), "held_back")), 990);
-    assert_string_equal(text_of(lines, 12, "message"), "frame 999 from 192.0.2.231 is damaged");
+    assert_int_equal(json_integer_value(json_object_get(json_array_get(lines, 12), "repeated")), 990);
+    assert_string_equal(text_of(lines, 12, "message"), "repeated 990 times, last: frame 999 from 192.0.2.231 is damaged");
+    json_decref(lines);
+}
+
+/* One format is one kind, whatever names it fills in; a format without words is as many as its texts. */
+static void names(void **state) {
+    struct capture capture = capture_begin();
+    log_flush();
+    for (int i = 0; i < 100; i++) {
+        char word[3] = {(char)('a' + i / 26), (char)('a' + i % 26), 0};
+        log_write(LOG_LEVEL_WARNING, "names", "no connection to %s", word);
+        log_write(LOG_LEVEL_WARNING, "names", "%s:%u: %s", word, i, "x");
+    }
+    log_flush();
+    json_t *lines = capture_end(&capture);
+    assert_int_equal(json_array_size(lines), 10 + 100 + 1);
+    assert_string_equal(text_of(lines, 110, "message"), "repeated 90 times, last: no connection to dv");
     json_decref(lines);
 }
 
@@ -178,6 +194,6 @@ static void threads(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(line_shape), cmocka_unit_test(levels),         cmocka_unit_test(hostile_text),
                                        cmocka_unit_test(long_text),  cmocka_unit_test(json_text_cuts), cmocka_unit_test(floods),
-                                       cmocka_unit_test(many_kinds), cmocka_unit_test(threads)};
+                                       cmocka_unit_test(names),      cmocka_unit_test(many_kinds),     cmocka_unit_test(threads)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
