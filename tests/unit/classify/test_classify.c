@@ -80,7 +80,7 @@ static void the_basic_code_decides_between_retry_and_end(void **state) {
             if (code < 500)
                 assert_int_equal(got.verdict, VERDICT_DEFERRED);
             else if (got.verdict != VERDICT_BOUNCED)
-                assert_true(got.class == CLASS_QUOTA || got.class == CLASS_RATE_LIMITED);
+                assert_true(got.class == CLASS_QUOTA || got.class == CLASS_RATE_LIMITED || got.class == CLASS_AUTH_FAILED);
         }
     }
     assert_class(of(NULL, reply(STAGE_RCPT, 550, 0, 0, "")), CLASS_UNCATEGORIZED, VERDICT_BOUNCED);
@@ -318,6 +318,53 @@ static void the_loader_names_file_and_line(void **state) {
     assert_refused("rules:\n  - name: [a]\n", "takes one value");
 }
 
+static void count_finding(void *context, uint32_t line, const char *sentence) {
+    char *found = context;
+    size_t used = strlen(found);
+    snprintf(found + used, 512 - used, "%u %s;", line, sentence);
+}
+
+/* What loading does not refuse, and still is wrong. */
+static void lint_finds_slow_patterns_and_unknown_providers(void **state) {
+    static const char *const known[] = {"google"};
+    char path[] = "/tmp/bypost-rules-XXXXXX", error[512] = "", found[512] = "";
+    FILE *file = fdopen(mkstemp(path), "w");
+    fputs("rules:\n  - name: slow\n    pattern: '(a+)+[bc]'\n    class: quota\n    test: '550 aab'\n"
+          "  - name: elsewhere\n    provider: [nowhere]\n    pattern: 'x'\n    class: quota\n    test: '550 x'\n",
+          file);
+    fclose(file);
+    struct classifier *classifier = classifier_load(path, error, sizeof(error));
+    unlink(path);
+    assert_non_null(classifier);
+    assert_int_equal(classifier_lint(classifier, known, 1, count_finding, found), 2);
+    assert_non_null(strstr(found, "\"slow\" is slow"));
+    assert_non_null(strstr(found, "6 rule \"elsewhere\" is for provider \"nowhere\""));
+    assert_int_equal(classifier_lint(classifier, NULL, 0, count_finding, found), 1);
+    classifier_free(classifier);
+    found[0] = '\0';
+    assert_int_equal(classifier_lint(shipped, NULL, 0, count_finding, found), 0);
+}
+
+/* RFC 4954 6: 5.7.8 and 535 are about our login, whatever command they answer. */
+static void a_refused_login_is_no_policy_of_the_message(void **state) {
+    assert_class(of(NULL, reply(STAGE_MAIL, 535, 7, 8, "Authentication credentials invalid")), CLASS_AUTH_FAILED, VERDICT_DEFERRED);
+    assert_class(of(NULL, reply(STAGE_RCPT, 534, 0, 0, "mechanism too weak")), CLASS_AUTH_FAILED, VERDICT_DEFERRED);
+}
+
+static void a_reply_is_read_as_it_is_typed(void **state) {
+    struct outcome outcome;
+    assert_true(classify_parse("550 5.7.26 no login", STAGE_RCPT, &outcome));
+    assert_int_equal(outcome.code, 550);
+    assert_int_equal(outcome.enhanced[2], 26);
+    assert_int_equal(outcome.stage, STAGE_RCPT);
+    assert_string_equal(outcome.text, " no login");
+    assert_true(classify_parse("450", STAGE_MAIL, &outcome));
+    assert_string_equal(outcome.text, "");
+    static const char *const wrong[] = {"", "55", "250 ok", "5500", "600 x", "550x", "abc"};
+    for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++)
+        assert_false(classify_parse(wrong[i], STAGE_RCPT, &outcome));
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_final_2xx_is_delivered_whatever_its_text),
@@ -339,6 +386,9 @@ int main(void) {
         cmocka_unit_test(without_rules_codes_decide),
         cmocka_unit_test(a_hostile_text_costs_bounded_time),
         cmocka_unit_test(the_loader_names_file_and_line),
+        cmocka_unit_test(lint_finds_slow_patterns_and_unknown_providers),
+        cmocka_unit_test(a_refused_login_is_no_policy_of_the_message),
+        cmocka_unit_test(a_reply_is_read_as_it_is_typed),
     };
     return cmocka_run_group_tests_name("classify", tests, load_shipped, free_shipped);
 }
