@@ -43,8 +43,15 @@ static void want_now(struct shape *shape, struct share *share, uint64_t at_us) {
 }
 
 void share_want(struct shape *shape, struct share *share, uint64_t now_us) {
-    if (is_alone(shape) || share->listed)
+    if (is_alone(shape))
         return;
+    if (share->listed) {
+        if (share->idle) /* its part is nothing: it need not wait for its turn */
+            want_now(shape, share, now_us);
+        share->idle = false;
+        return;
+    }
+    share->idle = false;
     share->listed = true;
     share->due_us = UINT64_MAX;
     share->until_us = now_us + SHARE_WAIT_US;
@@ -182,10 +189,11 @@ static uint32_t messages_wanted(const struct share *share, double rate, bool hun
     return part >= SHARE_WHOLE ? SHARE_WHOLE : part < SHARE_FLOOR ? SHARE_FLOOR : (uint32_t)part;
 }
 
-static uint32_t connects_wanted(const struct share *share, double rate, bool has_demand, uint64_t now_us) {
+/* `opens`: sessions that are allowed are not open yet. */
+static uint32_t connects_wanted(const struct share *share, double rate, bool has_demand, bool opens, uint64_t now_us) {
     if (!(rate > 0) || !has_demand)
         return 0;
-    bool connects = share->parts[SHARE_CONNECTS] == 0 || share->connect_us + SHARE_CONNECTS_US > now_us;
+    bool connects = opens || share->parts[SHARE_CONNECTS] == 0 || share->connect_us + SHARE_CONNECTS_US > now_us;
     return connects ? SHARE_WHOLE : SHARE_FLOOR;
 }
 
@@ -196,7 +204,7 @@ static uint32_t smaller(uint32_t left, uint32_t right) {
 static void site_demand(const struct share *share, struct shape_demand *demand, bool *hungry, uint64_t now_us) {
     const struct shaping_limits *limits = limits_of(share);
     const struct lane_state *lane;
-    bool has_demand = false;
+    bool has_demand = false, opens = false;
     *hungry = share->refused;
     demand->name = share->site->site->name;
     demand->total[SHARE_CONNECTIONS] = limits->connection_limit;
@@ -205,6 +213,7 @@ static void site_demand(const struct share *share, struct shape_demand *demand, 
         uint32_t want = smaller(waits, lane->window);
         want = smaller(want > lane->charge ? want : lane->charge, limits->connection_limit); /* those that linger are wanted too */
         has_demand |= waits > 0;
+        opens |= waits > 0 && lane->open < lane->target;
         *hungry |= lane->lane.waiting > 0 && lane->lane.rate_binds && lane->wake_us > now_us;
         if (want > demand->want[SHARE_CONNECTIONS])
             demand->want[SHARE_CONNECTIONS] = want;
@@ -214,7 +223,7 @@ static void site_demand(const struct share *share, struct shape_demand *demand, 
     demand->total[SHARE_MESSAGES] = limits->max_message_rate > 0 ? SHARE_WHOLE : 0;
     demand->total[SHARE_CONNECTS] = limits->max_connection_rate > 0 ? SHARE_WHOLE : 0;
     demand->want[SHARE_MESSAGES] = messages_wanted(share, limits->max_message_rate, *hungry, has_demand);
-    demand->want[SHARE_CONNECTS] = connects_wanted(share, limits->max_connection_rate, has_demand, now_us);
+    demand->want[SHARE_CONNECTS] = connects_wanted(share, limits->max_connection_rate, has_demand, opens, now_us);
 }
 
 static void provider_demand(const struct share *share, struct shape_demand *demand, bool *hungry, uint64_t now_us) {
@@ -222,8 +231,12 @@ static void provider_demand(const struct share *share, struct shape_demand *dema
     const struct shape_provider *provider = share->provider;
     const struct lane_state *lane;
     bool has_demand = provider->waiter_count > 0 || !TAILQ_EMPTY(&provider->blocked);
-    for (lane = TAILQ_FIRST(&provider->holders); lane && !has_demand; lane = TAILQ_NEXT(lane, by_place))
-        has_demand = lane->lane.waiting + lane->lane.outstanding > 0;
+    bool opens = false;
+    for (lane = TAILQ_FIRST(&provider->holders); lane && !(has_demand && opens); lane = TAILQ_NEXT(lane, by_place)) {
+        bool waits = lane->lane.waiting + lane->lane.outstanding > 0;
+        has_demand |= waits;
+        opens |= waits && lane->open < lane->target;
+    }
     uint32_t limit = limits->provider_connection_limit;
     *hungry = share->refused || !TAILQ_EMPTY(&provider->blocked);
     demand->of_provider = true;
@@ -232,7 +245,7 @@ static void provider_demand(const struct share *share, struct shape_demand *dema
     demand->total[SHARE_CONNECTS] = limits->provider_max_connection_rate > 0 ? SHARE_WHOLE : 0;
     demand->total[SHARE_CONNECTIONS] = limit;
     demand->want[SHARE_MESSAGES] = messages_wanted(share, limits->provider_max_message_rate, *hungry, has_demand);
-    demand->want[SHARE_CONNECTS] = connects_wanted(share, limits->provider_max_connection_rate, has_demand, now_us);
+    demand->want[SHARE_CONNECTS] = connects_wanted(share, limits->provider_max_connection_rate, has_demand, opens, now_us);
     demand->want[SHARE_CONNECTIONS] = share->narrow || provider->waiter_count > 0 ? limit : smaller(provider->granted, limit);
     demand->held[SHARE_CONNECTIONS] = limit > 0 ? provider->charge : 0;
 }
@@ -257,6 +270,7 @@ static void ask(struct shape *shape, struct share *share, void (*each)(void *con
     bool pressing = hungry || demand.want[SHARE_MESSAGES] > SHARE_WHOLE / SHARE_BUSY; /* what it leaves, others are to have soon */
     for (int part = 0; part < SHARE_PARTS; part++)
         pressing |= demand.want[part] > share->parts[part];
+    share->idle = demand.want[SHARE_MESSAGES] == 0 && demand.want[SHARE_CONNECTS] == 0;
     share->due_us = now_us + (pressing ? SHARE_DUE_US : SHARE_CALM_US);
     share->asked_us = now_us;
     share->used = 0;

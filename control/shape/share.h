@@ -23,15 +23,15 @@ struct share {
     TAILQ_ENTRY(share) link;
     struct shape_site *site; /* one of the two; both NULL: it outlives them until its answer comes */
     struct shape_provider *provider;
-    bool listed, asked;
-    bool refused;           /* a message found no token since the last question */
-    bool narrow;            /* more sessions were wanted than there are */
-    uint64_t due_us;        /* when to ask next */
-    uint64_t asked_us;      /* the last question */
-    uint64_t until_us;      /* what follows holds so long */
-    uint64_t connect_us;    /* the last connect */
-    uint32_t used;          /* messages since the last question */
-    double used_per_second; /* of late */
+    bool listed, asked, idle; /* idle: nothing but sessions that linger */
+    bool refused;             /* a message found no token since the last question */
+    bool narrow;              /* more sessions were wanted than there are */
+    uint64_t due_us;          /* when to ask next */
+    uint64_t asked_us;        /* the last question */
+    uint64_t until_us;        /* what follows holds so long */
+    uint64_t connect_us;      /* the last connect */
+    uint32_t used;            /* messages since the last question */
+    double used_per_second;   /* of late */
     uint32_t parts[SHARE_PARTS];
 };
 TAILQ_HEAD(share_list, share);
