@@ -172,26 +172,33 @@ function batch.known(stream, first, count)
     return redis.call('HMGET', batch.base .. 'progress', unpack(fields)), fields
 end
 
--- Which of a group's bits are new: their bytes, and how many they are. `pairs_of`: position, bits, position, bits ... behind the letter.
+-- Which of a group's bits are new: nil when all are, else their bytes; and how many they are of how many. `pairs_of`: position, bits, position, bits ...
+-- behind the letter.
 function batch.fresh(pairs_of, bits)
-    local band, ones, new, count, size = batch.band, batch.ones, {}, 0, 0
+    local band, ones, new, count, size = batch.band, batch.ones, nil, 0, 0
     for i = 2, #pairs_of, 2 do
         local mine, before = pairs_of[i + 1], bits[pairs_of[i] + 1] or 0
-        local fresh = mine - band(mine, before)
-        new[i] = fresh
-        count, size = count + ones[fresh], size + ones[mine]
+        size = size + ones[mine]
+        if before ~= 0 then
+            local twice = band(mine, before)
+            if twice ~= 0 then
+                new = new or {}
+                new[i] = mine - twice
+                count = count - ones[twice]
+            end
+        end
     end
-    return new, count, size
+    return new, count + size, size
 end
 
 -- Sets them.
 function batch.mark(pairs_of, bits, new)
+    for missing = #bits + 1, pairs_of[#pairs_of - 1] + 1 do
+        bits[missing] = 0
+    end
     for i = 2, #pairs_of, 2 do
         local byte = pairs_of[i] + 1
-        for missing = #bits + 1, byte do
-            bits[missing] = 0
-        end
-        bits[byte] = bits[byte] + new[i]
+        bits[byte] = bits[byte] + (new and new[i] or pairs_of[i + 1])
     end
 end
 
@@ -199,7 +206,7 @@ end
 function batch.mixed(pairs_of, new, letter, events_at, events)
     local letters, number, band = {}, 0, batch.band
     for i = 2, #pairs_of, 2 do
-        local byte, fresh = pairs_of[i + 1], new[i]
+        local byte, fresh = pairs_of[i + 1], new and new[i] or pairs_of[i + 1]
         while byte > 0 do
             local low = band(byte, -byte)
             byte = byte - low

@@ -1,6 +1,7 @@
 /* test_settle.c: what becomes of a recipient (SMTP.md section 6, QUEUE.md retry defaults), the record of it, and the log that keeps it. */
 #include "control/settle/decide.h"
 #include "control/settle/delivery_log.h"
+#include "control/settle/pack.h"
 
 #include <jansson.h>
 #include <setjmp.h>
@@ -132,6 +133,126 @@ static void test_a_rest_is_no_attempt(void **state) {
     assert_in_range(decision.next_attempt_ms, NOW + 119000, NOW + 180000);
     item.cookie.first_queued_ms = NOW - 48 * HOUR;
     assert_int_equal(decided(&item, NULL, 0).action, ACTION_EXPIRED);
+}
+
+/* QUEUE.md: parking and resting never count as attempts; neither tells an event. */
+static void test_parked_costs_no_attempt(void **state) {
+    struct settle_item item = item_of(VERDICT_PARKED, CLASS_NONE, 2);
+    item.waits_for = "mx.example.net";
+    item.waits_until_ms = NOW + 4321;
+    struct decision decision = decided(&item, NULL, 0);
+    assert_int_equal(decision.action, ACTION_PARKED);
+    assert_int_equal(decision.event, EVENT_TYPES);
+    assert_int_equal(decision.history.attempt, 2);
+    assert_int_equal(decision.next_attempt_ms, NOW + 4321);
+}
+
+/* What a hold stops before its attempt has had none; what it keeps after one has. */
+static void test_a_hold_costs_an_attempt_only_where_there_was_one(void **state) {
+    struct settle_item item = item_of(VERDICT_HELD, CLASS_NONE, 1);
+    item.waits_for = "h1";
+    item.outcome.kind = OUTCOME_LOCAL;
+    struct decision decision = decided(&item, NULL, 0);
+    assert_int_equal(decision.action, ACTION_HELD);
+    assert_int_equal(decision.event, EVENT_TYPES);
+    assert_int_equal(decision.history.attempt, 1);
+    assert_true(decision.next_attempt_ms > NOW + 1000 * HOUR); /* until it is taken away */
+    item.waits_until_ms = NOW + 1500;
+    assert_int_equal(decided(&item, NULL, 0).next_attempt_ms, NOW + 2000);
+    item.outcome.kind = OUTCOME_REPLIED;
+    decision = decided(&item, NULL, 0);
+    assert_int_equal(decision.event, EVENT_DEFERRED);
+    assert_int_equal(decision.history.attempt, 2);
+}
+
+/* SMTP.md section 6: a full mailbox is tried for 24 h, from the first attempt, however long the recipient waited before. */
+static void test_quota_gives_up_after_a_day(void **state) {
+    struct settle_item item = item_of(VERDICT_DEFERRED, CLASS_QUOTA, 3);
+    item.cookie.first_queued_ms = NOW - 40 * HOUR;
+    item.cookie.date_s = (NOW - 20 * HOUR) / 1000;
+    assert_int_equal(decided(&item, NULL, RANDOM_MIDDLE).action, ACTION_DEFERRED);
+    item.cookie.date_s = (NOW - 24 * HOUR) / 1000;
+    assert_int_equal(decided(&item, NULL, RANDOM_MIDDLE).action, ACTION_EXPIRED);
+    item.classification.class = CLASS_NO_ANSWER;
+    assert_int_equal(decided(&item, NULL, RANDOM_MIDDLE).action, ACTION_DEFERRED);
+}
+
+/* What was counted at submit, and what the sender was told, stays with every later attempt. */
+static void test_marks_of_the_history_are_kept(void **state) {
+    struct settle_item item = item_of(VERDICT_DEFERRED, CLASS_NO_ANSWER, 0);
+    struct job job = {.history = {.notified = true, .content_counted = true, .depth_counted = true}};
+    struct decision decision = decided(&item, &job, 0);
+    assert_true(decision.history.notified && decision.history.content_counted && decision.history.depth_counted);
+    assert_int_equal(decision.history.attempt, 1);
+}
+
+static struct commit_item *outcome(struct commit *commit, uint64_t entry, uint32_t pending, uint32_t index, enum settle_action action) {
+    struct commit_item *item = &commit->items[commit->count++];
+    *item = (struct commit_item){
+        .queue = "normal", .action = action, .entry = {entry, 0}, .entry_pending = pending, .index = index, .slot = SLOT_NONE};
+    return item;
+}
+
+/* The arguments in one line; what is not printable as <hex>. */
+static const char *packed(const struct commit *commit, char *out, size_t bytes) {
+    const char *values[64];
+    size_t lengths[64], used = 0;
+    assert_true(commit->arguments + commit->event_count <= 64);
+    size_t count = pack_arguments(commit, values, lengths);
+    for (size_t i = 0; i < count; i++) {
+        used += (size_t)snprintf(out + used, bytes - used, "%s", i ? "|" : "");
+        for (size_t j = 0; j < lengths[i]; j++) {
+            unsigned char c = (unsigned char)values[i][j];
+            used += (size_t)snprintf(out + used, bytes - used, c > 32 && c < 127 ? "%c" : "<%02x>", c);
+        }
+    }
+    return out;
+}
+
+/* control/library/settle.lua: runs of entries that end whole, bytes of bits of the others; events go with their outcomes, or not at all. */
+static void test_a_commit_is_packed_in_sections(void **state) {
+    char line[1024];
+    struct commit *commit = commit_create(NULL);
+    outcome(commit, 5, 1, 0, ACTION_DELIVERED);
+    outcome(commit, 9, 20, 17, ACTION_DELIVERED);
+    outcome(commit, 7, 3, 2, ACTION_DELIVERED);
+    outcome(commit, 9, 20, 1, ACTION_DELIVERED);
+    outcome(commit, 7, 3, 0, ACTION_DELIVERED);
+    outcome(commit, 9, 20, 3, ACTION_BOUNCED);
+    outcome(commit, 7, 3, 1, ACTION_DELIVERED);
+    assert_true(commit_pack(commit));
+    assert_string_equal(packed(commit, line, sizeof line),
+                        "E|normal|normal||1|9-0|20|2|b<00><08>|0|d<00><02><02><02>|0|S|normal|normal||d|2|5-0|7-0|<01><00><03><00>|0");
+    static const uint32_t order[] = {5, 3, 1, 0, 4, 6, 2};
+    assert_memory_equal(commit->order, order, sizeof order);
+    commit_free(commit);
+}
+
+static void test_what_is_kept_of_a_commit_is_small(void **state) {
+    char line[1024];
+    struct commit *commit = commit_create(NULL);
+    for (uint64_t entry = 10; entry < 12; entry++) {
+        struct commit_item *item = outcome(commit, entry, 1, 0, ACTION_DELIVERED);
+        item->event = strdup("{}");
+        item->event_length = 2;
+    }
+    assert_true(commit_pack(commit));
+    assert_string_equal(packed(commit, line, sizeof line), "S|normal|normal||d|2|10-0|11-0||2|{}|{}");
+    commit = commit_shrink(commit);
+    assert_string_equal(packed(commit, line, sizeof line), "S|normal|normal||d|2|10-0|11-0||2|{}|{}");
+    commit_drop_events(commit);
+    assert_string_equal(packed(commit, line, sizeof line), "S|normal|normal||d|2|10-0|11-0||0");
+    commit_free(commit);
+
+    /* 10 s at 60,000/s fit into 64 MiB without their events, even when each outcome of a batch is of another chunk. */
+    commit = commit_create(NULL);
+    for (uint32_t i = 0; i < COMMIT_ITEMS_MAX; i++) {
+        outcome(commit, 1700000000000 + i, 200, i % 200, ACTION_DELIVERED);
+    }
+    assert_true(commit_pack(commit));
+    commit = commit_shrink(commit);
+    assert_in_range(commit->bytes, 1, COMMIT_ITEMS_MAX * (UINT64_C(64) << 20) / 600000);
+    commit_free(commit);
 }
 
 static void test_buckets_are_never_early(void **state) {
@@ -276,6 +397,12 @@ int main(void) {
         cmocka_unit_test(test_uncertain_is_resent_and_marked_or_held),
         cmocka_unit_test(test_returned_goes_back_as_it_was),
         cmocka_unit_test(test_a_rest_is_no_attempt),
+        cmocka_unit_test(test_parked_costs_no_attempt),
+        cmocka_unit_test(test_a_hold_costs_an_attempt_only_where_there_was_one),
+        cmocka_unit_test(test_quota_gives_up_after_a_day),
+        cmocka_unit_test(test_marks_of_the_history_are_kept),
+        cmocka_unit_test(test_a_commit_is_packed_in_sections),
+        cmocka_unit_test(test_what_is_kept_of_a_commit_is_small),
         cmocka_unit_test(test_buckets_are_never_early),
         cmocka_unit_test(test_the_record_holds_what_is_known),
         cmocka_unit_test(test_a_record_without_its_job),
