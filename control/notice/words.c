@@ -66,8 +66,9 @@ static void failed_write(FILE *out, const struct notice *notice, const char *add
     } else {
         reply_write(out, notice, "It was refused");
     }
-    fprintf(out, "It is not tried again: nobody has received it at this address. If the address is\n"
-                 "right, write to the recipient in another way, or send the message again later.\n\n");
+    fprintf(out, "It is not tried again: nobody has received it at this address. If the\n"
+                 "address is right, reach the recipient in another way, or send the\n"
+                 "message again later.\n\n");
 }
 
 static void delayed_write(FILE *out, const struct notice *notice, const char *address) {
@@ -93,7 +94,7 @@ static void relayed_write(FILE *out, const struct notice *notice, const char *ad
     fprintf(out, "Your message to this address was accepted by the mail server%s%s:\n\n    %s\n\n", server[0] != '\0' ? "\n" : "", server,
             address);
     fprintf(out,
-            "That server is responsible for it from here on. Whether it has reached the mailbox,\nor was read, is not known here.\n\n");
+            "That server is responsible for it from here on. Whether it has reached\nthe mailbox, or was read, is not known here.\n\n");
 }
 
 void words_write(struct writer *writer, const struct notice *notice) {
@@ -117,7 +118,7 @@ void words_write(struct writer *writer, const struct notice *notice) {
     fprintf(out, "Sent:    %s\n", date);
     if (notice->message_id[0] != '\0')
         fprintf(out, "ID:      %s\n", notice->message_id);
-    fprintf(out, "\n-- \nThis notice was written by %s, which sends mail with bypost.\n", notice->mta);
+    fprintf(out, "\nThis notice was written by %s,\nwhich sends mail with bypost.\n", notice->mta);
     fclose(out);
     if (text == NULL) {
         writer->error = -ENOMEM;
