@@ -333,6 +333,7 @@ static bool connect_one(struct lane *lane, uint64_t now_us) {
             earliest_us = lane->endpoints[i].retry_us;
     }
     lane->next_connect_us = earliest_us;
+    lane->paced = false;
     return false;
 }
 
@@ -345,6 +346,8 @@ static bool open_sessions(struct lane *lane, uint32_t allowed, uint64_t now_us) 
         each = limit;
     uint64_t wanted = (uint64_t)lane->waiting + lane_demand(lane);
     uint64_t supply = (uint64_t)(lane->greeting + lane->ready - lane->busy) * each + (uint64_t)lane->busy * (each - 1);
+    if (lane->paced && lane->next_connect_us > now_us + interval_us)
+        lane->next_connect_us = now_us + interval_us;
     for (uint32_t opened = 0; wanted > supply && lane->open < allowed; opened++) {
         if (lane->next_connect_us > now_us)
             return true;
@@ -355,6 +358,7 @@ static bool open_sessions(struct lane *lane, uint32_t allowed, uint64_t now_us) 
         if (!connect_one(lane, now_us))
             return true;
         lane->next_connect_us = now_us + interval_us;
+        lane->paced = true;
         supply += each;
     }
     return false;
@@ -431,6 +435,7 @@ static void refuse(struct lane *lane, uint64_t now_us) {
     if (lane->next_connect_us <= now_us && (lane->waiting || lane_demand(lane))) {
         post_simple(lane, PATH_EVENT_TLS_FAILED, 0, 0, 0, text, now_us);
         lane->next_connect_us = now_us + LANE_BACKOFF_MAX_US;
+        lane->paced = false;
     }
     take_due(lane, UINT64_MAX);
     give_back(lane, &verdict, now_us);

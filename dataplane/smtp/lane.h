@@ -34,6 +34,7 @@ struct lane {
     bool active;   /* on the engine's list of lanes to look at */
     bool refused;  /* the path asks for what this worker cannot do: TLS or AUTH */
     uint8_t next_source;
+    bool paced; /* next_connect_us is the last connect's and its interval's: a shorter interval brings it nearer */
     uint32_t open, greeting, ready, busy; /* sessions: all; not ready yet; ready or in a transaction; in a transaction */
     uint32_t capacity;                    /* sum of the sessions' */
     uint32_t held, waiting;               /* orders (recipients) claimed and unanswered; chains that no session has yet */
