@@ -96,18 +96,46 @@ static int change_tell(const struct change *change, const struct campaign_client
     return CLI_OK;
 }
 
-/* The last content of a campaign that is deleted has a day, as others whose recipients are done. */
-static int change_delete(struct change *change, struct campaign_client *client) {
-    int code = CLI_OK;
-    for (uint32_t shard = 0; code == CLI_OK && shard < client->config->redis.shards; shard++) {
-        redisReply *reply = NULL;
-        code = campaign_call(client, shard, "bypost_campaign_delete", change->name, 0, NULL, &reply);
+/* A content that nobody was counted for would stay for ever: it has a day, as others whose recipients are done. */
+static void content_expire(struct campaign_client *client, const char *content) {
+    enum { DAY_S = 86400 };
+    long long counted = 0;
+    for (uint32_t shard = 0; shard < client->config->redis.shards; shard++) {
+        redisReply *reply = redisCommand(client->redis, "HGET %scontents %s", client->bases[shard], content);
+        counted += reply && reply->type == REDIS_REPLY_STRING ? atoll(reply->str) : 0;
         if (reply) {
             freeReplyObject(reply);
         }
     }
-    if (code == CLI_OK) {
-        printf(change->common.json ? "{\"campaign\":\"%s\",\"deleted\":true}\n" : "%s: deleted.\n", change->name);
+    redisReply *reply =
+        counted > 0 ? NULL : redisCommand(client->redis, "EXPIRE %s:content:%s %d", client->config->redis.prefix, content, (int)DAY_S);
+    if (reply) {
+        freeReplyObject(reply);
+    }
+}
+
+/* The first shard, by which a campaign is known, comes last: what is interrupted can be repeated. */
+static int change_delete(struct change *change, struct campaign_client *client) {
+    int code = CLI_OK;
+    char *content = NULL;
+    for (uint32_t shard = client->config->redis.shards; code == CLI_OK && shard-- > 0;) {
+        redisReply *reply = NULL;
+        code = campaign_call(client, shard, "bypost_campaign_delete", change->name, 0, NULL, &reply);
+        if (code == CLI_OK && reply->elements == 2 && *reply->element[1]->str && !content) {
+            content = strdup(reply->element[1]->str);
+        }
+        if (reply) {
+            freeReplyObject(reply);
+        }
+    }
+    if (code == CLI_OK && content) {
+        content_expire(client, content);
+    }
+    free(content);
+    if (code == CLI_OK && change->common.json) {
+        printf("{\"campaign\":\"%s\",\"deleted\":true}\n", change->name);
+    } else if (code == CLI_OK) {
+        printf("%s: deleted.\n", change->name);
     }
     return code;
 }

@@ -44,16 +44,21 @@ static int function_call(struct campaign_client *client, uint32_t shard, const c
     }
     *reply = redisCommandArgv(client->redis, 5 + argc, all, NULL);
     free(whole);
-    if (*reply && (*reply)->type != REDIS_REPLY_ERROR) {
+    if (!*reply) {
+        return cli_redis_fault(CAMPAIGN, client->redis, NULL);
+    }
+    if ((*reply)->type != REDIS_REPLY_ERROR) {
         return CLI_OK;
     }
-    const char *error = *reply ? (*reply)->str : "", *sentence = strchr(error, ' ');
-    bool told = strncmp(error, "CAMPAIGN_", 9) == 0 && sentence; /* a sentence that says what to do */
-    int code = told ? cli_complain(CLI_FAILED, CAMPAIGN, "%.400s.", sentence + 1) : cli_redis_fault(CAMPAIGN, client->redis, *reply);
-    if (*reply) {
-        freeReplyObject(*reply);
-        *reply = NULL;
+    static const char unknown[] = "CAMPAIGN_UNKNOWN", known[] = "CAMPAIGN_";
+    const char *error = (*reply)->str, *sentence = strchr(error, ' ');
+    if (shard > 0 && strncmp(error, unknown, sizeof unknown - 1) == 0) {
+        return CLI_OK; /* made or deleted by a command that was interrupted between the shards: the first one tells */
     }
+    bool told = strncmp(error, known, sizeof known - 1) == 0 && sentence; /* a sentence that says what to do */
+    int code = told ? cli_complain(CLI_FAILED, CAMPAIGN, "%.400s.", sentence + 1) : cli_redis_fault(CAMPAIGN, client->redis, *reply);
+    freeReplyObject(*reply);
+    *reply = NULL;
     return code;
 }
 
