@@ -108,6 +108,7 @@ static void apply(struct shape *shape, struct share *share, uint64_t now_us) {
     }
     site_set_limits(shape, share->site, now_us);
     LIST_FOREACH (lane, &share->site->lanes, on_site) {
+        lane->wake_us = 0; /* by the part before */
         lane_set_intervals(lane);
         lane_balance(lane, now_us);
         if (lane->lane.waiting > 0)
@@ -183,8 +184,10 @@ void shape_nodes(struct shape *shape, uint32_t nodes, uint64_t now_us) {
 static uint32_t messages_wanted(const struct share *share, double rate, bool hungry, bool has_demand) {
     if (!(rate > 0) || !has_demand)
         return 0;
-    if (hungry || share->parts[SHARE_MESSAGES] == 0)
+    if (hungry)
         return SHARE_WHOLE;
+    if (share->parts[SHARE_MESSAGES] == 0)
+        return SHARE_WHOLE / SHARE_FIRST;
     double part = share->used_per_second * 1.03 / rate * SHARE_WHOLE;
     return part >= SHARE_WHOLE ? SHARE_WHOLE : part < SHARE_FLOOR ? SHARE_FLOOR : (uint32_t)part;
 }

@@ -16,6 +16,7 @@ enum {
     SHARE_WAIT_US = 1000000,     /* without an answer for so long: an equal part of the limit */
     SHARE_CONNECTS_US = 1000000, /* so long after the last connect its rate is still wanted whole */
     SHARE_BUSY = 10,             /* a node that uses more than this part of a rate says every time how much */
+    SHARE_FIRST = 20,            /* this part of a rate is asked for until it turns out to bind: sessions are still to be opened */
     SHARE_FLOOR = 5000,          /* kept of a rate by a node that has something to send */
 };
 
