@@ -17,6 +17,7 @@ enum {
     HEAD_BULK_STATE,
     HEAD_NORMAL_WEIGHT,
     HEAD_BULK_WEIGHT,
+    HEAD_MORE,
     HEAD_FIELDS /* of bypost_take's first element */
 };
 
@@ -162,11 +163,13 @@ static void on_taken(void *context, redisReply *reply) {
     for (size_t i = 1; i < reply->elements; i++) {
         group_take(fetch, reply->element[i]);
     }
-    fetch->pass_entries += reply->elements > 1;
+    bool any = reply->elements > 1 || head->element[HEAD_MORE]->integer == 1;
+    fetch->pass_entries += any;
     uint64_t recipients = fetch->counters.recipients_read - before;
-    flows_charge(&fetch->flows, FLOW_OTHERS, recipients, recipients > 0);
-    fetch->tried |= reply->elements == 1 ? 1u << FLOW_OTHERS : 0;
-    fetch->class = reply->elements == 1 ? CLASS_STREAM_NORMAL : STREAM_CLASSES;
+    excess_move(fetch);
+    flows_charge(&fetch->flows, FLOW_OTHERS, recipients, any);
+    fetch->tried |= any ? 0 : 1u << FLOW_OTHERS;
+    fetch->class = any ? STREAM_CLASSES : CLASS_STREAM_NORMAL;
     fetch_next(fetch);
 }
 
@@ -182,7 +185,7 @@ void others_take(struct fetch *fetch, uint32_t recipients) {
     }
 }
 
-/* EXISTS: is there anything in the order, or resting? */
+/* EXISTS: is there anything in the order, resting or draining? */
 static void on_polled(void *context, redisReply *reply) {
     struct fetch *fetch = context;
     if (!fetch_answered(fetch)) {
@@ -198,9 +201,10 @@ static void on_polled(void *context, redisReply *reply) {
 }
 
 void others_poll(struct fetch *fetch) {
-    char active[REDIS_KEY_MAX + 16], resting[REDIS_KEY_MAX + 16];
+    char active[REDIS_KEY_MAX + 16], resting[REDIS_KEY_MAX + 16], draining[REDIS_KEY_MAX + 16];
     snprintf(active, sizeof active, "%sactive", fetch->prefix);
     snprintf(resting, sizeof resting, "%sresting", fetch->prefix);
-    const char *argv[] = {"EXISTS", active, resting};
-    fetch->polling = fetch->polling || fetch_send(fetch, fetch->config.redis, on_polled, 3, argv, NULL);
+    snprintf(draining, sizeof draining, "%sdraining", fetch->prefix);
+    const char *argv[] = {"EXISTS", active, resting, draining};
+    fetch->polling = fetch->polling || fetch_send(fetch, fetch->config.redis, on_polled, 4, argv, NULL);
 }

@@ -69,8 +69,11 @@ static uint32_t read_take(struct fetch *fetch, const redisReply *reply, uint32_t
     return entries;
 }
 
-static void count_grow(struct fetch *fetch) {
-    fetch->count = fetch->count * 2 > COUNT_MAX ? COUNT_MAX : fetch->count * 2;
+/* A read that brought something makes the next one larger. */
+static void count_grow(struct fetch *fetch, bool any) {
+    if (any) {
+        fetch->count = fetch->count * 2 > COUNT_MAX ? COUNT_MAX : fetch->count * 2;
+    }
 }
 
 static void on_read(void *context, redisReply *reply) {
@@ -81,8 +84,9 @@ static void on_read(void *context, redisReply *reply) {
     uint64_t before = fetch->counters.recipients_read;
     bool full = false;
     if (reply->type == REDIS_REPLY_ARRAY) {
-        fetch->pass_entries += read_take(fetch, reply, fetch->asked, &full);
-        count_grow(fetch);
+        uint32_t entries = read_take(fetch, reply, fetch->asked, &full);
+        fetch->pass_entries += entries;
+        count_grow(fetch, entries > 0);
     } else if (reply->type != REDIS_REPLY_NIL) {
         reading_failed(fetch, redis_error(reply));
         return;
@@ -130,6 +134,7 @@ static void on_read_again(void *context, redisReply *reply) {
         for (size_t i = 0; i < reply->element[1]->elements; i++) {
             fetch_take(fetch, &taken, reply->element[1]->element[i], true, 0);
         }
+        excess_move(fetch);
     }
     if (!fetch_active(fetch)) {
         return;
@@ -148,7 +153,7 @@ static void on_read_again(void *context, redisReply *reply) {
     } else if (stream) {
         stream->state = STREAM_READY;
     }
-    count_grow(fetch);
+    count_grow(fetch, reply->element[1]->elements > 0);
     fetch->pass_entries++; /* the pass was not idle: the streams behind are read once more before waiting */
     fetch_next(fetch);
 }

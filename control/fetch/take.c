@@ -279,6 +279,9 @@ void fetch_take(struct fetch *fetch, const struct stream *stream, const redisRep
         job->expires_at_ms = expires_ms;
     }
     fetch->recipients_average += (job->entry_recipients - fetch->recipients_average) / 16;
+    if (job->entry_recipients > fetch->recipients_average) {
+        fetch->recipients_average = job->entry_recipients;
+    }
     fetch->bytes_average += ((double)view.job_length - fetch->bytes_average) / 16;
     if ((double)view.job_length > fetch->bytes_average) {
         fetch->bytes_average = (double)view.job_length; /* up at once, down slowly */
@@ -296,7 +299,7 @@ void fetch_take(struct fetch *fetch, const struct stream *stream, const redisRep
         job_release(job);
         return;
     }
-    if (whole && !again && stream->class == CLASS_STREAM_NORMAL && job->tenant && tenant_exceeds(fetch, job) && excess_add(fetch, job)) {
+    if (whole && stream->class == CLASS_STREAM_NORMAL && job->tenant && tenant_exceeds(fetch, job) && excess_add(fetch, job)) {
         return;
     }
     live_add(fetch->live, job, view.job_length);

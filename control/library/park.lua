@@ -9,8 +9,7 @@ local parking = {
 -- Must the first record of a list go, whatever room there is: it waited for longer than its queue tries?
 function parking.is_old(list, cutoff)
     local first = redis.call('LINDEX', list, 0)
-    local queued = first and tonumber(first:match('^%S+ %d+ (%d+) '))
-    return queued ~= nil and queued < cutoff
+    return first and (tonumber(first:match('^%S+ %d+ (%d+) ')) or cutoff) < cutoff
 end
 
 -- ARGV: base, now in ms, then for each park: NAME:SITE, recipients wanted, when to look again (ms), and before when (ms) its records must have been

@@ -3,7 +3,7 @@
 local fair = {
     VISITS = 64,         -- queues that one call looks at
     BYTES = 8388608,     -- of jobs that one call brings, more or less
-    QUANTUM = 256,       -- recipients that a queue gives before it is another's turn
+    QUANTUM = 20,        -- recipients that a queue gives before it is another's turn, or one entry
     ENTRIES = 200,       -- of a stream at a time
     BURST_MS = 200,      -- a queue with a rate catches up so much
     DRAINED_MS = 2000,   -- a queue that was read to its end and of which something is under way is looked at again after this
@@ -157,14 +157,15 @@ function fair.pull(base, queue, is_retry, consumer, want, with_progress, answer)
     return recipients, bytes
 end
 
--- A queue that has nothing to read leaves the order. One of which entries are under way rests, and is looked at again; of one that is closed and has none,
--- nor any that wait, the end is noted. A tenant's queue that is empty goes.
+-- A queue that has nothing to read leaves the order. One of which entries are under way is looked at again; of one that is closed and has none, nor any
+-- that wait, the end is noted. A tenant's queue that is empty goes.
 function fair.retire(base, name, now)
     redis.call('ZREM', base .. 'active', name)
     if redis.call('XLEN', base .. 'q:' .. name) > 0 or redis.call('XLEN', base .. 'q:retry:' .. name) > 0 then
-        redis.call('ZADD', base .. 'resting', now + fair.DRAINED_MS, name)
+        redis.call('ZADD', base .. 'draining', now + fair.DRAINED_MS, name)
         return 0
     end
+    redis.call('ZREM', base .. 'draining', name)
     local queue = base .. 'queue:' .. name
     local found = redis.call('HMGET', queue, 'closed', 'state', 'finished', 'retrying', 'parked', 'held')
     local waiting = (tonumber(found[4] or '') or 0) + (tonumber(found[5] or '') or 0) + (tonumber(found[6] or '') or 0)
@@ -187,8 +188,8 @@ function fair.weight_all(base, looked)
 end
 
 -- ARGV: base, node, epoch, recipients to bring at most. Reads queues of `active` by virtual time: the one that had least for its weight is first. Returns
--- {weight of all queues there, recipients brought, states of high, normal, bulk ('' running), weights of normal and bulk ('' by default)}, then for each
--- stream that gave something {queue, 'retry' or '', the queue's expires_at, entries as bypost_read gives them}.
+-- {weight of all queues there, recipients brought, states of high, normal, bulk ('' running), weights of normal and bulk ('' by default), 1 when others
+-- have not been looked at}, then for each stream that gave something {queue, 'retry' or '', the queue's expires_at, entries as bypost_read gives them}.
 local function take(keys, args)
     local base, consumer, budget = args[1], args[2], tonumber(args[4]) or 0
     local fault = fair.fenced(base, consumer, args[3])
@@ -196,24 +197,31 @@ local function take(keys, args)
         return fault
     end
     local now, active, resting = fair.now_ms(), base .. 'active', base .. 'resting'
-    local clock = tonumber(redis.call('HGET', base .. 'stats', 'virtual_time') or '') or 0
+    local kept = redis.call('HMGET', base .. 'stats', 'virtual_time', 'turn')
+    local clock, turn = tonumber(kept[1] or '') or 1, tonumber(kept[2] or '') or fair.QUANTUM -- turn: recipients that a queue gives in one
     local rested = redis.call('ZRANGEBYSCORE', resting, '-inf', now, 'LIMIT', 0, fair.VISITS)
     for i = 1, #rested do
         redis.call('ZADD', active, 'NX', string.format('%.17g', clock), rested[i])
         redis.call('ZREM', resting, rested[i])
     end
-    local listed = redis.call('ZRANGE', active, 0, fair.VISITS - 1, 'WITHSCORES')
-    local count = #listed / 2
-    local names, tags, looked, dirty, answer = {}, {}, {}, {}, {''}
-    for i = 1, count do
-        names[i], tags[i] = listed[2 * i - 1], math.max(tonumber(listed[2 * i]) or 0, clock) -- who was not there gets nothing for it
+    local drained = redis.call('ZRANGEBYSCORE', base .. 'draining', '-inf', now, 'LIMIT', 0, fair.VISITS)
+    for i = 1, #drained do
+        fair.retire(base, drained[i], now)
     end
-    local last = count == fair.VISITS and tags[count] or math.huge -- behind it there may be others
+    local most = math.min(fair.VISITS, math.ceil(budget / turn * 2) + 8) -- more than will be visited
+    local listed = redis.call('ZRANGE', active, 0, most - 1, 'WITHSCORES')
+    local count = #listed / 2
+    local names, tags, came, looked, dirty, answer = {}, {}, {}, {}, {}, {''}
+    for i = 1, count do
+        local tag = tonumber(listed[2 * i]) or 0
+        names[i], tags[i], came[i] = listed[2 * i - 1], math.max(tag, clock), tag < clock -- who was not there gets nothing for it
+    end
+    local last = count == most and tags[count] or math.huge -- behind it there may be others
     local started = clock
     local with_progress = count > 0 and budget > 0 and redis.call('HLEN', base .. 'progress') > 0
-    local taken, bytes, visits = 0, 0, 0
+    local taken, bytes, visits, turns, at = 0, 0, 0, 0, nil
     while taken < budget and bytes < fair.BYTES and visits < fair.VISITS do
-        local at
+        at = nil
         for i = 1, count do
             if tags[i] and (not at or tags[i] < tags[at]) then
                 at = i
@@ -233,6 +241,9 @@ local function take(keys, args)
             redis.call('ZREM', active, name)
             redis.call('ZADD', resting, queue.rest, name)
             tags[at] = nil
+        elseif came[at] and count > 1 then
+            came[at], dirty[at] = nil, true
+            tags[at] = tags[at] + math.random() * turn / queue.weight -- or all who come would be given as much at first, whatever they weigh
         else
             local want = math.min(fair.QUANTUM, budget - taken)
             if queue.rate > 0 then
@@ -250,7 +261,7 @@ local function take(keys, args)
                 clock = math.max(clock, tags[at])
                 tags[at] = tags[at] + recipients / queue.weight
                 dirty[at] = true
-                taken, bytes = taken + recipients, bytes + size
+                taken, bytes, turns = taken + recipients, bytes + size, turns + 1
                 if queue.rate > 0 then
                     queue.gcra = queue.gcra + recipients * 1000 / queue.rate
                     redis.call('HSET', base .. 'queue:' .. name, 'gcra', string.format('%.3f', queue.gcra))
@@ -261,16 +272,17 @@ local function take(keys, args)
     end
     for at in pairs(dirty) do
         if tags[at] then
-            redis.call('ZADD', active, string.format('%.17g', tags[at]), names[at])
+            redis.call('ZADD', active, string.format('%.3f', tags[at]), names[at])
         end
     end
     if clock > started then
-        redis.call('HSET', base .. 'stats', 'virtual_time', string.format('%.17g', clock))
+        turn = turns > 0 and turn + (taken / turns - turn) / 4 or turn
+        redis.call('HSET', base .. 'stats', 'virtual_time', string.format('%.17g', clock), 'turn', string.format('%.3f', turn))
     end
     local normal = redis.call('HMGET', base .. 'queue:normal', 'state', 'weight')
     local bulk = redis.call('HMGET', base .. 'queue:bulk', 'state', 'weight')
     answer[1] = {string.format('%.17g', fair.weight_all(base, looked)), taken, redis.call('HGET', base .. 'queue:high', 'state') or '', normal[1] or '',
-                 bulk[1] or '', normal[2] or '', bulk[2] or ''}
+                 bulk[1] or '', normal[2] or '', bulk[2] or '', at and 1 or 0}
     return answer
 end
 
@@ -282,7 +294,7 @@ local function pending(keys, args)
     if fault then
         return fault
     end
-    local sources = {'campaigns', 'tenants', 'active', 'resting', 'active'} -- again: a queue may have gone from one to the other meanwhile
+    local sources = {'campaigns', 'tenants', 'draining', 'active', 'resting', 'draining', 'active'} -- again: a queue may have gone from one to the other meanwhile
     local source, cursor = args[4]:match('^(%d+) (%d+)$')
     source, cursor = tonumber(source or '1'), cursor or '0'
     if not sources[source] then
