@@ -16,6 +16,7 @@ enum {
     SHARDS_MAX = 64,
     VERSION_BYTES = 24,
     STATE_BUCKETS = 1024,     /* a power of two */
+    POLL_STEPS = 64,          /* holds, and campaigns, that end in one poll; the others in the next */
     END_MEMBERS = 200,        /* of a hold's records, a step */
     MOVE_MEMBERS = 500,       /* looked at, a step */
     MOVES_MAX = 256,          /* queues that were discarded and whose records are being made due */
@@ -277,11 +278,12 @@ static void ask(struct hold_shard *shard) {
 struct expiry {
     struct hold *hold;
     uint64_t now_ms;
+    uint32_t steps; /* taken in this poll */
 };
 
 static void expire(void *context, const struct hold_rule *rule) {
-    const struct expiry *expiry = context;
-    if (rule->until_ms == 0 || rule->until_ms > expiry->now_ms)
+    struct expiry *expiry = context;
+    if (rule->until_ms == 0 || rule->until_ms > expiry->now_ms || expiry->steps++ >= POLL_STEPS)
         return;
     for (uint32_t i = 0; i < expiry->hold->config.shard_count; i++)
         end_step(expiry->hold, i, rule->id);
@@ -289,9 +291,10 @@ static void expire(void *context, const struct hold_rule *rule) {
 
 static void discard_step(struct hold_shard *shard, uint64_t now_ms) {
     char key[REDIS_KEY_MAX + QUEUE_NAME_MAX + 8], since[24];
+    uint32_t steps = 0;
     for (uint32_t i = 0; shard->states != NULL && shard->states->count > 0 && i < STATE_BUCKETS; i++)
         for (const struct stopped *stopped = shard->states->buckets[i]; stopped != NULL; stopped = stopped->next) {
-            if (stopped->state != QUEUE_CANCELLED || now_ms < stopped->state_ms + stopped->grace_ms)
+            if (stopped->state != QUEUE_CANCELLED || now_ms < stopped->state_ms + stopped->grace_ms || steps++ >= POLL_STEPS)
                 continue;
             snprintf(key, sizeof(key), "%squeue:%s", shard->prefix, stopped->queue);
             snprintf(since, sizeof(since), "%" PRIu64, stopped->state_ms);
@@ -341,7 +344,7 @@ static void late_step(struct hold *hold) {
 
 static void on_poll(evutil_socket_t descriptor, short what, void *context) {
     struct hold *hold = context;
-    struct expiry expiry = {hold, clock_ms(CLOCK_REALTIME)};
+    struct expiry expiry = {.hold = hold, .now_ms = clock_ms(CLOCK_REALTIME)};
     for (uint32_t i = 0; i < hold->config.shard_count; i++)
         ask(&hold->shards[i]);
     if (!hold_known(hold))
