@@ -24,8 +24,10 @@ PACKAGES_TEST=(
     libcmocka-dev libclang-rt-dev clang-format clang-tidy
     python3 python3-dkim python3-aiosmtpd python3-redis python3-jsonschema
     postfix unbound nftables
+    redis-tools jq nodejs node-redis # deploy/examples/clients
     prometheus # promtool judges /metrics and its rules
     logrotate
+    faketime # clock jumps
 )
 # Packages that bring services, some of them only as dependencies. One that was there before is left as it is.
 PACKAGES_DAEMON=(redis-server valkey-server postfix unbound dpdk rdma-core ibacm prometheus)
