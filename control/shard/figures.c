@@ -140,6 +140,7 @@ uint32_t figures_list(const struct shard *shard, struct figure *figures) {
     }
     const struct dispatch_counters *dispatch = dispatch_counters(shard->dispatch);
     const struct parking_counters *parking = parking_counters(shard->parking);
+    const struct contents_counters *contents = contents_counters(shard->contents);
     const struct nodes_counters *nodes = nodes_counters(shard->nodes);
     const struct suppress_counters *suppress = suppress_counters(shard->suppress);
     const struct guard_counters *guard = guard_counters(shard->guard);
@@ -187,6 +188,8 @@ uint32_t figures_list(const struct shard *shard, struct figure *figures) {
         {"settle", "bounced", counter, "Recipients that failed for good.", settle->bounced},
         {"settle", "expired", counter, "Recipients whose time was up.", settle->expired},
         {"settle", "suppressed", counter, "Recipients on the suppression list.", settle->suppressed},
+        {"settle", "held", counter, "Recipients that wait for a hold's end or for a decision.", settle->held},
+        {"settle", "refused", counter, "Waits that Redis refused because this node counted as dead: its heir has them.", settle->refused},
         {"settle", "cancelled", counter, "Recipients of cancelled jobs.", settle->cancelled},
         {"settle", "returned", counter, "Recipients put back without an attempt.", settle->returned},
         {"settle", "uncertain", counter, "Attempts whose verdict was never heard.", settle->uncertain},
