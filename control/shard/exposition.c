@@ -53,12 +53,16 @@ static void write_workers(const struct shard *shard, struct metrics_page *page) 
     }
 }
 
+/* Prometheus wants base units: what is counted in ms is told in seconds. */
 static void write_stages(const struct shard *shard, struct metrics_page *page) {
     struct figure figures[FIGURES_MAX];
     for (uint32_t i = 0, count = figures_list(shard, figures); i < count; i++) {
         char name[96];
-        snprintf(name, sizeof(name), "bypost_%s_%s", figures[i].group, figures[i].name);
-        metrics_one(page, figures[i].type, name, figures[i].help, (double)figures[i].value);
+        int length = snprintf(name, sizeof(name), "bypost_%s_%s", figures[i].group, figures[i].name);
+        bool ms = length > 3 && strcmp(name + length - 3, "_ms") == 0;
+        if (ms)
+            snprintf(name + length - 3, sizeof(name) - (size_t)length + 3, "_seconds");
+        metrics_one(page, figures[i].type, name, figures[i].help, (double)figures[i].value / (ms ? 1000 : 1));
     }
 }
 
