@@ -299,6 +299,7 @@ class Testbed:
             "signing_threads": len(cores),  # the worker idles adaptively and leaves most of its core to others
             "pools": {"default": [{"address": SENDER_ADDRESS, "ehlo": EHLO_NAME}]},
             "logs": {"delivery": self.path("delivery.log")},
+            "metrics": {"listen": "none"},  # several nodes may share this namespace
             "events": {"types": ["delivered", "deferred", "bounced", "expired", "dead"]},
             "queues": {"*": {"retry": retry or {"first": "2s", "max": "10s", "give_up": "10m"}}},
         }
