@@ -25,6 +25,8 @@ enum {
     CAMPAIGN_SHARE = 10,    /* and a tenth of all: the campaign is held */
     TALLIES_MAX = 4096,     /* sender domains and campaigns that are counted; then the first counted go */
     TALLY_LIFE_MS = HOUR_S * 1000,
+    SENDER_RECENT = 200, /* replies that count in full: what broke a minute ago is not hidden by an hour of successes */
+    CAMPAIGN_RECENT = 2000,
     TALLY_KEY_BYTES = 320,
     RAISED_MAX = 256,
     STATE_INTERVAL_MS = 60000,
@@ -180,11 +182,15 @@ static uint64_t hash_of(const char *text) {
     return hash ^ hash >> 29;
 }
 
-static struct tally *tally_of(struct guard *guard, const char *key, uint64_t now_ms) {
+static struct tally *tally_of(struct guard *guard, const char *key, uint32_t recent, uint64_t now_ms) {
     struct tally *tally = &guard->tallies[hash_of(key) % TALLIES_MAX];
     if (strcmp(tally->key, key) != 0 || now_ms - tally->since_ms > TALLY_LIFE_MS) {
         *tally = (struct tally){.since_ms = now_ms};
         snprintf(tally->key, sizeof(tally->key), "%s", key);
+    }
+    if (tally->replies >= recent) {
+        tally->replies /= 2;
+        tally->against /= 2;
     }
     return tally;
 }
@@ -210,7 +216,7 @@ static void sender_count(struct guard *guard, const struct job *job, const char 
     if (domain == NULL)
         return;
     snprintf(key, sizeof(key), "s %.200s %.100s", domain, where);
-    struct tally *tally = tally_of(guard, key, now_ms);
+    struct tally *tally = tally_of(guard, key, SENDER_RECENT, now_ms);
     tally->replies++;
     if (class != CLASS_AUTH_FAILED && class != CLASS_PTR_MISSING)
         return;
@@ -241,7 +247,7 @@ static void campaign_count(struct guard *guard, const struct job *job, const str
     if (named(job->campaign) == NULL || out->verdict == VERDICT_DEFERRED)
         return;
     snprintf(key, sizeof(key), "c %.300s", job->campaign);
-    struct tally *tally = tally_of(guard, key, now_ms);
+    struct tally *tally = tally_of(guard, key, CAMPAIGN_RECENT, now_ms);
     tally->replies++;
     if (out->scope != SCOPE_CAMPAIGN || out->verdict != VERDICT_BOUNCED || outcome->kind != OUTCOME_REPLIED)
         return;

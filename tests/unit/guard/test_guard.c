@@ -287,6 +287,15 @@ static void a_sender_domain_is_held_past_twenty_replies_and_a_fifth(void **state
     assert_non_null(strstr(alarm.alarm.text, "bypost release guard-"));
 }
 
+static void an_hour_of_successes_hides_no_failure_of_now(void **state) {
+    struct world *world = *state;
+    for (int i = 0; i < 5000; i++)
+        end(world, "big", NULL, STAGE_FINAL);
+    for (int i = 0; i < 60; i++)
+        end(world, "big", "550 5.7.26 unauthenticated", STAGE_FINAL);
+    assert_in_range(guard_counters(world->guard)->holds, 1, 2); /* the second renews the first */
+}
+
 static void a_campaign_is_held_past_a_share_of_refused_content(void **state) {
     struct world *world = *state;
     for (int i = 0; i < 500; i++)
@@ -316,6 +325,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(a_blocked_source_is_told_with_its_provider_and_cleared_by_success, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_relay_that_refuses_the_login_bounces_nothing, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_sender_domain_is_held_past_twenty_replies_and_a_fifth, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(an_hour_of_successes_hides_no_failure_of_now, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_campaign_is_held_past_a_share_of_refused_content, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
