@@ -112,6 +112,35 @@ static struct job *reply_decode(const struct harvest *harvest, const struct sett
     return job;
 }
 
+/* With what is known of its job. */
+static void lookup_found(struct lookup *lookup, struct job *job, bool gone) {
+    struct harvest *harvest = lookup->harvest;
+    if (job) {
+        cache_add(harvest, job);
+    }
+    lookup_end(harvest, lookup, job, gone);
+    harvest_pump(harvest);
+}
+
+/* The job has what its shared content says, or there is no such content: its event tells less. */
+static void on_completed(void *context, struct job *job, const char *error, bool temporary) {
+    struct lookup *lookup = context;
+    struct harvest *harvest = lookup->harvest;
+    harvest->in_flight--;
+    if (harvest->destroyed) {
+        job_release(job);
+        free(lookup);
+        if (harvest->in_flight == 0) {
+            free(harvest);
+        }
+    } else if (error && temporary && redis_state(harvest->config.redis) != REDIS_UP) {
+        job_release(job);
+        TAILQ_INSERT_HEAD(&harvest->waiting, lookup, link);
+    } else {
+        lookup_found(lookup, job, false);
+    }
+}
+
 static void on_found(void *context, redisReply *reply) {
     struct lookup *lookup = context;
     struct harvest *harvest = lookup->harvest;
@@ -131,11 +160,12 @@ static void on_found(void *context, redisReply *reply) {
     bool gone = reply->type == REDIS_REPLY_ARRAY && reply->elements == 0;
     struct job *job =
         reply->type == REDIS_REPLY_ARRAY && reply->elements > 0 ? reply_decode(harvest, &lookup->item.cookie, reply->element[0]) : NULL;
-    if (job) {
-        cache_add(harvest, job);
+    if (job && job->content_id && harvest->config.complete) {
+        harvest->in_flight++;
+        harvest->config.complete(harvest->config.context, job, on_completed, lookup);
+    } else {
+        lookup_found(lookup, job, gone);
     }
-    lookup_end(harvest, lookup, job, gone);
-    harvest_pump(harvest);
 }
 
 void harvest_pump(struct harvest *harvest) {

@@ -37,6 +37,9 @@ struct settle_config {
     /* Commits were refused because this node was taken for dead: final outcomes counted all the same, waits did not (their new owner has
      * them). */
     void (*fenced)(void *context, uint32_t shard);
+    /* contents_complete, or NULL: for jobs that are looked up again. */
+    void (*complete)(void *context, struct job *job, void (*done)(void *context, struct job *job, const char *error, bool temporary),
+                     void *done_context);
     /* notice_write, or NULL: asked for every final or deferred outcome of a job with `dsn`. */
     char *(*notice)(void *context, const struct settle_item *item, enum event_type event, uint64_t next_attempt_ms, size_t *length);
     void *context;

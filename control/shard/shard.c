@@ -148,6 +148,7 @@ static bool queue_create(struct shard *shard, uint32_t index, char *error, size_
                                    .committed = ending_committed,
                                    .epoch = membership_epoch,
                                    .fenced = membership_refused,
+                                   .complete = complete_job,
                                    .notice = write_notice,
                                    .context = shard};
     queue->settle = settle_create(&settle, error, error_bytes);
