@@ -27,7 +27,6 @@ PACKAGES_TEST=(
     redis-tools jq nodejs node-redis # deploy/examples/clients
     prometheus # promtool judges /metrics and its rules
     logrotate
-    faketime # clock jumps
 )
 # Packages that bring services, some of them only as dependencies. One that was there before is left as it is.
 PACKAGES_DAEMON=(redis-server valkey-server postfix unbound dpdk rdma-core ibacm prometheus)
