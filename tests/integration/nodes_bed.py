@@ -170,7 +170,7 @@ class NodesBed(Testbed):
                 self.mx(f"d{n}.test", (10, f"mx{n}.test", address))
         self.start_dns()
         self.arrivals_path = self.path("arrivals")
-        self.start("receiver", [PYTHON, os.path.abspath(__file__), self.arrivals_path, str(delay), *addresses])
+        self.receiver = self.start("receiver", [PYTHON, os.path.abspath(__file__), self.arrivals_path, str(delay), *addresses])
         for address in addresses:
             self._wait_for_port(address, 25)
         open(self.arrivals_path, "a").close()
