@@ -11,7 +11,7 @@
 const char *const figure_results[RESULTS] = {"delivered", "deferred", "bounced", "stopped"};
 const char *const figure_tallies[TALLIES] = {"site", "provider", "class", "tenant", "queue"};
 
-enum { TOP_ROWS = 64, MEMORY_FULL_PERCENT = 95 };
+enum { TOP_ROWS = 64 };
 
 /* --- counting --- */
 
@@ -44,21 +44,21 @@ void figures_routed(struct figures *figures, uint64_t asked_us) {
     histogram_add(&figures->lookup, now_us() - asked_us);
 }
 
-/* Redis is nearly full: producers are refused before (queue.max_memory), events and retries come next. */
+/* Redis is so full that producers are refused (queue.max_memory_percent); what is on its way is still settled in what is left. */
 static void memory_watch(struct figures *figures) {
     const struct survey *survey = &figures->surveys[0];
     struct alarms *alarms = figures->shard->config.alarms;
     const char *address = figures->shard->config.config->redis.address;
     char text[ALARM_TEXT_BYTES];
-    if (survey->memory_max_bytes == 0 || survey->memory_bytes / 100 < survey->memory_max_bytes / 10000 * MEMORY_FULL_PERCENT) {
+    uint64_t room = survey->memory_room_bytes;
+    if (room == 0 || survey->memory_bytes < room / 100 * figures->shard->config.config->queue.max_memory_percent) {
         alarm_clear(alarms, "redis_full", address);
         return;
     }
     snprintf(text, sizeof(text),
              "Redis uses %llu MiB of the %llu MiB that it may: what is on its way is still settled, new work is refused. Raise it with "
-             "`redis-cli "
-             "config set maxmemory SIZE`, or find what fills it with `bypost queue`.",
-             (unsigned long long)(survey->memory_bytes >> 20), (unsigned long long)(survey->memory_max_bytes >> 20));
+             "`redis-cli config set maxmemory SIZE`, or find what fills it with `bypost queue`.",
+             (unsigned long long)(survey->memory_bytes >> 20), (unsigned long long)(room >> 20));
     alarm_raise(alarms, "redis_full", address, text);
 }
 

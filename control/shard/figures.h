@@ -47,6 +47,7 @@ struct survey {
     uint32_t asked; /* commands without an answer: while there are any, nothing more is asked */
     uint64_t answered_ms, latency_us;
     uint64_t memory_bytes, memory_max_bytes; /* max 0: none */
+    uint64_t memory_room_bytes;              /* maxmemory, or the machine's memory without one */
     uint64_t depth, events_trimmed, dead_entries, event_entries, due_lists, parked_lists, campaigns;
     uint32_t queue_count;
     struct survey_queue queues[SURVEY_QUEUES_MAX]; /* high, normal, bulk, then the newest campaigns */

@@ -67,6 +67,8 @@ static void answer_read(const struct ask *ask, struct survey *survey, const redi
         if (reply->type == REDIS_REPLY_STRING) {
             survey->memory_bytes = info_number(reply->str, "used_memory:");
             survey->memory_max_bytes = info_number(reply->str, "\nmaxmemory:");
+            survey->memory_room_bytes =
+                survey->memory_max_bytes != 0 ? survey->memory_max_bytes : info_number(reply->str, "total_system_memory:");
         }
         break;
     case ASK_STATS:
