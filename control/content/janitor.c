@@ -157,7 +157,7 @@ static void check_step(struct check *check) {
 
 static void check_begin(struct janitor *janitor, const char *id) {
     struct check *check;
-    LIST_FOREACH(check, &janitor->under_way, link) {
+    LIST_FOREACH (check, &janitor->under_way, link) {
         if (strcmp(check->id, id) == 0) {
             return; /* another shard has it too */
         }
