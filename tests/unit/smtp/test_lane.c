@@ -54,6 +54,23 @@ static void connects_keep_their_distance(void **state) {
     world_free(world);
 }
 
+/* A share of a connect rate that grew: the wait that the last connect began is not sat out. */
+static void a_shorter_interval_holds_at_once(void **state) {
+    struct world *world = world_new();
+    world_path(world, 1, 10, 100);
+    world_cell(world)->order.connect_interval_us = UINT32_MAX;
+    world_publish(world);
+    world_settle(world);
+    assert_int_equal(world->tcp.connects, 1);
+    world_run(world, 2 * SECOND);
+    assert_int_equal(world->tcp.connects, 1);
+    world_cell(world)->order.connect_interval_us = 100000;
+    world_publish(world); /* the hint of a change */
+    world_run(world, SECOND);
+    assert_in_range(world->tcp.connects, 9, 11);
+    world_free(world);
+}
+
 static void sources_take_turns_and_resting_ones_are_left_out(void **state) {
     struct world *world = world_new();
     world_path(world, 1, 4, 100);
@@ -837,6 +854,7 @@ int main(void) {
         cmocka_unit_test(demand_opens_sessions_before_any_order_comes),
         cmocka_unit_test(no_more_sessions_than_orders_and_demand_can_use),
         cmocka_unit_test(connects_keep_their_distance),
+        cmocka_unit_test(a_shorter_interval_holds_at_once),
         cmocka_unit_test(sources_take_turns_and_resting_ones_are_left_out),
         cmocka_unit_test(endpoints_are_tried_in_order_and_resting_ones_are_left_out),
         cmocka_unit_test(an_endpoint_is_only_reached_from_a_source_of_its_family),
