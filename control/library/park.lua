@@ -3,6 +3,7 @@
 local parking = {
     RECORDS = 512,     -- a call moves no more than this,
     BYTES = 4194304,   -- nor more of jobs
+    ENDS_MS = 250,     -- what is let out to end is looked at again after this
     STOPPED_MS = 5000, -- a park of a queue that is stopped is looked at again after this
 }
 
@@ -41,7 +42,8 @@ function parking.unpark(keys, args)
         if redis.call('EXISTS', list) == 0 then
             redis.call('ZREM', parked, member)
         else
-            redis.call('ZADD', parked, string.format('%.0f', (ends or count < wanted) and math.min(again, now + 1000) or again), member)
+            again = ends and now + parking.ENDS_MS or count < wanted and math.min(again, now + 1000) or again
+            redis.call('ZADD', parked, string.format('%.0f', again), member)
         end
         if records > before then
             lists.wake(base, name, now)
