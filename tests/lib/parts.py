@@ -23,6 +23,7 @@ SIM_LIMIT_SECONDS = 300
 INTEGRATION_LIMIT_SECONDS = 180
 HEADER_LIMIT_SECONDS = 60
 TIDY_LIMIT_SECONDS = 180  # one file
+TIDY_NODES = 30000  # of the exploded graph, for each function (225000 by default)
 TIDY_BUDGET_SECONDS = 480  # all files; those not reached are skipped and named
 SANITIZER_SLOWDOWN = 4
 FUZZ_SECONDS = 4
@@ -427,7 +428,9 @@ class Tidy(Part):
             return skip(name, "the %d s for clang-tidy are used up" % TIDY_BUDGET_SECONDS)
         path = name.split("/", 1)[1]
         # The database is gcc's: clang is asked to overlook flags of gcc that it does not know.
-        command = ["clang-tidy", "--quiet", "-p", self.place.build, "--extra-arg=-Wno-unknown-warning-option", path]
+        # A bound on the analyzer's paths: with its own the whole takes three times as long, and found nothing more in this tree.
+        bound = ["--extra-arg=" + word for word in ("-Xclang", "-analyzer-config", "-Xclang", "max-nodes=%d" % TIDY_NODES)]
+        command = ["clang-tidy", "--quiet", "-p", self.place.build, "--extra-arg=-Wno-unknown-warning-option", *bound, path]
         outcome = process.run(command, TIDY_LIMIT_SECONDS, cwd=self.place.root)
         return single(name, outcome.failure(), outcome.text, outcome.seconds)
 
