@@ -186,7 +186,8 @@ static int source_identify(struct create *create) {
         wc_Sha256Update(&sha, create->rows.bytes, (word32)create->rows.end);
     }
     char options[64];
-    int length = snprintf(options, sizeof options, "%lu %d %d", create->chunk, create->dedupe, CHUNK_BYTES_MAX);
+    /* The version, because another decoder may refuse other rows. */
+    int length = snprintf(options, sizeof options, "%s %lu %d %d", BYPOST_VERSION, create->chunk, create->dedupe, CHUNK_BYTES_MAX);
     wc_Sha256Update(&sha, (const uint8_t *)options, (word32)length);
     for (uint32_t i = 0; i < create->map_count; i++) {
         wc_Sha256Update(&sha, (const uint8_t *)create->maps[i], (word32)strlen(create->maps[i]) + 1);
@@ -306,10 +307,11 @@ static int existing_check(const struct create *create, const redisReply *reply, 
         return cli_complain(CLI_DATA, CAMPAIGN, "the campaign %s was not made by this command: choose another name.", name);
     }
     if (strcmp(source, create->source) != 0) {
-        return cli_complain(CLI_DATA, CAMPAIGN,
-                            "the campaign %s was begun with another file, or with another --chunk, --map or --dedupe (then: %s; now: %s): "
-                            "give the same ones to go on, or choose another name.",
-                            name, source, create->source);
+        return cli_complain(
+            CLI_DATA, CAMPAIGN,
+            "the campaign %s was begun with another file, another --chunk, --map or --dedupe, or by another version (then: %s; now: %s): "
+            "give the same ones to go on, or choose another name.",
+            name, source, create->source);
     }
     if (strcmp(content, create->content.id) != 0) {
         return cli_complain(CLI_DATA, CAMPAIGN,
