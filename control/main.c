@@ -46,7 +46,8 @@ static void warn(void *context, const char *sentence) {
 
 /* Does a folder hold nothing but what bypost puts there? Only then may it be given to the user: "/run" itself never is. */
 static bool is_ours(const char *folder) {
-    static const char *const names[] = {".", "..", "journal", "control.sock", "dataplane.sock", "identity.key", "delivery", "guard.state", "guard.state.new"};
+    static const char *const names[] = {".",        "..",          "journal",        "control.sock", "dataplane.sock", "identity.key",
+                                        "delivery", "guard.state", "guard.state.new"};
     DIR *directory = opendir(folder);
     bool ours = directory != NULL;
     for (struct dirent *entry; ours && (entry = readdir(directory)) != NULL;) {
@@ -224,10 +225,8 @@ static uint32_t signing_threads(const struct config *config) {
 static int set_up(struct control *control) {
     const struct config *config = control->config;
     prepare_folders(config);
-    struct journal_geometry geometry = {.workers = config->dataplane.lcore_count,
-                                        .shards = 1,
-                                        .slots = config->journal.slots,
-                                        .paths = config->journal.paths};
+    struct journal_geometry geometry = {
+        .workers = config->dataplane.lcore_count, .shards = 1, .slots = config->journal.slots, .paths = config->journal.paths};
     int code = journal_open(&control->journal, config->journal.path, geometry, JOURNAL_CONTROL, control->error, ERROR_BYTES);
     if (code == 0)
         code = load_identity(control);

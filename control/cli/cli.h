@@ -29,7 +29,8 @@ extern const struct cli_command campaign_command;
 extern const struct cli_command alarms_command, check_command, dkim_command, events_command, run_command, stats_command, submit_command,
     top_command;
 extern const struct cli_command suppress_command, classify_command, rules_command;
-extern const struct cli_command hold_command, bounce_command, holds_command, release_command, retry_command, queue_command, find_command, explain_command;
+extern const struct cli_command hold_command, bounce_command, holds_command, release_command, retry_command, queue_command, find_command,
+    explain_command;
 
 /* Prints "bypost NAME: ..." on stderr and returns the code. */
 int cli_complain(int code, const char *command, const char *format, ...) __attribute__((format(printf, 3, 4)));

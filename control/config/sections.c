@@ -178,9 +178,9 @@ static const struct field config_fields[] = {
     {.key = "notices", .kind = FIELD_CUSTOM, .read = notices_section},
     {0},
 };
-static const struct field *const config_tables[] = {config_fields, redis_fields, dataplane_fields, journal_fields,
-                                                    queue_fields, dns_fields,    dkim_fields,  log_fields,       event_fields, metrics_fields,
-                                                    notices_fields};
+static const struct field *const config_tables[] = {config_fields, redis_fields,   dataplane_fields, journal_fields,
+                                                    queue_fields,  dns_fields,     dkim_fields,      log_fields,
+                                                    event_fields,  metrics_fields, notices_fields};
 enum { CONFIG_TABLES = sizeof config_tables / sizeof *config_tables };
 
 static_assert(JOB_RECIPIENTS_MAX == 500, "the range of max_recipients_per_job");

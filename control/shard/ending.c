@@ -88,8 +88,8 @@ void ending_attempt(void *context, const struct dispatch_end *end) {
     struct classification classification;
     classify(shard->config.classifier, provider != NULL ? provider->name : NULL, &end->outcome,
              shard->config.config->suppress_on_block_defer, &classification);
-    guard_outcome(shard->guard, end->delivery != NULL ? end->delivery->job : NULL, end->cookie.index, provider != NULL ? provider->name : NULL,
-                  &end->outcome, &classification, clock_ms(CLOCK_REALTIME));
+    guard_outcome(shard->guard, end->delivery != NULL ? end->delivery->job : NULL, end->cookie.index,
+                  provider != NULL ? provider->name : NULL, &end->outcome, &classification, clock_ms(CLOCK_REALTIME));
     if (end->lane != NULL)
         shape_ended(shard->shape, end->lane, &end->outcome, &classification, end->source, now_us());
     ending_settle(shard, &end->cookie, &end->outcome, &classification, end->delivery, end->slot, end->slot_generation);

@@ -119,7 +119,8 @@ uint32_t intake_room(void *context) {
     uint32_t room = shape_room(shard->shape);
     uint32_t held = shard->routing + shard->parked + shard->checking;
     uint32_t settling = shard_settle_outstanding(shard);
-    if (shard->draining || !shard->harvested || !hold_known(shard->hold) || shard->routing >= FETCH_ROUTING_MAX || room <= held || settling >= SHAPE_TOTAL_MAX) {
+    if (shard->draining || !shard->harvested || !hold_known(shard->hold) || shard->routing >= FETCH_ROUTING_MAX || room <= held ||
+        settling >= SHAPE_TOTAL_MAX) {
         shard->fetch_waits = !shard->draining;
         if (shard->fetch_waits)
             park_later(shard);

@@ -1,4 +1,5 @@
-/* parking.h: what its site's window does not take waits in Redis (QUEUE.md, parking), and comes back while there is room. Private to shard. */
+/* parking.h: what its site's window does not take waits in Redis (QUEUE.md, parking), and comes back while there is room. Private to shard.
+ */
 #ifndef CONTROL_SHARD_PARKING_H
 #define CONTROL_SHARD_PARKING_H
 

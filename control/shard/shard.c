@@ -208,7 +208,8 @@ struct shard *shard_create(const struct shard_config *config, char *error, size_
         shard->withdraw_timer = evtimer_new(shard->base, stopped_withdraw, shard);
         shard->check_timer = evtimer_new(shard->base, checking_withdraw, shard);
     }
-    if (shard->withdraw_timer == NULL || shard->check_timer == NULL || shard->base == NULL || shard->poll_timer == NULL || shard->drain_timer == NULL || shard->park_timer == NULL) {
+    if (shard->withdraw_timer == NULL || shard->check_timer == NULL || shard->base == NULL || shard->poll_timer == NULL ||
+        shard->drain_timer == NULL || shard->park_timer == NULL) {
         snprintf(error, error_bytes, "the event loop cannot be made: %s.", strerror(errno));
         goto failed;
     }

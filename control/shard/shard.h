@@ -21,7 +21,7 @@ struct shard_config {
     struct press *press;
     const struct classifier *classifier;
     const struct identity *identity; /* for the header that notices give back */
-    struct alarms *alarms; /* of this thread */
+    struct alarms *alarms;           /* of this thread */
 };
 
 /* NULL with a sentence in error. */

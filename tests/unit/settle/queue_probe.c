@@ -311,20 +311,25 @@ static int decode_lines(const struct config *config) {
 static void usage(void) {
     fprintf(stderr, "queue_probe --redis ADDRESS [--password-file F] [--node N] [--room N] [--delay-us N] [--idle-ms N] [--first-ms N] "
                     "[--give-up-ms N]\n"
-                    "            [--log FILE] [--events-bytes N] [--no-events] [--epoch N] [--read-epoch N (SIGHUP: the next)] [--reserve N] [--scatter N] [--hold] [--twice] [--forget] "
+                    "            [--log FILE] [--events-bytes N] [--no-events] [--epoch N] [--read-epoch N (SIGHUP: the next)] [--reserve "
+                    "N] [--scatter N] [--hold] [--twice] [--forget] "
                     "[--deaf (until SIGUSR1)] "
                     "[--verbose] | --decode\n");
 }
 
 /* Long options whose value is a number, and where it goes. */
 static bool options_read(int argc, char **argv, struct probe *probe, bool *decode) {
-    static const struct option options[] = {
-        {"redis", 1, 0, 'r'},     {"node", 1, 0, 'n'},     {"room", 1, 0, 'R'},         {"delay-us", 1, 0, 'd'},
-        {"idle-ms", 1, 0, 'i'},   {"first-ms", 1, 0, 'f'}, {"give-up-ms", 1, 0, 'g'},   {"log", 1, 0, 'l'},
-        {"hold", 0, 0, 'h'},      {"twice", 0, 0, 't'},    {"forget", 0, 0, 'F'},       {"deaf", 0, 0, 'D'},
-        {"verbose", 0, 0, 'v'},   {"decode", 0, 0, 'j'},   {"events-bytes", 1, 0, 'e'}, {"password-file", 1, 0, 'p'},
-        {"no-events", 0, 0, 'N'}, {"epoch", 1, 0, 'E'},    {"scatter", 1, 0, 's'},      {"read-epoch", 1, 0, 'a'},
-        {"reserve", 1, 0, 'b'},   {0, 0, 0, 0}};
+    static const struct option options[] = {{"redis", 1, 0, 'r'},        {"node", 1, 0, 'n'},
+                                            {"room", 1, 0, 'R'},         {"delay-us", 1, 0, 'd'},
+                                            {"idle-ms", 1, 0, 'i'},      {"first-ms", 1, 0, 'f'},
+                                            {"give-up-ms", 1, 0, 'g'},   {"log", 1, 0, 'l'},
+                                            {"hold", 0, 0, 'h'},         {"twice", 0, 0, 't'},
+                                            {"forget", 0, 0, 'F'},       {"deaf", 0, 0, 'D'},
+                                            {"verbose", 0, 0, 'v'},      {"decode", 0, 0, 'j'},
+                                            {"events-bytes", 1, 0, 'e'}, {"password-file", 1, 0, 'p'},
+                                            {"no-events", 0, 0, 'N'},    {"epoch", 1, 0, 'E'},
+                                            {"scatter", 1, 0, 's'},      {"read-epoch", 1, 0, 'a'},
+                                            {"reserve", 1, 0, 'b'},      {0, 0, 0, 0}};
     int option;
     while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
         uint64_t number = optarg ? strtoull(optarg, NULL, 10) : 0;
