@@ -23,6 +23,7 @@ enum {
     SENDER_HOLD_S = HOUR_S,
     CAMPAIGN_REFUSALS = 50, /* that speak of the content, */
     CAMPAIGN_SHARE = 10,    /* and a tenth of all: the campaign is held */
+    UNRENDERED = 20,        /* messages that cannot be made and not one that can: the campaign is held */
     TALLIES_MAX = 4096,     /* sender domains and campaigns that are counted; then the first counted go */
     TALLY_LIFE_MS = HOUR_S * 1000,
     SENDER_RECENT = 200, /* replies that count in full: what broke a minute ago is not hidden by an hour of successes */
@@ -264,6 +265,48 @@ static void campaign_count(struct guard *guard, const struct job *job, const str
              tally->against, tally->replies, reply_class_text(out->class), outcome->code, outcome->text, job->campaign, id);
     hold_it(guard, key, (struct hold_match){.campaign = job->campaign}, reason, now_ms, 0);
     alarm_raise(guard->config.alarms, "campaign_refused", job->campaign, text);
+    tally->key[0] = '\0';
+}
+
+/* -- messages that cannot be made -- */
+
+static struct tally *rendered_tally(struct guard *guard, const char *campaign, uint64_t now_ms) {
+    char key[TALLY_KEY_BYTES];
+    snprintf(key, sizeof(key), "r %.300s", campaign);
+    return tally_of(guard, key, CAMPAIGN_RECENT, now_ms);
+}
+
+void guard_rendered(struct guard *guard, const struct job *job, uint64_t now_ms) {
+    if (named(job->campaign) != NULL)
+        rendered_tally(guard, job->campaign, now_ms)->replies++;
+}
+
+void guard_unrendered(struct guard *guard, const struct job *job, uint32_t attempt, const struct outcome *outcome,
+                      struct classification *out, uint64_t now_ms) {
+    char id[HOLD_ID_BYTES], reason[256], text[ALARM_TEXT_BYTES];
+    if (job == NULL || named(job->campaign) == NULL || out->verdict != VERDICT_BOUNCED)
+        return;
+    struct tally *tally = rendered_tally(guard, job->campaign, now_ms);
+    tally->replies++;
+    tally->against++;
+    bool none = tally->against == tally->replies;
+    bool held =
+        none ? tally->against >= UNRENDERED : tally->against >= CAMPAIGN_REFUSALS && tally->against * CAMPAIGN_SHARE >= tally->replies;
+    if (held || (none && attempt == 0)) { /* whoever waits can still have it when the content is mended */
+        out->verdict = VERDICT_DEFERRED;
+        out->suppress = false;
+        guard->counters.distrusted++;
+    }
+    if (!held)
+        return;
+    hold_id(tally->key, id);
+    snprintf(reason, sizeof(reason), "%u of %u messages cannot be made: %.160s", tally->against, tally->replies, outcome->text);
+    snprintf(text, sizeof(text),
+             "%u of %u of its messages cannot be made (%.200s). It is held. `bypost campaign cancel %.80s` and create it anew with what is "
+             "missing, or go on with `bypost release %s`.",
+             tally->against, tally->replies, outcome->text, job->campaign, id);
+    hold_it(guard, tally->key, (struct hold_match){.campaign = job->campaign}, reason, now_ms, 0);
+    alarm_raise(guard->config.alarms, "campaign_unrendered", job->campaign, text);
     tally->key[0] = '\0';
 }
 

@@ -27,6 +27,12 @@ void guard_reconfigure(struct guard *guard, const struct config *config);
  * distrusts defers instead of ending). job may be NULL (harvested). */
 void guard_outcome(struct guard *guard, const struct job *job, uint32_t index, const char *provider, const struct outcome *outcome,
                    struct classification *classification, uint64_t now_ms);
+/* A message was made. Messages of the same campaign that cannot be are compared with it. */
+void guard_rendered(struct guard *guard, const struct job *job, uint64_t now_ms);
+/* A message could not be made, and its recipient would end: defers where it looks as if the whole campaign were wrong, which is then held.
+ * `attempt`: how many there were before. job may be NULL. */
+void guard_unrendered(struct guard *guard, const struct job *job, uint32_t attempt, const struct outcome *outcome,
+                      struct classification *classification, uint64_t now_ms);
 /* A session with a relay ended at its login (a path event: no message was in it). */
 void guard_relay_refused(struct guard *guard, const char *site, uint16_t code, const char *text);
 struct guard_counters {

@@ -90,6 +90,8 @@ void ending_attempt(void *context, const struct dispatch_end *end) {
              shard->config.config->suppress_on_block_defer, &classification);
     guard_outcome(shard->guard, end->delivery != NULL ? end->delivery->job : NULL, end->cookie.index,
                   provider != NULL ? provider->name : NULL, &end->outcome, &classification, clock_ms(CLOCK_REALTIME));
+    if (end->slot == SLOT_NONE && end->outcome.kind == OUTCOME_LOCAL && end->delivery != NULL)
+        guard_unrendered(shard->guard, end->delivery->job, end->cookie.attempt, &end->outcome, &classification, clock_ms(CLOCK_REALTIME));
     if (end->lane != NULL)
         shape_ended(shard->shape, end->lane, &end->outcome, &classification, end->source, now_us());
     ending_settle(shard, &end->cookie, &end->outcome, &classification, end->delivery, end->slot, end->slot_generation);

@@ -33,8 +33,10 @@ bool stopped_order(void *context, const struct delivery *delivery) {
     struct shard *shard = context;
     if (membership_order(shard, delivery))
         return true;
-    if (!hold_anything(shard->hold) || !stops(shard, delivery))
+    if (!hold_anything(shard->hold) || !stops(shard, delivery)) {
+        guard_rendered(shard->guard, delivery->job, clock_ms(CLOCK_REALTIME));
         return false;
+    }
     struct timeval soon = {0};
     if (!evtimer_pending(shard->withdraw_timer, NULL))
         evtimer_add(shard->withdraw_timer, &soon); /* it goes back to its lane first */

@@ -312,6 +312,47 @@ static void a_campaign_is_held_past_a_share_of_refused_content(void **state) {
     assert_int_equal(guard_counters(world->guard)->holds, 1);
 }
 
+static enum verdict unrendered(struct world *world, uint32_t attempt) {
+    struct outcome outcome = {
+        .kind = OUTCOME_LOCAL, .stage = STAGE_CONNECT, .code = 554, .enhanced = {5, 6, 0}, .text = "the variable is missing"};
+    struct classification out;
+    classify(NULL, "big", &outcome, true, &out);
+    assert_int_equal(out.verdict, VERDICT_BOUNCED);
+    guard_outcome(world->guard, &world->job, 0, "big", &outcome, &out, world->now_ms += 10);
+    guard_unrendered(world->guard, &world->job, attempt, &outcome, &out, world->now_ms);
+    return out.verdict;
+}
+
+/* A variable that nobody has must not end all of them. */
+static void a_campaign_of_which_no_message_can_be_made_is_held_and_nobody_ends(void **state) {
+    struct world *world = *state;
+    for (int i = 0; i < 19; i++)
+        assert_int_equal(unrendered(world, 0), VERDICT_DEFERRED);
+    assert_int_equal(guard_counters(world->guard)->holds, 0);
+    assert_int_equal(unrendered(world, 0), VERDICT_DEFERRED);
+    assert_int_equal(guard_counters(world->guard)->holds, 1);
+    struct wanted alarm = alarm_of(world, "campaign_unrendered");
+    assert_string_equal(alarm.alarm.subject, "spring");
+    assert_non_null(strstr(alarm.alarm.text, "bypost campaign cancel spring"));
+    assert_non_null(strstr(alarm.alarm.text, "bypost release guard-"));
+    assert_int_equal(unrendered(world, 0), VERDICT_DEFERRED); /* what was on its way before the hold was there */
+}
+
+static void a_message_that_cannot_be_made_ends_where_others_can(void **state) {
+    struct world *world = *state;
+    assert_int_equal(unrendered(world, 0), VERDICT_DEFERRED);
+    assert_int_equal(unrendered(world, 1), VERDICT_BOUNCED); /* a few of their own: once more, then they end */
+    for (int i = 0; i < 490; i++)
+        guard_rendered(world->guard, &world->job, world->now_ms);
+    for (int i = 0; i < 52; i++)
+        assert_int_equal(unrendered(world, 0), VERDICT_BOUNCED); /* 54 of 544 */
+    assert_int_equal(guard_counters(world->guard)->holds, 0);
+    assert_int_equal(unrendered(world, 0), VERDICT_DEFERRED); /* 55 of 545: a tenth */
+    assert_int_equal(guard_counters(world->guard)->holds, 1);
+    world->job.campaign = NULL;
+    assert_int_equal(unrendered(world, 0), VERDICT_BOUNCED);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_provider_that_refuses_all_is_soon_not_believed),
@@ -327,6 +368,8 @@ int main(void) {
         cmocka_unit_test_setup_teardown(a_sender_domain_is_held_past_twenty_replies_and_a_fifth, set_up, tear_down),
         cmocka_unit_test_setup_teardown(an_hour_of_successes_hides_no_failure_of_now, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_campaign_is_held_past_a_share_of_refused_content, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_campaign_of_which_no_message_can_be_made_is_held_and_nobody_ends, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_message_that_cannot_be_made_ends_where_others_can, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
