@@ -51,6 +51,7 @@ static void enqueue(struct shard *shard, struct delivery *delivery, bool again) 
     static const uint16_t no_pool[3] = {4, 3, 5};
     if (membership_take(shard, delivery) || checking_again(shard, delivery))
         return;
+    parking_seen(shard->parking, delivery);
     int code = shape_enqueue(shard->shape, delivery, now_us());
     if (code == 0)
         return;

@@ -11,7 +11,8 @@
 
 enum {
     LOOK_MS = 250,                       /* parks that are due are asked for so often */
-    LOOK_PARKS = 256,                    /* so many at a time */
+    LOOK_PARKS = 256,                    /* so many at a time, and at once again while there are more */
+    LOOKS_MAX = 64,                      /* questions under way */
     AGAIN_MIN_MS = 250,                  /* a site's window is looked at again after this at the earliest, */
     AGAIN_MAX_MS = 15000,                /* and this at the latest */
     FILLED_MS = 1000,                    /* what was let out of a park takes so long to its lane: its site is not looked at before */
@@ -38,6 +39,7 @@ struct parking {
     struct event *timer;
     struct park_site *sites[SITE_BUCKETS];
     uint64_t swept_us;
+    uint32_t nameless;    /* sites of which only the name is known */
     uint32_t outstanding; /* answers that will come */
     bool destroyed;
     struct parking_counters counters;
@@ -47,6 +49,7 @@ struct parking {
 struct look {
     struct parking *parking;
     uint32_t queue, count;
+    bool more; /* there are others behind these */
     struct {
         char member[MEMBER_BYTES];
         struct park_site *site;
@@ -71,6 +74,7 @@ static struct park_site *site_of(struct parking *parking, const char *name) {
         snprintf(found->name, sizeof(found->name), "%s", name);
         found->next = *head;
         *head = found;
+        parking->nameless++;
     }
     if (found != NULL)
         found->used_us = now_us();
@@ -92,6 +96,7 @@ static void sites_sweep(struct parking *parking, uint64_t now, bool all) {
             struct park_site *site = *at;
             if (all || site->used_us + (uint64_t)SITE_IDLE_S * 1000000 < now) {
                 *at = site->next;
+                parking->nameless -= site->site == NULL;
                 site_forget(site);
             } else {
                 at = &site->next;
@@ -108,6 +113,8 @@ static void site_note(struct parking *parking, const struct delivery *delivery) 
     if (site->site != delivery->site) {
         if (site->site != NULL)
             site_release(site->site);
+        else
+            parking->nameless--;
         site->site = delivery->site;
         site_hold(site->site);
     }
@@ -167,7 +174,19 @@ void parking_put(struct parking *parking, struct delivery *delivery) {
     ending_park(shard, delivery, now_ms + AGAIN_MIN_MS);
 }
 
+void parking_seen(struct parking *parking, const struct delivery *delivery) {
+    if (parking->nameless == 0)
+        return;
+    struct park_site *site = parking->sites[bucket_of(delivery->site->name)];
+    while (site != NULL && strcmp(site->name, delivery->site->name) != 0)
+        site = site->next;
+    if (site != NULL && site->site == NULL)
+        site_note(parking, delivery);
+}
+
 /* -- the way back -- */
+
+static void look_begin(struct parking *parking, uint32_t queue);
 
 static bool answered(struct parking *parking) {
     parking->outstanding--;
@@ -179,21 +198,30 @@ static bool answered(struct parking *parking) {
 }
 
 static void on_unparked(void *context, redisReply *reply) {
-    struct parking *parking = context;
+    struct look *look = context;
+    struct parking *parking = look->parking;
+    uint32_t queue = look->queue;
+    bool more = look->more;
+    free(look);
     if (!answered(parking) || reply == NULL)
         return;
     if (redis_error(reply) != NULL)
         log_write(LOG_LEVEL_ERROR, "control", "what is parked cannot be let out: %.200s", redis_error(reply));
     for (size_t i = 0; reply->type == REDIS_REPLY_ARRAY && i < reply->elements; i++)
         parking->counters.unparked += reply->element[i]->type == REDIS_REPLY_INTEGER ? (uint64_t)reply->element[i]->integer : 0;
+    if (more && redis_error(reply) == NULL && !parking->shard->draining)
+        look_begin(parking, queue);
 }
 
-static void unpark_send(struct parking *parking, const struct look *look, uint64_t now_ms) {
+/* Takes the look over. */
+static void unpark_send(struct parking *parking, struct look *look, uint64_t now_ms) {
     struct shard *shard = parking->shard;
     const char *argv[6 + 4 * LOOK_PARKS];
     char base[REDIS_KEY_MAX], key[REDIS_KEY_MAX + 16], now[24], (*numbers)[3][24] = malloc(LOOK_PARKS * sizeof(*numbers));
-    if (numbers == NULL)
-        return; /* asked for again at the next look */
+    if (numbers == NULL) { /* asked for again at the next look */
+        free(look);
+        return;
+    }
     redis_shard_prefix(shard->config.config, look->queue, base);
     snprintf(key, sizeof(key), "%sparked", base);
     snprintf(now, sizeof(now), "%" PRIu64, now_ms);
@@ -210,8 +238,10 @@ static void unpark_send(struct parking *parking, const struct look *look, uint64
         for (size_t j = 0; j < 3; j++)
             argv[argc++] = numbers[i][j];
     }
-    if (redis_send(shard->queues[look->queue].redis, on_unparked, parking, argc, argv, NULL) == 0)
+    if (redis_send(shard->queues[look->queue].redis, on_unparked, look, argc, argv, NULL) == 0)
         parking->outstanding++;
+    else
+        free(look);
     free(numbers);
 }
 
@@ -259,17 +289,19 @@ static void on_due(void *context, redisReply *reply) {
         snprintf(look->parks[look->count].member, MEMBER_BYTES, "%s", member->str);
         look->parks[look->count++].site = site;
     }
+    look->more = look->count == LOOK_PARKS;
     if (look->count > 0 && !parking->shard->draining) {
         uint64_t now_ms = clock_ms(CLOCK_REALTIME);
         look_share(parking, look, now_us(), now_ms);
         unpark_send(parking, look, now_ms);
+        return;
     }
     free(look);
 }
 
 static void look_begin(struct parking *parking, uint32_t queue) {
     struct shard *shard = parking->shard;
-    struct look *look = calloc(1, sizeof(*look));
+    struct look *look = parking->outstanding < LOOKS_MAX ? calloc(1, sizeof(*look)) : NULL;
     char base[REDIS_KEY_MAX], key[REDIS_KEY_MAX + 16], now[24], limit[16];
     if (look == NULL)
         return;

@@ -15,6 +15,8 @@ struct parking *parking_create(struct shard *shard);
 void parking_destroy(struct parking *parking);
 /* The delivery (with its site) goes into Redis, or ends when its time is up. It is taken. */
 void parking_put(struct parking *parking, struct delivery *delivery);
+/* A delivery goes to its lane: a site of which only the name was known, since control started anew, is known from then on. */
+void parking_seen(struct parking *parking, const struct delivery *delivery);
 
 struct parking_counters {
     uint64_t parked, unparked /* recipients */, expired;
