@@ -70,6 +70,10 @@ static bool batch_judge(struct batch *batch, uint32_t from) {
         char address[ADDRESS_BYTES];
         batch->text.at = end; /* the bytes behind `at` are still those that were read */
         const char *email = batch_address(batch, whole, from, i, &one, address);
+        const struct job_recipient *decoded = whole ? &whole->recipients[i - from] : one ? &one->recipients[0] : NULL;
+        if (email && decoded && batch->complete && !batch->complete(batch->context, decoded, batch->error)) {
+            email = NULL;
+        }
         enum dedupe_answer answer = email && batch->dedupe ? dedupe_add(batch->dedupe, email) : DEDUPE_NEW;
         if (!email) {
             batch->rejected(batch->context, batch->recipients[i].line, batch->error);

@@ -16,6 +16,8 @@ struct batch {
     uint32_t chunk;        /* recipients a chunk */
     /* A row that is no recipient: told once. */
     void (*rejected)(void *context, uint64_t line, const char *reason);
+    /* Whether a recipient that was decoded has what the content needs; a reason in error[ROW_ERROR_BYTES] when not. NULL: it has. */
+    bool (*complete)(void *context, const struct job_recipient *recipient, char *error);
     void *context;
 
     struct writer text;  /* recipients, a comma behind each */

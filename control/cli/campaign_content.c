@@ -170,7 +170,9 @@ int campaign_content_read(const char *command, const char *path, const struct co
     code = code == CLI_OK ? content_identify(command, content) : code;
     if (code == CLI_OK) {
         struct job *job = job_decode_content((const uint8_t *)content->text, strlen(content->text), config, error, sizeof error);
-        code = job ? CLI_OK : cli_complain(CLI_DATA, command, "%s: %s", path, error);
+        if (!job || !variables_read(&content->variables, job, error)) {
+            code = cli_complain(CLI_DATA, command, "%s: %s", path, error);
+        }
         job_release(job);
     }
     return code;
@@ -179,5 +181,6 @@ int campaign_content_read(const char *command, const char *path, const struct co
 void campaign_content_free(struct campaign_content *content) {
     json_decref(content->tree);
     free(content->text);
+    variables_free(&content->variables);
     *content = (struct campaign_content){.tree = NULL};
 }

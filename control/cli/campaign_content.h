@@ -2,6 +2,7 @@
 #ifndef CONTROL_CLI_CAMPAIGN_CONTENT_H
 #define CONTROL_CLI_CAMPAIGN_CONTENT_H
 
+#include "campaign_variables.h"
 #include "control/config/config.h"
 
 #include <jansson.h>
@@ -10,8 +11,9 @@ enum { CONTENT_ID_BYTES = 33 };
 
 struct campaign_content {
     json_t *tree;
-    char *text;                /* the tree as compact JSON, malloc'd */
-    char id[CONTENT_ID_BYTES]; /* of the text: the same content has the same ID */
+    char *text;                 /* the tree as compact JSON, malloc'd */
+    char id[CONTENT_ID_BYTES];  /* of the text: the same content has the same ID */
+    struct variables variables; /* what it wants of each recipient */
 };
 
 /* Reads the file and those that it names (relative to its folder), and checks it as the sender will. An exit code, after the error was

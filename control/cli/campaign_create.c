@@ -25,11 +25,12 @@ const char campaign_create_help[] =
     "and options) it goes on where it was, and nobody is submitted twice. While the queue is full it waits.\n\n"
     "      --content FILE        YAML: from, subject, text or text_file, html or html_file, headers, attachments, reply_to,\n"
     "                            list_unsubscribe, ... (deploy/examples/campaign)\n"
-    "      --recipients FILE     CSV with a header: `email` (or `to`), `name`, every other column is merge data; or JSON Lines:\n"
-    "                            {\"to\", \"merge_data\", \"metadata\", \"headers\"}; - is standard input\n"
+    "      --recipients FILE     CSV with a header: `email` (or `to`), `name` (shown, and merge data), every other column is merge\n"
+    "                            data; or JSON Lines: {\"to\", \"merge_data\", \"metadata\", \"headers\"}; - is standard input\n"
     "      --map COLUMN=FIELD    what a column is: email, name, metadata.KEY, a name of merge data, or - (left out); repeatable\n"
     "      --dedupe              each address once, letters without case; takes 16 to 43 bytes of memory an address\n"
     "      --dedupe-memory SIZE  ... and at most so much (512M, for 25 million)\n"
+    "      --allow-missing       goes on where a variable of the content has no value: such recipients get no message\n"
     "      --rejects FILE        rows that are wrong, with their line and reason (NAME.rejected)\n"
     "      --strict              reads all of the file first, and submits nothing when a row is wrong\n"
     "      --dry-run             checks only; Redis is not needed\n\n"
@@ -66,7 +67,7 @@ struct create {
     struct campaign_fields fields;
     unsigned long chunk;
     uint64_t dedupe_bytes, expires_ms;
-    bool dedupe, strict, hold, quiet, dry_run;
+    bool dedupe, strict, hold, quiet, dry_run, allow_missing;
 
     struct campaign_client client;
     struct campaign_content content;
@@ -80,6 +81,9 @@ struct create {
     FILE *rejects;
     char *rejects_made; /* its name, when NAME.rejected */
     bool rejects_failed, checking, telling, full_told;
+    bool prechecking, lacking; /* JSON Lines are read once before: the row that is looked at lacks a variable */
+    uint64_t incomplete_line;  /* the first that does */
+    char incomplete[ROW_ERROR_BYTES];
     uint64_t rejected, recipients, started_ms, told_ms, told_recipients;
 };
 
@@ -135,9 +139,28 @@ static void on_full(void *context, const char *error) {
     progress_tell(create, false);
 }
 
+static const char *source_name(const struct create *create) {
+    return strcmp(create->recipients_path, "-") == 0 ? "standard input" : create->recipients_path;
+}
+
+static bool on_complete(void *context, const struct job_recipient *recipient, char *error) {
+    struct create *create = context;
+    create->lacking = !variables_given(&create->content.variables, recipient->merge_data, error);
+    return !create->lacking;
+}
+
 static void on_rejected(void *context, uint64_t line, const char *reason) {
     struct create *create = context;
-    const char *file = strcmp(create->recipients_path, "-") == 0 ? "standard input" : create->recipients_path;
+    if (create->lacking && !create->incomplete_line) {
+        create->incomplete_line = line;
+        snprintf(create->incomplete, sizeof create->incomplete, "%s", reason);
+    }
+    create->lacking = false;
+    if (create->prechecking) { /* told when it is left out */
+        create->rejected++;
+        return;
+    }
+    const char *file = source_name(create);
     if (create->rejected++ < REJECTS_SHOWN) {
         line_clear(create);
         fprintf(stderr, "%s:%" PRIu64 ": %s\n", file, line, reason);
@@ -157,7 +180,7 @@ static void on_rejected(void *context, uint64_t line, const char *reason) {
 /* -- the source -- */
 
 static int source_fault(const struct create *create) {
-    return cli_complain(CLI_NO_INPUT, CAMPAIGN, "%s cannot be read: %m.", create->recipients_path);
+    return cli_complain(CLI_NO_INPUT, CAMPAIGN, "%s cannot be read: %m.", source_name(create));
 }
 
 /* What the upload is made of: the file's bytes (of a stream its first MiB) and the options that make chunks of them. Another source would
@@ -218,7 +241,7 @@ static int source_open(struct create *create) {
         }
     }
     if (!rows_open(&create->rows, create->descriptor, create->maps, create->map_count, error)) {
-        return cli_complain(CLI_DATA, CAMPAIGN, "%s: %s.", create->recipients_path, error);
+        return cli_complain(CLI_DATA, CAMPAIGN, "%s: %s.", source_name(create), error);
     }
     return *create->source ? CLI_OK : source_identify(create);
 }
@@ -232,7 +255,7 @@ static int source_again(struct create *create) {
     }
     create->recipients = 0;
     if (!rows_open(&create->rows, create->descriptor, create->maps, create->map_count, error)) {
-        return cli_complain(CLI_DATA, CAMPAIGN, "%s: %s.", create->recipients_path, error);
+        return cli_complain(CLI_DATA, CAMPAIGN, "%s: %s.", source_name(create), error);
     }
     return CLI_OK;
 }
@@ -250,6 +273,7 @@ static int batch_begin(struct create *create) {
                                    .dedupe = create->dedupe ? &create->seen : NULL,
                                    .chunk = (uint32_t)create->chunk,
                                    .rejected = on_rejected,
+                                   .complete = create->rows.format == ROWS_JSON && !create->allow_missing ? on_complete : NULL,
                                    .context = create};
     create->started_ms = create->told_ms = clock_ms(CLOCK_MONOTONIC);
     create->told_recipients = 0;
@@ -258,7 +282,41 @@ static int batch_begin(struct create *create) {
 
 static int batch_fault(const struct create *create) {
     line_clear(create);
-    return cli_complain(CLI_NO_INPUT, CAMPAIGN, "%s:%" PRIu64 ": %s.", create->recipients_path, create->rows.line, create->batch.error);
+    return cli_complain(CLI_NO_INPUT, CAMPAIGN, "%s:%" PRIu64 ": %s.", source_name(create), create->rows.line, create->batch.error);
+}
+
+/* -- what the content wants of each recipient -- */
+
+/* Every row of a CSV file has its columns. The address is merge data only where the content names it: it is in every row already. */
+static int columns_check(struct create *create) {
+    const struct variables *variables = &create->content.variables;
+    struct rows *rows = &create->rows;
+    bool address = false;
+    for (uint32_t i = 0; rows->format == ROWS_CSV && i < variables->count; i++) {
+        rows->address_merges = false;
+        bool without = rows_merges(rows, variables->names[i]);
+        rows->address_merges = true;
+        address |= !without && rows_merges(rows, variables->names[i]);
+    }
+    rows->address_merges = address;
+    const char *missing = rows->format == ROWS_CSV && !create->allow_missing ? variables_missing_column(variables, rows) : NULL;
+    if (!missing) {
+        return CLI_OK;
+    }
+    char *columns = variables_columns(rows);
+    int code =
+        cli_complain(CLI_DATA, CAMPAIGN,
+                     "%s uses {{%s}}, and no column of %s is called so (it has %s). Say which one it is with --map COLUMN=%s, or give "
+                     "it in merge_global_data of the content; --allow-missing goes on all the same. Nothing is submitted.",
+                     create->content_path, missing, source_name(create), columns ? columns : "", missing);
+    free(columns);
+    return code;
+}
+
+static int incomplete_fault(const struct create *create) {
+    line_clear(create);
+    return cli_complain(CLI_DATA, CAMPAIGN, "%s:%" PRIu64 ": %s. %s uses it; --allow-missing goes on all the same. Nothing is submitted.",
+                        source_name(create), create->incomplete_line, create->incomplete, create->content_path);
 }
 
 /* The first chunk with the content, as the sender will see it. */
@@ -365,7 +423,7 @@ static int campaign_register(struct create *create, bool *complete) {
 static int pass_run(struct create *create, bool sending, bool begun) {
     int code = CLI_OK;
     enum batch_result result = begun ? BATCH_CHUNK : batch_next(&create->batch);
-    for (uint64_t number = 0; code == CLI_OK && result == BATCH_CHUNK; number++) {
+    for (uint64_t number = 0; code == CLI_OK && result == BATCH_CHUNK && !(create->prechecking && create->incomplete_line); number++) {
         if (sending) {
             code = upload_chunk(&create->upload, number, create->prefix, create->batch.text.bytes, create->batch.text.at - 1,
                                 create->batch.count);
@@ -390,6 +448,22 @@ static int pass_check(struct create *create, bool begun) {
             cli_complain(CLI_DATA, CAMPAIGN, "%" PRIu64 " rows are wrong and --strict was given: nothing is submitted.", create->rejected);
     }
     return code;
+}
+
+/* Reads JSON Lines to their end: does any lack a variable? */
+static int pass_precheck(struct create *create) {
+    create->checking = true;
+    int code = pass_run(create, false, true);
+    create->checking = create->prechecking = false;
+    create->rejected = 0;
+    return code == CLI_OK && create->incomplete_line ? incomplete_fault(create) : code;
+}
+
+static int rows_again(struct create *create) {
+    int code = source_again(create);
+    code = code == CLI_OK ? columns_check(create) : code;
+    code = code == CLI_OK ? batch_begin(create) : code;
+    return code == CLI_OK && batch_next(&create->batch) != BATCH_CHUNK ? batch_fault(create) : code;
 }
 
 static void summary_print(const struct create *create, bool complete) {
@@ -455,11 +529,13 @@ static int create_upload(struct create *create) {
 static int create_checked(struct create *create) {
     int code = campaign_content_read(CAMPAIGN, create->content_path, create->client.config, &create->content);
     code = code == CLI_OK ? source_open(create) : code;
+    code = code == CLI_OK ? columns_check(create) : code;
     code = code == CLI_OK ? batch_begin(create) : code;
     if (code != CLI_OK) {
         return code;
     }
     create->checking = create->strict || create->dry_run; /* what is refused is told once */
+    create->prechecking = !create->checking && create->batch.complete && create->content.variables.count > 0 && create->file_bytes > 0;
     if (create->strict && !create->dry_run && create->file_bytes == 0) {
         return cli_complain(CLI_USAGE, CAMPAIGN, "--strict reads the recipients twice: give them in a file.");
     }
@@ -467,8 +543,11 @@ static int create_checked(struct create *create) {
     if (result == BATCH_FAULT) {
         return batch_fault(create);
     }
+    if (create->incomplete_line && !create->checking) { /* of a stream the first chunk must do: later ones are refused row by row */
+        return incomplete_fault(create);
+    }
     if (result == BATCH_END) {
-        return cli_complain(CLI_DATA, CAMPAIGN, "%s has no recipient%s.", create->recipients_path,
+        return cli_complain(CLI_DATA, CAMPAIGN, "%s has no recipient%s.", source_name(create),
                             create->rejected ? " that can be submitted" : ": it has a header only");
     }
     code = sample_check(create);
@@ -479,11 +558,10 @@ static int create_checked(struct create *create) {
                    create->recipients, create->rejected, create->batch.repeated);
             return create->rejected ? CLI_DATA : CLI_OK;
         }
-        code = code == CLI_OK ? source_again(create) : code;
-        code = code == CLI_OK ? batch_begin(create) : code;
-        if (code == CLI_OK && batch_next(&create->batch) != BATCH_CHUNK) {
-            code = batch_fault(create);
-        }
+        code = code == CLI_OK ? rows_again(create) : code;
+    } else if (code == CLI_OK && create->prechecking) {
+        code = pass_precheck(create);
+        code = code == CLI_OK ? rows_again(create) : code;
     }
     return code == CLI_OK ? create_upload(create) : code;
 }
@@ -499,6 +577,7 @@ enum {
     OPTION_REJECTS,
     OPTION_STRICT,
     OPTION_DRY_RUN,
+    OPTION_ALLOW_MISSING,
     OPTION_TENANT,
     OPTION_POOL,
     OPTION_HOLD,
@@ -541,6 +620,8 @@ static bool option_take(struct create *create, int option) {
         return create->strict = true;
     case OPTION_DRY_RUN:
         return create->dry_run = true;
+    case OPTION_ALLOW_MISSING:
+        return create->allow_missing = true;
     case OPTION_HOLD:
         return create->hold = true;
     case OPTION_QUIET:
@@ -579,6 +660,7 @@ static int arguments_read(int argc, char **argv, struct create *create) {
                                             {"rejects", required_argument, NULL, OPTION_REJECTS},
                                             {"strict", no_argument, NULL, OPTION_STRICT},
                                             {"dry-run", no_argument, NULL, OPTION_DRY_RUN},
+                                            {"allow-missing", no_argument, NULL, OPTION_ALLOW_MISSING},
                                             {"tenant", required_argument, NULL, OPTION_TENANT},
                                             {"pool", required_argument, NULL, OPTION_POOL},
                                             {"hold", no_argument, NULL, OPTION_HOLD},

@@ -239,14 +239,20 @@ static bool address_is_plain(const uint8_t *text, size_t length) {
     return at > 0 && length <= 254;
 }
 
+/* What is merge data: a name that is shown is one to be greeted by, too. */
+static bool column_merges(const struct rows *rows, const struct rows_column *column) {
+    return column->role == COLUMN_MERGE || column->role == COLUMN_NAME || (column->role == COLUMN_ADDRESS && rows->address_merges);
+}
+
 static enum quality object_write(const struct rows *rows, struct writer *out, enum column_role role, const char *name) {
     enum quality worst = QUALITY_ASCII;
     bool open = false;
     for (uint32_t i = 0; i < rows->column_count; i++) {
-        if (rows->columns[i].role == role) {
+        const struct rows_column *column = &rows->columns[i];
+        if (role == COLUMN_MERGE ? column_merges(rows, column) : column->role == role) {
             writer_text(out, open ? "," : name);
-            writer_text(out, rows->columns[i].key);
-            enum quality quality = field_write(rows, &rows->fields[i], out, false);
+            writer_text(out, column->key);
+            enum quality quality = field_write(rows, &rows->fields[i], out, column->role != role);
             worst = quality > worst ? quality : worst;
             open = true;
         }
@@ -425,7 +431,8 @@ static bool column_read(struct rows *rows, uint32_t index, const char *const *ma
             used[i] = true;
         }
     }
-    bool good = column_set(rows, index, becomes, error);
+    rows->columns[index].title = strdup(trimmed);
+    bool good = rows->columns[index].title ? column_set(rows, index, becomes, error) : column_fault(error, "%s", "out of memory");
     free(name);
     return good;
 }
@@ -499,9 +506,22 @@ bool rows_open(struct rows *rows, int descriptor, const char *const *maps, uint3
 void rows_close(struct rows *rows) {
     for (uint32_t i = 0; i < rows->column_count; i++) {
         free(rows->columns[i].key);
+        free(rows->columns[i].title);
     }
     free(rows->bytes);
     *rows = (struct rows){.descriptor = -1};
+}
+
+bool rows_merges(const struct rows *rows, const char *name) {
+    struct writer key = {.limit = ROW_MAX_BYTES};
+    bool found = false;
+    json_write(&key, (const uint8_t *)name, strlen(name), false);
+    writer_bytes(&key, ":", 2);
+    for (uint32_t i = 0; i < rows->column_count && key.bytes && !found; i++) {
+        found = column_merges(rows, &rows->columns[i]) && strcmp(rows->columns[i].key, (const char *)key.bytes) == 0;
+    }
+    free(key.bytes);
+    return found;
 }
 
 enum row_result rows_next(struct rows *rows, struct writer *out, uint64_t *line, char *error) {

@@ -23,7 +23,8 @@ enum column_role { COLUMN_IGNORED, COLUMN_ADDRESS, COLUMN_NAME, COLUMN_MERGE, CO
 
 struct rows_column {
     enum column_role role;
-    char *key; /* a JSON string with its colon, for merge data and metadata */
+    char *key;   /* a JSON string with its colon, for merge data and metadata */
+    char *title; /* as the header has it */
 };
 
 struct rows_field {
@@ -40,6 +41,7 @@ struct rows {
     size_t begin, end, room;
     uint64_t taken; /* bytes of rows that were handed out, for progress */
     uint64_t line;  /* of what stands at begin, from 1 */
+    bool address_merges; /* the address is merge data too: the content names it */
     uint32_t column_count;
     struct rows_column columns[ROWS_COLUMNS_MAX];
     struct rows_field fields[ROWS_COLUMNS_MAX];
@@ -61,6 +63,9 @@ enum row_result {
  * metadata.KEY, a name of merge data, or "-" to leave the column out. False with a sentence in error[ROW_ERROR_BYTES]. Closes nothing. */
 bool rows_open(struct rows *rows, int descriptor, const char *const *maps, uint32_t map_count, char *error);
 void rows_close(struct rows *rows);
+/* Whether every recipient of a CSV file gets merge data of this name: its column is there. The display name is merge data as well, and so
+ * is the address, when address_merges is set. */
+bool rows_merges(const struct rows *rows, const char *name);
 /* Appends the next recipient, a JSON object as in a job's recipients[], to `out`. *line: where the row begins. What a recipient may be is
  * the decoder's to say: a good row is one that could be taken apart. */
 enum row_result rows_next(struct rows *rows, struct writer *out, uint64_t *line, char *error);
