@@ -29,7 +29,7 @@ function hold.member(member)
 end
 
 -- ARGV: base, the version that the caller knows or ''. Cheap while nothing changes. Returns the version, IDs of holds whose records are being let go, and,
--- when the version is another, queues that do not run {name, state, state_ms, grace_ms} and holds {ID, JSON}.
+-- when the version is another, queues that do not run {name, state, state_ms, grace_ms, 1 when it is finished} and holds {ID, JSON}.
 function hold.state(keys, args)
     local base = args[1]
     local version = redis.call('GET', base .. 'version') or '0'
@@ -39,9 +39,9 @@ function hold.state(keys, args)
     end
     local queues = {}
     local function look(queue)
-        local found = redis.call('HMGET', base .. 'queue:' .. queue, 'state', 'state_ms', 'grace_ms')
+        local found = redis.call('HMGET', base .. 'queue:' .. queue, 'state', 'state_ms', 'grace_ms', 'finished')
         if found[1] and found[1] ~= 'running' and found[1] ~= '' then
-            queues[#queues + 1] = {queue, found[1], found[2] or '0', found[3] or ''}
+            queues[#queues + 1] = {queue, found[1], found[2] or '0', found[3] or '', found[4] and '1' or ''}
         end
     end
     for queue in pairs(STANDARD) do
@@ -51,6 +51,9 @@ function hold.state(keys, args)
         if not STANDARD[queue] then
             look(queue)
         end
+    end
+    for _, queue in ipairs(redis.call('SMEMBERS', base .. 'tenants')) do
+        look(queue)
     end
     local rules, flat = {}, redis.call('HGETALL', base .. 'holds')
     for i = 1, #flat, 2 do
@@ -142,10 +145,14 @@ function hold.record_is(base, what, words, record, now, scheduled)
 end
 
 -- ARGV: base, due cursor ('0' first), now in ms, members at most, 'all' or '' (without jobs of a later send_at and records of holds), queue or '', 'whole' or ''.
--- With `whole` all buckets of a queue become due now. Returns the next cursor ('0': done), records moved, and the lists that must be gone through record by
+-- With `whole` all buckets of a queue become due now, and with them, of a queue that is discarded, what awaits a decision. Returns the next cursor ('0': done), records moved, and the lists that must be gone through record by
 -- record (bypost_move_list): member, length, ...
 function hold.move(keys, args)
     local base, cursor, now, all, queue, moved, lists = args[1], args[2], args[3], args[5] == 'all', args[6], 0, {}
+    if cursor == 'held' then
+        local left = hold.decide(keys, {base, queue, now, args[4]})
+        return {left > 0 and 'held' or '0', 0, {}}
+    end
     local found = redis.call('ZSCAN', base .. 'due', cursor, 'COUNT', tonumber(args[4]))
     for i = 1, #found[2], 2 do
         local member, score = found[2][i], tonumber(found[2][i + 1])
@@ -161,7 +168,8 @@ function hold.move(keys, args)
             end
         end
     end
-    return {found[1], moved, lists}
+    local ends = args[7] == 'whole' and all and found[1] == '0' and redis.call('HGET', base .. 'queue:' .. queue, 'state') == 'discarded'
+    return {ends and redis.call('EXISTS', base .. 'held:' .. queue) == 1 and 'held' or found[1], moved, lists}
 end
 
 -- ARGV: base, member, now in ms, records at most, 'all' or '', what, words. From the list's front: what is wanted goes to a bucket of now, the rest to the

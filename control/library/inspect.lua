@@ -49,7 +49,7 @@ function inspect.queue(base, name)
     local first = redis.call('XRANGE', base .. 'q:' .. name, '-', '+', 'COUNT', 1)[1]
     local again = redis.call('XRANGE', base .. 'q:retry:' .. name, '-', '+', 'COUNT', 1)[1]
     local open = number('submitted')
-    for _, counter in ipairs({'delivered', 'bounced', 'expired', 'suppressed', 'cancelled', 'dead', 'retrying', 'parked', 'held'}) do
+    for _, counter in ipairs({'delivered', 'bounced', 'expired', 'suppressed', 'cancelled', 'dead', 'retrying', 'parked', 'held', 'moved'}) do
         open = open - number(counter)
     end
     local row = {

@@ -89,22 +89,23 @@ function members.leave(keys, args)
     return 1
 end
 
--- The names of some queues, and where the next ones are: 's' the standard ones, 'c' campaigns, 'a' what is active besides; '' behind the last.
+-- Where queues are found: kind -> key and the kind behind it. Tenants' queues and those that a raw XADD made leave `active` while entries are under way.
+members.pages = {c = {'campaigns', 't0'}, t = {'tenants', 'a0'}, a = {'active', 'r0'}, r = {'resting', 'd0'}, d = {'draining', ''}}
+
+-- The names of some queues, and where the next ones are: 's' the standard ones, then a kind of members.pages with a cursor; '' behind the last.
 function members.page(base, cursor)
     local kind, at = cursor:match('^(%a)(%d*)$')
-    if kind == 's' then
+    local page = members.pages[kind]
+    if not page then
         return {'high', 'normal', 'bulk'}, 'c0'
     end
-    local key = kind == 'c' and 'campaigns' or 'active'
-    local found = redis.call('ZSCAN', base .. key, at or '0', 'COUNT', PAGE_STREAMS)
+    local is_set = kind == 't'
+    local found = redis.call(is_set and 'SSCAN' or 'ZSCAN', base .. page[1], at, 'COUNT', PAGE_STREAMS)
     local names = {}
-    for i = 1, #found[2], 2 do
+    for i = 1, #found[2], is_set and 1 or 2 do
         names[#names + 1] = found[2][i]
     end
-    if found[1] ~= '0' then
-        return names, kind .. found[1]
-    end
-    return names, kind == 'c' and 'a0' or ''
+    return names, found[1] ~= '0' and kind .. found[1] or page[2]
 end
 
 -- Entries of one stream change hands. A consumer with nothing pending goes: with something pending its entries would go with it.

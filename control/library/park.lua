@@ -22,7 +22,7 @@ function parking.unpark(keys, args)
     for i = 3, #args, 4 do
         local member, wanted, again, cutoff = args[i], tonumber(args[i + 1]) or 0, tonumber(args[i + 2]) or now + 1000, tonumber(args[i + 3]) or 0
         local name, list = member:match('^([^:]*):') or '', base .. 'park:' .. member
-        local queue = redis.call('HMGET', base .. 'queue:' .. name, 'state', 'expires_at', 'not_before')
+        local queue = redis.call('HMGET', base .. 'queue:' .. name, 'state', 'expires_at')
         local expires, count, before = tonumber(queue[2] or '') or 0, 0, records
         local ends = queue[1] == 'discarded' or (expires > 0 and expires <= now)
         if queue[1] == 'paused' or queue[1] == 'cancelled' then
@@ -46,7 +46,7 @@ function parking.unpark(keys, args)
             redis.call('ZADD', parked, string.format('%.0f', again), member)
         end
         if records > before then
-            lists.wake(base, name, now)
+            lists.wake(base, name)
         end
         moved[#moved + 1] = count
     end

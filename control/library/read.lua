@@ -28,7 +28,8 @@ function fair.now_ms()
 end
 
 -- ARGV: base, stream, consumer, start (an ID: this consumer's pending entries behind it; '>': new ones), count, epoch ('' or absent: not asked for).
--- Returns the last ID and its entries, each {ID, fields, progress}: read in one step, so that what was settled before is never taken for unsettled.
+-- Returns the last ID, its entries, each {ID, fields, progress}, and the queue's expires_at: read in one step, so that what was settled before is never
+-- taken for unsettled.
 local function read(keys, args)
     local base, stream, consumer = args[1], args[2], args[3]
     local key = base .. 'q:' .. stream
@@ -50,7 +51,7 @@ local function read(keys, args)
             end
         end
     end
-    return {last, entries}
+    return {last, entries, redis.call('HGET', base .. 'queue:' .. stream:gsub('^retry:', ''), 'expires_at') or ''}
 end
 
 -- ARGV: base, then streams. Makes their consumer groups, from the beginning; a command would be refused by a full Redis. Returns 1 for each that is new.
@@ -136,15 +137,19 @@ function fair.pull(base, queue, is_retry, consumer, want, with_progress, answer)
         for i = 1, #entries do
             local entry = entries[i]
             local fields = entry[2]
-            local number = 1
+            local number, indexes = nil, nil
             for at = 1, #fields, 2 do
                 if fields[at] == 'n' then
-                    number = tonumber(fields[at + 1]) or 1
-                    number = number >= 1 and number <= 500 and number or 1
+                    number = tonumber(fields[at + 1])
                 else
                     bytes = bytes + #fields[at + 1]
+                    if fields[at] == 'r' or fields[at] == 's' then
+                        indexes = fields[at + 1]:match('^%S+ %d+ %d+ %d+ %d+ ([%d,-]+)$')
+                    end
                 end
             end
+            number = indexes and lists.size(indexes) or number or 1
+            number = number >= 1 and number <= 500 and number or 1
             recipients = recipients + number
             largest = number > largest and number or largest
             list[#list + 1] = {entry[1], fields, with_progress and redis.call('HGET', base .. 'progress', stream .. '/' .. entry[1])}
@@ -334,9 +339,6 @@ local function overflow(keys, args)
             local fields = found[2]
             if not field_of(fields, 'r') and not field_of(fields, 's') then
                 fields[#fields + 1], fields[#fields + 2] = 'r', args[i + 2]
-            end
-            if number > 1 and not field_of(fields, 'n') then
-                fields[#fields + 1], fields[#fields + 2] = 'n', args[i + 1]
             end
             if moved == 0 then
                 redis.pcall('XGROUP', 'CREATE', key, GROUP, '0', 'MKSTREAM')

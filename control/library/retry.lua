@@ -3,6 +3,7 @@
 local RETRY_STREAM_ENTRIES = 4096    -- promotion waits while a retry stream is longer
 local PROMOTE_BYTES = 4194304        -- a call moves no more than this
 local PROMOTE_BUCKETS = 1024         -- nor looks at more buckets
+local PROMOTE_ASIDE_MS = 1000        -- a bucket for which there is no room steps aside for so long: others must not wait behind it
 
 -- Records, and who waits in them. A `history` is ORIGIN ... INDEXES, a `tail` SITE CLASS PROVIDER.
 local lists = {}
@@ -99,11 +100,11 @@ function lists.promote(base, queue, kind, record, tally)
     return #record
 end
 
--- A queue that has retries to read comes into the fair order, unless it is stopped.
-function lists.wake(base, queue, now)
+-- A queue that has retries to read comes into the fair order, unless it is stopped. Who reads the order looks at not_before, window and rate.
+function lists.wake(base, queue)
     if not STANDARD[queue] then
-        local known = redis.call('HMGET', base .. 'queue:' .. queue, 'state', 'not_before')
-        if known[1] ~= 'paused' and known[1] ~= 'cancelled' and (tonumber(known[2] or '') or 0) <= now then
+        local state = redis.call('HGET', base .. 'queue:' .. queue, 'state')
+        if state ~= 'paused' and state ~= 'cancelled' then
             local first = redis.call('ZRANGE', base .. 'active', 0, 0, 'WITHSCORES')
             redis.call('ZADD', base .. 'active', 'NX', first[2] or 0, queue)
         end
@@ -134,8 +135,8 @@ end
 local function promote(keys, args)
     local base, now, limit = args[1], tonumber(args[2]), tonumber(args[3])
     local due = base .. 'due'
-    local moved, bytes, offset, room, tally = 0, 0, 0, {}, {}
-    while moved < limit and bytes < PROMOTE_BYTES and offset < PROMOTE_BUCKETS do
+    local moved, bytes, offset, looked, room, tally = 0, 0, 0, 0, {}, {}
+    while moved < limit and bytes < PROMOTE_BYTES and looked < PROMOTE_BUCKETS do
         local members = redis.call('ZRANGEBYSCORE', due, '-inf', now, 'LIMIT', offset, 64)
         if #members == 0 then
             break
@@ -161,11 +162,14 @@ local function promote(keys, args)
                 if hold and hold ~= '' then
                     redis.call('SREM', base .. 'hold:' .. hold, member)
                 end
+            elseif room[queue] <= 0 then
+                redis.call('ZADD', due, 'XX', string.format('%.0f', now + PROMOTE_ASIDE_MS), member)
+                looked = looked + 1
             else
-                offset = offset + 1
+                offset, looked = offset + 1, looked + 1
             end
             if empty or moved > before then
-                lists.wake(base, queue, now)
+                lists.wake(base, queue)
             end
         end
     end
