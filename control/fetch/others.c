@@ -133,7 +133,7 @@ static void group_take(struct fetch *fetch, const redisReply *group) {
     }
     uint64_t expires_ms = strtoull(group->element[2]->str, NULL, 10);
     for (size_t i = 0; i < group->element[3]->elements; i++) {
-        fetch_take(fetch, &stream, group->element[3]->element[i], false, expires_ms);
+        fetch_take(fetch, &stream, group->element[3]->element[i], expires_ms);
     }
 }
 

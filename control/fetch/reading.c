@@ -7,6 +7,7 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum {
@@ -60,7 +61,7 @@ static uint32_t read_take(struct fetch *fetch, const redisReply *reply, uint32_t
         const struct stream *stream = streams_by_key(&fetch->streams, of->element[0]->str);
         const redisReply *list = of->element[1];
         for (size_t j = 0; stream && j < list->elements; j++) {
-            fetch_take(fetch, stream, list->element[j], false, 0);
+            fetch_take(fetch, stream, list->element[j], 0);
         }
         *full |= list->elements >= asked;
         entries += (uint32_t)list->elements;
@@ -102,7 +103,7 @@ static void on_read(void *context, redisReply *reply) {
     fetch_next(fetch);
 }
 
-/* bypost_read: {last ID, entries with progress}. */
+/* bypost_read: {last ID, entries with progress, the queue's expires_at}. */
 static void on_read_again(void *context, redisReply *reply) {
     struct fetch *fetch = context;
     if (!fetch_answered(fetch) || fetch->state != FETCH_READING || !reply) {
@@ -131,8 +132,10 @@ static void on_read_again(void *context, redisReply *reply) {
     stream = stream ? stream : other;
     if (stream) {
         const struct stream taken = *stream; /* others may move while entries are handed on */
+        const redisReply *expires = reply->elements > 2 ? reply->element[2] : NULL;
+        uint64_t expires_ms = expires && expires->type == REDIS_REPLY_STRING ? strtoull(expires->str, NULL, 10) : 0;
         for (size_t i = 0; i < reply->element[1]->elements; i++) {
-            fetch_take(fetch, &taken, reply->element[1]->element[i], true, 0);
+            fetch_take(fetch, &taken, reply->element[1]->element[i], expires_ms);
         }
         excess_move(fetch);
     }

@@ -137,8 +137,8 @@ void others_take(struct fetch *fetch, uint32_t recipients);
 /* While nothing else is there: are there campaigns to read? */
 void others_poll(struct fetch *fetch);
 
-/* take.c: an entry as it was read; `again`: it may be in flight or partly settled. expires_ms: of its queue, or 0. */
-void fetch_take(struct fetch *fetch, const struct stream *stream, const redisReply *reply, bool again, uint64_t expires_ms);
+/* take.c: an entry as it was read. expires_ms: of its queue, or 0. */
+void fetch_take(struct fetch *fetch, const struct stream *stream, const redisReply *reply, uint64_t expires_ms);
 /* Moves what was read beyond its tenant's share: after the entries of an answer. */
 void excess_move(struct fetch *fetch);
 /* The answer to a Function that moves an entry: an error is logged, the entry stays pending. */

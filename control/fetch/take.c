@@ -253,7 +253,7 @@ static void job_complete(struct fetch *fetch, struct job *job) {
     fetch->config.complete(fetch->config.context, job, on_completed, completion);
 }
 
-void fetch_take(struct fetch *fetch, const struct stream *stream, const redisReply *reply, bool again, uint64_t expires_ms) {
+void fetch_take(struct fetch *fetch, const struct stream *stream, const redisReply *reply, uint64_t expires_ms) {
     struct entry_view view;
     if (!entry_view_take(reply, &view)) {
         log_write(LOG_LEVEL_ERROR, "fetch", "Redis answered with an entry of unknown shape in %s", stream->key);
@@ -286,9 +286,7 @@ void fetch_take(struct fetch *fetch, const struct stream *stream, const redisRep
     if ((double)view.job_length > fetch->bytes_average) {
         fetch->bytes_average = (double)view.job_length; /* up at once, down slowly */
     }
-    if (again || view.bits) {
-        in_flight_filter(fetch, job);
-    }
+    in_flight_filter(fetch, job); /* a new entry may be in a slot too: when its group was lost */
     if (job->pending_count == 0) {
         job_release(job);
         return;
