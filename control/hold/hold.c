@@ -19,7 +19,6 @@ enum {
     POLL_STEPS = 64,          /* holds, and campaigns, that end in one poll; the others in the next */
     END_MEMBERS = 200,        /* of a hold's records, a step */
     MOVE_MEMBERS = 500,       /* looked at, a step */
-    MOVES_MAX = 256,          /* queues that were discarded and whose records are being made due */
     LATE_MAX = 256,           /* holds that ended a moment ago */
     LATE_MS = 3000,           /* what a commit under way adds to a hold that has ended is let go then */
     CANCEL_GRACE_MS = 3600000 /* where the queue has no grace_ms of its own */
@@ -30,6 +29,7 @@ struct stopped {
     char queue[QUEUE_NAME_MAX + 1];
     enum queue_state state;
     uint64_t state_ms, grace_ms;
+    bool moved; /* discarded, and its waiting records were made due */
     struct stopped *next;
 };
 
@@ -42,7 +42,7 @@ struct states {
 struct move {
     uint32_t shard;
     char queue[QUEUE_NAME_MAX + 1], cursor[24];
-    bool asked;
+    bool active, asked;
 };
 
 struct late {
@@ -63,8 +63,8 @@ struct hold {
     struct hold_shard shards[SHARDS_MAX];
     struct hold_rules *rules;
     struct event *timer;
-    struct move moves[MOVES_MAX];
-    uint32_t move_count;
+    struct move move;
+    bool to_move; /* there may be another */
     struct late late[LATE_MAX];
     uint32_t late_count;
     uint32_t outstanding; /* commands whose callback will come */
@@ -115,10 +115,10 @@ static void states_destroy(struct states *states) {
     free(states);
 }
 
-static const struct stopped *states_find(const struct states *states, const char *queue) {
+static struct stopped *states_find(const struct states *states, const char *queue) {
     if (states == NULL || states->count == 0)
         return NULL;
-    for (const struct stopped *stopped = states->buckets[state_bucket(queue)]; stopped != NULL; stopped = stopped->next)
+    for (struct stopped *stopped = states->buckets[state_bucket(queue)]; stopped != NULL; stopped = stopped->next)
         if (strcmp(stopped->queue, queue) == 0)
             return stopped;
     return NULL;
@@ -151,7 +151,8 @@ static struct states *states_read(const redisReply *list) {
         }
         *stopped = (struct stopped){.state = state_of_text(text_at(item, 1)),
                                     .state_ms = strtoull(text_at(item, 2), NULL, 10),
-                                    .grace_ms = *grace != '\0' ? strtoull(grace, NULL, 10) : CANCEL_GRACE_MS};
+                                    .grace_ms = *grace != '\0' ? strtoull(grace, NULL, 10) : CANCEL_GRACE_MS,
+                                    .moved = *text_at(item, 4) != '\0'};
         snprintf(stopped->queue, sizeof(stopped->queue), "%s", queue);
         struct stopped **bucket = &states->buckets[state_bucket(stopped->queue)];
         stopped->next = *bucket;
@@ -161,16 +162,13 @@ static struct states *states_read(const redisReply *list) {
     return states;
 }
 
-/* What was not discarded before and is so from here on: its records that wait for a later time end now. */
-static void discarded_begin(struct hold *hold, uint32_t shard, const struct states *before, const struct states *after) {
+/* What is discarded and was not so before, or is seen for the first time and is not finished: its records that wait for a later time end now. */
+static void discarded_begin(struct hold *hold, const struct states *before, struct states *after) {
     for (uint32_t i = 0; i < STATE_BUCKETS; i++)
-        for (const struct stopped *stopped = after->buckets[i]; stopped != NULL; stopped = stopped->next) {
+        for (struct stopped *stopped = after->buckets[i]; stopped != NULL; stopped = stopped->next) {
             const struct stopped *old = states_find(before, stopped->queue);
-            if (stopped->state != QUEUE_DISCARDED || (old != NULL && old->state == QUEUE_DISCARDED) || hold->move_count == MOVES_MAX)
-                continue;
-            struct move *move = &hold->moves[hold->move_count++];
-            *move = (struct move){.shard = shard, .cursor = "0"};
-            memcpy(move->queue, stopped->queue, sizeof(move->queue));
+            stopped->moved |= old != NULL && old->state == QUEUE_DISCARDED && old->moved;
+            hold->to_move |= stopped->state == QUEUE_DISCARDED && !stopped->moved;
         }
 }
 
@@ -230,8 +228,7 @@ static bool state_take(struct hold_shard *shard, const redisReply *reply) {
         log_write(LOG_LEVEL_ERROR, "hold", "out of memory for what is stopped: asked again");
         return false;
     }
-    if (shard->known)
-        discarded_begin(hold, shard->index, shard->states, states);
+    discarded_begin(hold, shard->states, states);
     states_destroy(shard->states);
     shard->states = states;
     if (rules != NULL) {
@@ -305,9 +302,9 @@ static void discard_step(struct hold_shard *shard, uint64_t now_ms) {
 
 static void on_moved(void *context, redisReply *reply) {
     struct hold *hold = context;
-    if (!hold_answered(hold) || hold->move_count == 0)
+    if (!hold_answered(hold))
         return;
-    struct move *move = &hold->moves[0];
+    struct move *move = &hold->move;
     move->asked = false;
     if (reply == NULL)
         return; /* asked again when Redis is back */
@@ -315,14 +312,35 @@ static void on_moved(void *context, redisReply *reply) {
         snprintf(move->cursor, sizeof(move->cursor), "%s", text_at(reply, 0));
         return;
     }
-    memmove(&hold->moves[0], &hold->moves[1], --hold->move_count * sizeof(*move));
+    if (redis_error(reply) != NULL)
+        log_write(LOG_LEVEL_ERROR, "hold", "what waits of %s, which is cancelled, ends only when it is due: %.200s", move->queue,
+                  redis_error(reply));
+    struct stopped *stopped = states_find(hold->shards[move->shard].states, move->queue);
+    if (stopped != NULL)
+        stopped->moved = true;
+    move->active = false;
+}
+
+/* The next queue whose records are to be made due. False: there is none. */
+static bool move_begin(struct hold *hold) {
+    for (uint32_t i = 0; i < hold->config.shard_count; i++)
+        for (uint32_t j = 0; hold->shards[i].states != NULL && j < STATE_BUCKETS; j++)
+            for (const struct stopped *stopped = hold->shards[i].states->buckets[j]; stopped != NULL; stopped = stopped->next)
+                if (stopped->state == QUEUE_DISCARDED && !stopped->moved) {
+                    hold->move = (struct move){.shard = i, .cursor = "0", .active = true};
+                    memcpy(hold->move.queue, stopped->queue, sizeof(hold->move.queue));
+                    return true;
+                }
+    return false;
 }
 
 /* One queue at a time, a step at a time. */
 static void move_step(struct hold *hold) {
-    struct move *move = &hold->moves[0];
+    struct move *move = &hold->move;
     char key[REDIS_KEY_MAX + 8], now[24], members[16];
-    if (hold->move_count == 0 || move->asked)
+    if (move->asked || (!move->active && !hold->to_move))
+        return;
+    if (!move->active && !(hold->to_move = move_begin(hold)))
         return;
     const char *prefix = hold->shards[move->shard].prefix;
     snprintf(key, sizeof(key), "%sdue", prefix);
