@@ -19,9 +19,10 @@ static void on_checked(void *context, struct job *job, const char *const *reason
     shard->checking -= job->pending_count;
     for (uint32_t i = 0; i < job->pending_count && !shard->draining; i++) {
         struct delivery *delivery = intake_delivery(job, job->pending[i]);
-        if (delivery == NULL) /* Redis keeps it as pending: read again at the next start */
+        if (delivery == NULL) {
+            fetch_let_go(job); /* it stays pending and is read again */
             log_write(LOG_LEVEL_ERROR, "control", "out of memory: a recipient stays pending in Redis");
-        else if (reasons[i] != NULL)
+        } else if (reasons[i] != NULL)
             end_suppressed(shard, delivery, reasons[i]);
         else
             intake_route(shard, delivery);
@@ -61,7 +62,8 @@ static void recheck(void *context, struct delivery *delivery) {
     struct shard *shard = context;
     struct rechecking *rechecking = malloc(sizeof(*rechecking));
     if (rechecking == NULL) {
-        delivery_free(delivery); /* Redis keeps it as pending */
+        fetch_let_go(delivery->job); /* it stays pending and is read again */
+        delivery_free(delivery);
         return;
     }
     *rechecking = (struct rechecking){.shard = shard, .delivery = delivery};

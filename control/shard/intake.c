@@ -154,7 +154,8 @@ void intake_route(struct shard *shard, struct delivery *delivery) {
         return;
     uint64_t asked_us = now_us();
     struct routing *routing = malloc(sizeof(*routing));
-    if (routing == NULL) { /* Redis keeps it as pending: read again at the next start */
+    if (routing == NULL) { /* Redis keeps it as pending: read again once its job has left */
+        fetch_let_go(delivery->job);
         log_write(LOG_LEVEL_ERROR, "control", "out of memory: a recipient stays pending in Redis");
         delivery_free(delivery);
         return;

@@ -70,6 +70,10 @@ void membership_begin(struct shard *shard) {
 static void on_ready(void *context, uint32_t index) {
     struct shard *shard = context;
     shard->queues[index].registered = true;
+    if (shard->queues[index].fences > 0) {
+        shard->queues[index].fences++; /* what came between the fence and here was read with the epoch before */
+        membership_withdraw(-1, 0, shard);
+    }
     dispatch_hold(shard->dispatch, !nodes_may_send(shard->nodes));
     membership_begin(shard);
 }
