@@ -10,6 +10,7 @@ enum {
     QUEUE_NAME_MAX = 47, /* bytes; fits the settle cookie */
     TENANT_NAME_MAX = 31,
     JOB_RECIPIENTS_MAX = 500,
+    CONTENT_ID_MAX = 63,
 };
 
 /* The ID of a stream entry. */
@@ -69,6 +70,8 @@ struct content {
     const struct render_prepared *prepared; /* control/render: what all its messages have in common; or NULL */
     void (*unreferenced)(struct content *content);
 };
+/* One reference of a job to a content: dropped with the job (control/fetch/job.c). */
+void content_release(struct content *content);
 
 enum { DSN_FAILURE = 1, DSN_DELAY = 2, DSN_SUCCESS = 4 }; /* RFC 3461 4.1 */
 

@@ -9,7 +9,7 @@
 #include <event2/event.h>
 #include <stdint.h>
 
-enum { CONTENT_ID_MAX = 63, CONTENTS_BYTES_MAX = 256 << 20 };
+enum { CONTENTS_BYTES_MAX = 256 << 20 };
 
 struct contents_config {
     struct event_base *base;
@@ -30,8 +30,6 @@ void contents_reconfigure(struct contents *contents, const struct config *config
  * The job is the callee's meanwhile. Contents never change under their ID. */
 void contents_complete(struct contents *contents, struct job *job,
                        void (*done)(void *context, struct job *job, const char *error, bool temporary), void *context);
-/* One reference of a job to a content: dropped with the job (control/fetch/job.c). */
-void content_release(struct content *content);
 struct contents_counters {
     uint64_t loaded, hits, missing /* or malformed */, bytes, held /* that jobs refer to */, expired /* given their last day */;
 };

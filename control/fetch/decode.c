@@ -2,7 +2,6 @@
  * producers. */
 #include "decode.h"
 
-#include "control/content/content.h"
 #include "fetch.h"
 #include "live.h"
 

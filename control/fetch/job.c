@@ -1,7 +1,6 @@
 /* job.c: a job's memory. */
 #include "live.h"
 
-#include "control/content/content.h"
 #include <assert.h>
 #include <stdlib.h>
 
