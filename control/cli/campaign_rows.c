@@ -112,7 +112,8 @@ static enum take quoted_take(const struct rows *rows, struct taking *taking, str
     taking->at = at + 1;
     if (taking->at < length && row[taking->at] == '\r') {
         if (taking->at + 1 == length && !rows->ended) {
-            return TAKE_MORE;
+            snprintf(error, ROW_ERROR_BYTES, "the row is longer than %d bytes", ROW_MAX_BYTES);
+            return length >= ROW_MAX_BYTES ? TAKE_BAD : TAKE_MORE;
         }
         taking->at++;
     }
@@ -330,6 +331,35 @@ static enum row_result csv_next(struct rows *rows, struct writer *out, uint64_t 
 
 /* -- JSON Lines -- */
 
+/* Does the object that begins the line end with it? What stands behind it would stand beside the recipients of the job, among the fields
+ * that are the sender's to set. Whether it is JSON is the decoder's to say. */
+static bool is_one_object(const uint8_t *text, size_t length) {
+    size_t depth = 0;
+    bool quoted = false;
+    for (size_t i = 0; i < length; i++) {
+        switch (text[i]) {
+        case '\\':
+            i += quoted;
+            break;
+        case '"':
+            quoted = !quoted;
+            break;
+        case '{':
+        case '[':
+            depth += !quoted;
+            break;
+        case '}':
+        case ']':
+            depth -= !quoted;
+            break;
+        }
+        if (depth == 0) {
+            return i + 1 == length && text[0] == '{';
+        }
+    }
+    return false;
+}
+
 static enum row_result json_next(struct rows *rows, struct writer *out, uint64_t *line, char *error) {
     for (;;) {
         const uint8_t *row = rows->bytes + rows->begin;
@@ -359,12 +389,14 @@ static enum row_result json_next(struct rows *rows, struct writer *out, uint64_t
             end--;
         }
         *line = rows->line;
-        if (end > at) {
+        bool good = end > at && is_one_object(row + at, end - at);
+        if (good) {
             writer_bytes(out, row + at, end - at);
         }
         rows_advance(rows, whole, newline != NULL);
         if (end > at) {
-            return ROW_GOOD;
+            snprintf(error, ROW_ERROR_BYTES, "the line is not one JSON object");
+            return good ? ROW_GOOD : ROW_BAD;
         }
     }
 }

@@ -141,7 +141,8 @@ static void endless(void **state) {
     take_text(&taken, text);
     assert_int_equal(taken.bad_count, 1);
     assert_string_equal(taken.good, "{\"to\":\"bob@example.org\",\"merge_data\":{\"x\":\"1\"}}\n");
-    text[0] = '{';
+    memcpy(text, "{}     ", 7);
+    strcpy(text + at + length, "\n{}\n");
     take_text(&taken, text);
     assert_true(taken.bad_count == 1 && taken.good_count == 2);
     free(text);
@@ -237,6 +238,42 @@ static void smuggled(void **state) {
            out, sizeof out, &refusals);
     assert_string_equal(out, "{\"to\":\"b@example.org\"}|");
     assert_int_equal(refusals.count, 3);
+}
+
+/* A line may not close the array of recipients: what would stand beside it are the fields of the job, the sender's own. */
+static void beside_the_recipients(void **state) {
+    static const char *const lines[] = {"{\"to\":\"a@example.org\"}],\"subject\":\"x\",\"tags\":[\"y\"",
+                                        "{\"to\":\"a@example.org\"}],\"envelope_sender\":\"x@example.net\",\"reply_to\":[\"y@example.net\"",
+                                        "{\"to\":\"a@example.org\",\"merge_data\":{\"k\":\"\\\\\"}}],\"tags\":[\"y\"",
+                                        "{\"to\":\"a@example.org\"} {}"};
+    struct refusals refusals = {.count = 0};
+    char out[4096];
+    for (unsigned i = 0; i < sizeof lines / sizeof *lines; i++) {
+        refusals.count = 0;
+        chunks(lines[i], 10, NULL, out, sizeof out, &refusals);
+        assert_string_equal(out, "");
+        assert_int_equal(refusals.count, 1);
+    }
+    refusals.count = 0; /* brackets and quotes in strings are text */
+    chunks("{\"to\":\"a@example.org\",\"merge_data\":{\"k\":\"}]\\\"{\\\\\"}}", 10, NULL, out, sizeof out, &refusals);
+    assert_string_equal(out, "{\"to\":\"a@example.org\",\"merge_data\":{\"k\":\"}]\\\"{\\\\\"}}|");
+    assert_int_equal(refusals.count, 0);
+}
+
+/* A row that fills the buffer and ends with a carriage return is too long; the rows behind it are read. */
+static void carriage_return_at_the_end_of_the_buffer(void **state) {
+    static const char header[] = "email,x\n", begin[] = "ann@example.org,\"";
+    size_t length = sizeof header - 1 + ROWS_BLOCK_BYTES;
+    char *text = malloc(length + 64);
+    struct taken taken;
+    memset(text, 'x', length);
+    memcpy(text, header, sizeof header - 1);
+    memcpy(text + sizeof header - 1, begin, sizeof begin - 1);
+    strcpy(text + length - 2, "\"\r\nbob@example.org,1\n");
+    take_text(&taken, text);
+    assert_int_equal(taken.bad_count, 1);
+    assert_string_equal(taken.good, "{\"to\":\"bob@example.org\",\"merge_data\":{\"x\":\"1\"}}\n");
+    free(text);
 }
 
 static void dedupe(void **state) {
@@ -367,9 +404,19 @@ static void fields(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(quotes),  cmocka_unit_test(habits),        cmocka_unit_test(wrong_rows),
-                                       cmocka_unit_test(headers), cmocka_unit_test(json_lines),    cmocka_unit_test(endless),
-                                       cmocka_unit_test(blocks),  cmocka_unit_test(refused),       cmocka_unit_test(smuggled),
-                                       cmocka_unit_test(dedupe),  cmocka_unit_test(plain_is_good), cmocka_unit_test(fields)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(quotes),
+                                       cmocka_unit_test(habits),
+                                       cmocka_unit_test(wrong_rows),
+                                       cmocka_unit_test(headers),
+                                       cmocka_unit_test(json_lines),
+                                       cmocka_unit_test(endless),
+                                       cmocka_unit_test(blocks),
+                                       cmocka_unit_test(refused),
+                                       cmocka_unit_test(smuggled),
+                                       cmocka_unit_test(beside_the_recipients),
+                                       cmocka_unit_test(carriage_return_at_the_end_of_the_buffer),
+                                       cmocka_unit_test(dedupe),
+                                       cmocka_unit_test(plain_is_good),
+                                       cmocka_unit_test(fields)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
