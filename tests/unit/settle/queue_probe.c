@@ -52,7 +52,7 @@ static bool begins(const char *text, const char *prefix) {
 }
 
 /* delivered unless the address says otherwise: bounce, suppress, defer (always), defer2 (twice), greylist, uncertain (once), return (once),
- * hold; stop (by hold h1) and park once. */
+ * hold (always), hold1 (once); stop (by hold h1) and park once. */
 static void outcome_of(const struct sending *sending, struct settle_item *item) {
     const struct job *job = sending->job;
     const char *email = job_recipient(job, sending->index)->mailbox.email;
@@ -90,7 +90,7 @@ static void outcome_of(const struct sending *sending, struct settle_item *item) 
         outcome->kind = OUTCOME_UNCERTAIN;
     } else if (begins(email, "return") && !begins(job->stream, "retry:")) {
         outcome->kind = OUTCOME_RETURNED;
-    } else if (begins(email, "hold")) {
+    } else if (begins(email, "hold") && (email[4] < '0' || email[4] > '9' || attempt < email[4] - '0')) {
         class->verdict = VERDICT_HELD;
     } else if (begins(email, "stop") && !begins(job->stream, "retry:")) {
         *class = (struct classification){.verdict = VERDICT_HELD};
