@@ -139,10 +139,15 @@ static void figures_add(json_t *figures, const redisReply *item, bool first) {
 }
 
 static int figures_read(struct campaign_client *client, const char *name, json_t *figures) {
+    static const char *const always[] = {"submitted",  "delivered", "deferred", "bounced", "expired",
+                                         "suppressed", "cancelled", "retrying", "parked",  "held"};
     const char *const argv[] = {name};
     int code = CLI_OK;
     uint32_t finished = 0, shards = client->config->redis.shards;
     json_object_set_new(figures, "campaign", json_string(name));
+    for (unsigned i = 0; i < sizeof always / sizeof *always; i++) { /* scripts need not ask whether it is there */
+        json_object_set_new(figures, always[i], json_integer(0));
+    }
     for (uint32_t shard = 0; code == CLI_OK && shard < shards; shard++) {
         redisReply *reply = NULL;
         code = function_call(client, shard, "bypost_campaign_list", "campaigns", 1, argv, &reply);

@@ -135,6 +135,17 @@ static bool stage_named(const char *text, enum smtp_stage *stage) {
     return false;
 }
 
+/* Rules of a provider hold for it only: a name that nobody has would be taken for none. */
+static void provider_tell(const struct config *config, const char *provider) {
+    bool known = provider == NULL;
+    for (uint32_t i = 0; config && i < config->provider_count; i++) {
+        known |= provider && strcasecmp(config->providers[i].name, provider) == 0;
+    }
+    if (config && !known) {
+        fprintf(stderr, "bypost classify: shaping.yaml has no provider '%.100s'; rules for that name are tried all the same.\n", provider);
+    }
+}
+
 static int classify_run(int argc, char **argv) {
     enum { RULES = 1, JSON };
     static const struct option options[] = {{"provider", required_argument, NULL, 'p'}, {"stage", required_argument, NULL, 's'},
@@ -176,6 +187,7 @@ static int classify_run(int argc, char **argv) {
     if (classifier) {
         question.classifier = classifier;
         question.defer = !config || config->suppress_on_block_defer;
+        provider_tell(config, question.provider);
         code = strcmp(argv[optind], "-") == 0 ? classify_lines(&question) : classify_line(&question, argv[optind]);
         classifier_free(classifier);
     }

@@ -76,7 +76,7 @@ static void object_print(const json_t *object, const char *prefix) {
             object_print(value, path);
         } else {
             char *text = json_dumps(value, JSON_ENCODE_ANY);
-            printf("  %-26s %12s\n", path, text ? text : "");
+            cli_print(stdout, "  %-26s %12s\n", path, text ? text : "");
             free(text);
         }
     }
@@ -116,7 +116,7 @@ static int stats_show(const struct config *config, unsigned long watch_s, unsign
         code = !sample->running && !sample->control ? CLI_UNAVAILABLE : CLI_OK;
     }
     if (code == CLI_UNAVAILABLE) {
-        cli_complain(code, name, "neither process runs; start them with `bypost run`.");
+        cli_complain(code, name, "neither process answers this user; start them with `bypost run`.");
     }
     sample_free(before);
     sample_free(sample);

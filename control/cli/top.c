@@ -244,9 +244,10 @@ static int top_print(struct top *top, const struct config *config, struct top_vi
             break; /* the reader went */
         }
     }
-    return !top->now->running && !top->now->control
-               ? cli_complain(CLI_UNAVAILABLE, name, "neither process runs; start them with `bypost run`.")
-               : CLI_OK;
+    if (!top->now->control) { /* the screen may have had no room for all of it */
+        cli_complain(CLI_UNAVAILABLE, name, "%s", top->now->control_error);
+    }
+    return !top->now->running && !top->now->control ? CLI_UNAVAILABLE : CLI_OK;
 }
 
 static bool interval_parse(const char *text, double *interval_s) {
