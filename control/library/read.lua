@@ -211,7 +211,11 @@ local function take(keys, args)
     end
     local drained = redis.call('ZRANGEBYSCORE', base .. 'draining', '-inf', now, 'LIMIT', 0, fair.VISITS)
     for i = 1, #drained do
-        fair.retire(base, drained[i], now)
+        if redis.call('ZSCORE', active, drained[i]) or redis.call('ZSCORE', resting, drained[i]) then
+            redis.call('ZREM', base .. 'draining', drained[i]) -- something came meanwhile: it is looked at when that is read
+        else
+            fair.retire(base, drained[i], now)
+        end
     end
     local most = math.min(fair.VISITS, math.ceil(budget / turn * 2) + 8) -- more than will be visited
     local listed = redis.call('ZRANGE', active, 0, most - 1, 'WITHSCORES')
