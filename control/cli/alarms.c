@@ -2,7 +2,6 @@
 #include "cli.h"
 #include "control/clock.h"
 #include "control/observe/alarm.h"
-#include "control/observe/local.h"
 
 #include <getopt.h>
 #include <inttypes.h>
@@ -19,14 +18,8 @@ static const char help[] = "Usage: bypost alarms [--json] [--clear KIND SUBJECT]
                            "Exit status: 0 shown, or cleared, 1 alarms are raised (without --json), or there is none to clear, 64 usage,\n"
                            "69 control does not answer, 78 the configuration has errors.\n";
 
-enum { CONTROL_TIMEOUT_MS = 2000, ERROR_BYTES = 512, AGE_BYTES = 24 };
+enum { CONTROL_TIMEOUT_MS = 2000, AGE_BYTES = 24 };
 static const char name[] = "alarms";
-
-/* Texts may quote a peer: nothing that moves a terminal's cursor passes. */
-static void text_print(const char *text) {
-    for (; text != NULL && *text != '\0'; text++)
-        putchar((unsigned char)*text < 0x20 || *text == 0x7f ? ' ' : *text);
-}
 
 static const char *age_text(uint64_t since_ms, uint64_t now_ms, char text[AGE_BYTES]) {
     uint64_t age_s = now_ms > since_ms ? (now_ms - since_ms) / 1000 : 0;
@@ -47,13 +40,13 @@ static int alarms_print(const json_t *alarms) {
     const json_t *alarm;
     json_array_foreach(alarms, index, alarm) {
         char age[AGE_BYTES];
-        text_print(json_string_value(json_object_get(alarm, "kind")));
+        cli_print(stdout, "%s", json_string_value(json_object_get(alarm, "kind")));
         putchar(' ');
-        text_print(json_string_value(json_object_get(alarm, "subject")));
+        cli_print(stdout, "%s", json_string_value(json_object_get(alarm, "subject")));
         printf("  (for %s, seen %" JSON_INTEGER_FORMAT " times)\n    ",
                age_text((uint64_t)json_integer_value(json_object_get(alarm, "since_ms")), now_ms, age),
                json_integer_value(json_object_get(alarm, "times")));
-        text_print(json_string_value(json_object_get(alarm, "text")));
+        cli_print(stdout, "%s", json_string_value(json_object_get(alarm, "text")));
         putchar('\n');
     }
     if (json_array_size(alarms) == 0)
@@ -61,19 +54,12 @@ static int alarms_print(const json_t *alarms) {
     return json_array_size(alarms) == 0 ? CLI_OK : CLI_FAILED;
 }
 
-/* What control answers to the request, as JSON; NULL with *code after the error was printed. */
+/* What control answers; NULL with *code after the error was printed. */
 static json_t *control_ask(const struct config *config, const char *request, int *code) {
-    char error[ERROR_BYTES], *path = NULL;
-    if (asprintf(&path, "%s/control.sock", config->run_directory) < 0)
-        abort();
-    char *answer = local_request(path, request, CONTROL_TIMEOUT_MS, error, sizeof(error));
-    json_t *json = answer != NULL ? json_loads(answer, 0, NULL) : NULL;
-    if (answer == NULL)
+    char error[CLI_ERROR_BYTES];
+    json_t *json = cli_control(config->run_directory, request, CONTROL_TIMEOUT_MS, error);
+    if (json == NULL)
         *code = cli_complain(CLI_UNAVAILABLE, name, "%s", error);
-    else if (json == NULL)
-        *code = cli_complain(CLI_UNAVAILABLE, name, "control's answer makes no sense; is it of another version?");
-    free(answer);
-    free(path);
     return json;
 }
 

@@ -133,7 +133,7 @@ static void on_full(void *context, const char *error) {
     struct create *create = context;
     if (!create->full_told) {
         line_clear(create);
-        fprintf(stderr, "bypost campaign: waiting for room in the queue (%.200s)\n", error);
+        cli_print(stderr, "bypost campaign: waiting for room in the queue (%.200s)\n", error);
         create->full_told = true;
     }
     progress_tell(create, false);
@@ -163,7 +163,7 @@ static void on_rejected(void *context, uint64_t line, const char *reason) {
     const char *file = source_name(create);
     if (create->rejected++ < REJECTS_SHOWN) {
         line_clear(create);
-        fprintf(stderr, "%s:%" PRIu64 ": %s\n", file, line, reason);
+        cli_print(stderr, "%s:%" PRIu64 ": %s\n", file, line, reason);
     }
     if (!create->rejects && !create->rejects_failed && !create->checking) {
         create->rejects = fopen(create->rejects_path, "we");

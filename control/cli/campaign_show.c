@@ -52,15 +52,16 @@ static void list_print(const json_t *list) {
         puts("There is no campaign; `bypost campaign create` makes one.");
         return;
     }
-    printf("%-32s %-18s %11s %6s %11s %10s %11s  %s\n", "CAMPAIGN", "STATE", "SUBMITTED", "DONE", "DELIVERED", "BOUNCED", "OPEN",
-           "CREATED");
+    cli_print(stdout, "%-32s %-18s %11s %6s %11s %10s %11s  %s\n", "CAMPAIGN", "STATE", "SUBMITTED", "DONE", "DELIVERED", "BOUNCED", "OPEN",
+              "CREATED");
     json_array_foreach(list, index, figures) {
         uint64_t submitted = count_of(figures, "submitted"), open = campaign_open_recipients(figures);
         char created[32];
         time_text(count_of(figures, "created"), created);
-        printf("%-32s %-18s %11" PRIu64 " %4.0f %% %11" PRIu64 " %10" PRIu64 " %11" PRIu64 "  %s\n", text_of(figures, "campaign"),
-               campaign_state(figures), submitted, submitted ? (double)(submitted - open) * 100.0 / (double)submitted : 0.0,
-               count_of(figures, "delivered"), count_of(figures, "bounced"), open, created);
+        cli_print(stdout, "%-32s %-18s %11" PRIu64 " %4.0f %% %11" PRIu64 " %10" PRIu64 " %11" PRIu64 "  %s\n",
+                  text_of(figures, "campaign"), campaign_state(figures), submitted,
+                  submitted ? (double)(submitted - open) * 100.0 / (double)submitted : 0.0, count_of(figures, "delivered"),
+                  count_of(figures, "bounced"), open, created);
     }
 }
 
@@ -209,25 +210,25 @@ static void window_text(const char *window, char out[48]) {
 }
 
 static void line_print(const char *label, uint64_t count, uint64_t of) {
-    printf("  %-12s %12" PRIu64 "  %5.1f %%\n", label, count, of ? (double)count * 100.0 / (double)of : 0.0);
+    cli_print(stdout, "  %-12s %12" PRIu64 "  %5.1f %%\n", label, count, of ? (double)count * 100.0 / (double)of : 0.0);
 }
 
 static void show_print(const json_t *figures) {
     uint64_t submitted = count_of(figures, "submitted"), open = count_of(figures, "open");
     double rate = json_number_value(json_object_get(figures, "rate_now"));
     char text[48], span[32];
-    printf("%s: %s", text_of(figures, "campaign"), text_of(figures, "shown_state"));
+    cli_print(stdout, "%s: %s", text_of(figures, "campaign"), text_of(figures, "shown_state"));
     if (*text_of(figures, "reason") && strcmp(text_of(figures, "state"), "running") != 0) {
-        printf(" (%s)", text_of(figures, "reason"));
+        cli_print(stdout, " (%s)", text_of(figures, "reason"));
     }
     time_text(count_of(figures, "state_ms"), span);
-    printf(", since %s\n", span);
+    cli_print(stdout, ", since %s\n", span);
     if (strcmp(text_of(figures, "state"), "cancelled") == 0) {
         uint64_t grace = json_object_get(figures, "grace_ms") ? count_of(figures, "grace_ms") : 3600000;
         time_text(count_of(figures, "state_ms") + grace, span);
-        printf("  `bypost campaign resume %s` undoes it until %s\n", text_of(figures, "campaign"), span);
+        cli_print(stdout, "  `bypost campaign resume %s` undoes it until %s\n", text_of(figures, "campaign"), span);
     }
-    printf("  %-12s %12" PRIu64 "  in %" PRIu64 " chunks\n", "submitted", submitted, count_of(figures, "chunks"));
+    cli_print(stdout, "  %-12s %12" PRIu64 "  in %" PRIu64 " chunks\n", "submitted", submitted, count_of(figures, "chunks"));
     static const char *const finals[] = {"delivered", "bounced", "expired", "suppressed", "cancelled", "dead"};
     for (unsigned i = 0; i < sizeof finals / sizeof *finals; i++) {
         if (i < 2 || count_of(figures, finals[i])) {
@@ -241,40 +242,40 @@ static void show_print(const json_t *figures) {
             line_print(waits[i][1], count_of(figures, waits[i][0]), submitted);
         }
     }
-    printf("  %-12s %12.0f/s", "rate", rate);
+    cli_print(stdout, "  %-12s %12.0f/s", "rate", rate);
     if (json_object_get(figures, "rate")) {
         double limit = json_number_value(json_object_get(figures, "rate"));
         if (limit > 0) {
-            printf("  of at most %.6g/s", limit);
+            cli_print(stdout, "  of at most %.6g/s", limit);
         }
     }
     if (json_object_get(figures, "finish_in")) {
         span_text(count_of(figures, "finish_in"), span);
-        printf("  about %s left", span);
+        cli_print(stdout, "  about %s left", span);
     }
     putchar('\n');
     if (json_object_get(figures, "weight")) {
-        printf("  %-12s %12.6g\n", "weight", json_number_value(json_object_get(figures, "weight")));
+        cli_print(stdout, "  %-12s %12.6g\n", "weight", json_number_value(json_object_get(figures, "weight")));
     }
     window_text(text_of(figures, "window"), text);
     if (*text) {
-        printf("  %-12s %s\n", "window", text);
+        cli_print(stdout, "  %-12s %s\n", "window", text);
     }
     static const char *const times[] = {"not_before", "expires_at", "created", "finished"};
     for (unsigned i = 0; i < sizeof times / sizeof *times; i++) {
         if (count_of(figures, times[i])) {
             time_text(count_of(figures, times[i]), span);
-            printf("  %-12s %s\n", times[i], span);
+            cli_print(stdout, "  %-12s %s\n", times[i], span);
         }
     }
     if (*text_of(figures, "tenant")) {
-        printf("  %-12s %s\n", "tenant", text_of(figures, "tenant"));
+        cli_print(stdout, "  %-12s %s\n", "tenant", text_of(figures, "tenant"));
     }
     size_t index;
     json_t *reason;
     json_array_foreach(json_object_get(figures, "reasons"), index, reason) {
-        printf("%s  %6" PRIu64 "  %s\n", index == 0 ? "reasons, of the last events:\n" : "", count_of(reason, "events"),
-               text_of(reason, "reason"));
+        fputs(index == 0 ? "reasons, of the last events:\n" : "", stdout);
+        cli_print(stdout, "  %6" PRIu64 "  %s\n", count_of(reason, "events"), text_of(reason, "reason"));
     }
 }
 

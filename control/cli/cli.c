@@ -1,6 +1,8 @@
 /* cli.c: what the commands share. */
 #include "cli.h"
 
+#include "control/observe/local.h"
+
 #include <errno.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -8,11 +10,73 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+/* Bytes of the UTF-8 character at `text` (RFC 3629 section 4, but for surrogates and what is overlong by a bit), or 0. */
+static size_t character_length(const unsigned char *text) {
+    size_t length = *text < 0x80                    ? 1
+                    : *text >= 0xc2 && *text < 0xe0 ? 2
+                    : *text >= 0xe0 && *text < 0xf0 ? 3
+                    : *text >= 0xf0 && *text < 0xf5 ? 4
+                                                    : 0;
+    for (size_t i = 1; i < length; i++) {
+        if ((text[i] & 0xc0) != 0x80) {
+            return 0; /* also the text's NUL */
+        }
+    }
+    return length;
+}
+
+void cli_clean(char *text) {
+    unsigned char *to = (unsigned char *)text;
+    for (const unsigned char *at = to; *at;) {
+        size_t length = character_length(at);
+        bool bad = length == 0 || (*at < 0x20 && *at != '\n') || *at == 0x7f || (*at == 0xc2 && at[1] < 0xa0); /* C0, DEL, C1 */
+        if (bad) {
+            *to++ = '?';
+            at += length ? length : 1;
+        }
+        for (size_t i = 0; !bad && i < length; i++) {
+            *to++ = *at++;
+        }
+    }
+    *to = 0;
+}
+
+static size_t newlines(const char *text) {
+    size_t count = 0;
+    for (; *text; text++) {
+        count += *text == '\n';
+    }
+    return count;
+}
+
+static void print(FILE *out, bool flat, const char *format, va_list arguments) {
+    char *text = NULL;
+    if (vasprintf(&text, format, arguments) < 0) {
+        return;
+    }
+    cli_clean(text);
+    if (flat && newlines(text) > newlines(format)) { /* an argument brought some: no line of its own */
+        char *end = text + strlen(text) - (*format && format[strlen(format) - 1] == '\n');
+        for (char *at = text + strspn(format, "\n"); at < end; at++) {
+            *at = *at == '\n' ? ' ' : *at;
+        }
+    }
+    fputs(text, out);
+    free(text);
+}
+
+void cli_print(FILE *out, const char *format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    print(out, true, format, arguments);
+    va_end(arguments);
+}
+
 int cli_complain(int code, const char *command, const char *format, ...) {
     va_list arguments;
     va_start(arguments, format);
     fprintf(stderr, "bypost %s: ", command);
-    vfprintf(stderr, format, arguments);
+    print(stderr, false, format, arguments);
     fputc('\n', stderr);
     va_end(arguments);
     return code;
@@ -66,6 +130,21 @@ struct config *cli_config_client(const char *command, const char *given, const c
         cli_complain(CLI_CONFIG, command, "without a configuration, name Redis with --redis HOST:PORT.");
     }
     return config;
+}
+
+json_t *cli_control(const char *run_directory, const char *request, uint32_t timeout_ms, char *error) {
+    char *path = NULL;
+    if (asprintf(&path, "%s/control.sock", run_directory) < 0) {
+        abort();
+    }
+    char *answer = local_request(path, request, timeout_ms, error, CLI_ERROR_BYTES);
+    json_t *json = answer ? json_loads(answer, 0, NULL) : NULL;
+    if (answer && !json) {
+        snprintf(error, CLI_ERROR_BYTES, "control's answer makes no sense; is it of another version?");
+    }
+    free(answer);
+    free(path);
+    return json;
 }
 
 char *cli_read_file(const char *command, const char *path, size_t max_bytes, size_t *length) {

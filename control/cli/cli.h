@@ -4,6 +4,8 @@
 
 #include "control/config/config.h"
 #include <hiredis/hiredis.h>
+#include <jansson.h>
+#include <stdio.h>
 
 /* sysexits.h's numbers. README.md lists them; every command's --help names its own. */
 enum cli_exit {
@@ -32,8 +34,12 @@ extern const struct cli_command suppress_command, classify_command, rules_comman
 extern const struct cli_command hold_command, bounce_command, holds_command, release_command, retry_command, queue_command, find_command,
     explain_command;
 
-/* Prints "bypost NAME: ..." on stderr and returns the code. */
+/* Prints "bypost NAME: ..." on stderr, cleaned, and returns the code. */
 int cli_complain(int code, const char *command, const char *format, ...) __attribute__((format(printf, 3, 4)));
+/* Replaces what moves a terminal's cursor or is no UTF-8 by question marks; line ends stay. */
+void cli_clean(char *text);
+/* printf for people, where texts come from peers, producers, Redis or files: cleaned, and no argument brings lines of its own. */
+void cli_print(FILE *out, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* For getopt's '?' and ':': getopt has said what is wrong; this says where help is. */
 int cli_usage(const char *command);
 /* A whole number within a range, from an option. */
@@ -54,6 +60,10 @@ char *cli_key(const struct config *config, uint32_t shard, const char *name);
 /* Why a command failed: prints and returns the exit code (75 when Redis is full or not ready, 69 when it went away). `reply` NULL: the
  * connection's error. */
 int cli_redis_fault(const char *command, const redisContext *redis, const redisReply *reply);
+
+enum { CLI_ERROR_BYTES = 512 };
+/* What control, which runs here, answers to a request on its local socket; NULL with a sentence in error[CLI_ERROR_BYTES]. */
+json_t *cli_control(const char *run_directory, const char *request, uint32_t timeout_ms, char *error);
 
 /* A whole file (or standard input for "-") of at most max_bytes, malloc'd with a NUL behind. NULL after the error was printed. */
 char *cli_read_file(const char *command, const char *path, size_t max_bytes, size_t *length);

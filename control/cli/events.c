@@ -42,11 +42,8 @@ static const char *text_of(const json_t *event, const char *key) {
     return text ? text : "";
 }
 
-/* Texts come from peers: nothing that moves a terminal's cursor passes. */
 static void text_print(const char *text) {
-    for (; *text; text++) {
-        putchar((unsigned char)*text < 0x20 || *text == 0x7f ? ' ' : *text);
-    }
+    cli_print(stdout, "%s", text);
 }
 
 static void event_print(const char *entry, const json_t *event) {
@@ -56,24 +53,24 @@ static void event_print(const char *entry, const json_t *event) {
     struct tm parts;
     localtime_r(&seconds, &parts);
     strftime(stamp, sizeof stamp, "%F %T", &parts);
-    printf("%s  %-10s ", stamp, text_of(event, "type"));
+    cli_print(stdout, "%s  %-10s ", stamp, text_of(event, "type"));
     text_print(text_of(event, "recipient"));
     if (*text_of(event, "site")) {
-        printf("  ");
+        cli_print(stdout, "  ");
         text_print(text_of(event, "site"));
     }
     if (json_integer_value(json_object_get(response, "code"))) {
-        printf("  %" JSON_INTEGER_FORMAT, json_integer_value(json_object_get(response, "code")));
+        cli_print(stdout, "  %" JSON_INTEGER_FORMAT, json_integer_value(json_object_get(response, "code")));
     }
     if (*text_of(response, "enhanced_code")) {
-        printf(" %s", text_of(response, "enhanced_code"));
+        cli_print(stdout, " %s", text_of(response, "enhanced_code"));
     }
     if (*text_of(response, "content")) {
         putchar(' ');
         text_print(text_of(response, "content"));
     }
     if (*text_of(event, "class") && strcmp(text_of(event, "class"), "none") != 0) {
-        printf("  [%s]", text_of(event, "class"));
+        cli_print(stdout, "  [%s]", text_of(event, "class"));
     }
     putchar('\n');
 }
@@ -91,7 +88,7 @@ static void event_take(struct follow *follow, const char *entry, const char *tex
     json_t *event = json_loadb(text, length, 0, NULL);
     if (!follow->types || type_wanted(follow, text_of(event, "type"))) {
         if (follow->json) {
-            printf("%.*s\n", (int)length, text);
+            cli_print(stdout, "%.*s\n", (int)length, text);
         } else if (!event) {
             text_print(text);
             putchar('\n');

@@ -2,7 +2,6 @@
 #include "control/clock.h"
 #include "control/config/address.h"
 #include "control/config/yaml.h"
-#include "control/observe/local.h"
 #include "control/route/domain.h"
 #include "control/route/route.h"
 #include "operator.h"
@@ -122,23 +121,20 @@ static int route_here(struct explain *explain) {
 
 /* False when control does not answer. */
 static bool route_control(struct explain *explain) {
-    char *path = NULL, *request = NULL, error[512];
+    char *request = NULL, error[CLI_ERROR_BYTES];
     json_t *route = NULL;
-    if (asprintf(&path, "%s/control.sock", explain->config->run_directory) < 0 || asprintf(&request, "explain %s", explain->ascii) < 0) {
+    if (asprintf(&request, "explain %s", explain->ascii) < 0) {
         abort();
     }
     for (int tries = 0; tries < ROUTE_WAIT_S * 1000 / ASK_AGAIN_MS; tries++) {
-        char *answer = local_request(path, request, CONTROL_TIMEOUT_MS, error, sizeof error);
         json_decref(route);
-        route = answer ? json_loads(answer, 0, NULL) : NULL;
-        free(answer);
+        route = cli_control(explain->config->run_directory, request, CONTROL_TIMEOUT_MS, error);
         const char *status = json_string_value(json_object_get(route, "status"));
         if (!status || strcmp(status, "pending") != 0) {
             break;
         }
         nanosleep(&(struct timespec){.tv_nsec = ASK_AGAIN_MS * 1000000}, NULL);
     }
-    free(path);
     free(request);
     if (!json_object_get(route, "status")) {
         json_decref(route);
@@ -406,30 +402,30 @@ static void route_print(const json_t *root) {
     json_t *one;
     size_t index;
     if (relay) {
-        printf("%-12s ", "relay");
+        cli_print(stdout, "%-12s ", "relay");
         json_array_foreach(json_object_get(relay, "hosts"), index, one) {
-            printf("%s%s", index ? ", " : "", json_string_value(one));
+            cli_print(stdout, "%s%s", index ? ", " : "", json_string_value(one));
         }
-        printf("   for %s, %s\n", text_of(relay, "for"), text_of(relay, "from"));
+        cli_print(stdout, "   for %s, %s\n", text_of(relay, "for"), text_of(relay, "from"));
     }
-    printf("%-12s %s   %s\n", "sandbox",
-           !json_is_true(json_object_get(sandbox, "on"))       ? "off"
-           : json_is_true(json_object_get(sandbox, "refuses")) ? "on: this domain is refused; set `sandbox: false` to send to it"
-                                                               : "on: this domain is allowed",
-           text_of(sandbox, "from"));
-    printf("%-12s %s\n", "tls", "none: the configuration has no TLS settings, sessions are in the clear");
+    cli_print(stdout, "%-12s %s   %s\n", "sandbox",
+              !json_is_true(json_object_get(sandbox, "on"))       ? "off"
+              : json_is_true(json_object_get(sandbox, "refuses")) ? "on: this domain is refused; set `sandbox: false` to send to it"
+                                                                  : "on: this domain is allowed",
+              text_of(sandbox, "from"));
+    cli_print(stdout, "%-12s %s\n", "tls", "none: the configuration has no TLS settings, sessions are in the clear");
     if (strcmp(text_of(route, "status"), "found") != 0) {
-        printf("%-12s none (%s): recipients get %" JSON_INTEGER_FORMAT " %s   %s\n", "route", text_of(route, "status"),
-               json_integer_value(json_object_get(route, "code")), text_of(route, "text"), text_of(root, "asked"));
+        cli_print(stdout, "%-12s none (%s): recipients get %" JSON_INTEGER_FORMAT " %s   %s\n", "route", text_of(route, "status"),
+                  json_integer_value(json_object_get(route, "code")), text_of(route, "text"), text_of(root, "asked"));
         return;
     }
-    printf("%-12s %s   %s\n", "site", text_of(route, "site"), text_of(root, "asked"));
-    printf("%-12s %s   %s\n", "provider", *text_of(route, "provider") ? text_of(route, "provider") : "none",
-           text_of(root, "provider_from"));
+    cli_print(stdout, "%-12s %s   %s\n", "site", text_of(route, "site"), text_of(root, "asked"));
+    cli_print(stdout, "%-12s %s   %s\n", "provider", *text_of(route, "provider") ? text_of(route, "provider") : "none",
+              text_of(root, "provider_from"));
     json_array_foreach(json_object_get(route, "endpoints"), index, one) {
-        printf("%-12s %" JSON_INTEGER_FORMAT " %s [%s]:%" JSON_INTEGER_FORMAT "\n", index ? "" : "servers",
-               json_integer_value(json_object_get(one, "preference")), text_of(one, "name"), text_of(one, "address"),
-               json_integer_value(json_object_get(one, "port")));
+        cli_print(stdout, "%-12s %" JSON_INTEGER_FORMAT " %s [%s]:%" JSON_INTEGER_FORMAT "\n", index ? "" : "servers",
+                  json_integer_value(json_object_get(one, "preference")), text_of(one, "name"), text_of(one, "address"),
+                  json_integer_value(json_object_get(one, "port")));
     }
 }
 
@@ -438,21 +434,22 @@ static void lanes_print(const json_t *root) {
     json_t *one, *rest;
     size_t index, at;
     if (pool) {
-        printf("%-12s %s   %s\n", "pool", text_of(pool, "name"), text_of(pool, "from"));
+        cli_print(stdout, "%-12s %s   %s\n", "pool", text_of(pool, "name"), text_of(pool, "from"));
         json_array_foreach(json_object_get(pool, "sources"), index, one) {
-            printf("%-12s %s as %s\n", index ? "" : "sources", text_of(one, "address"), text_of(one, "ehlo"));
+            cli_print(stdout, "%-12s %s as %s\n", index ? "" : "sources", text_of(one, "address"), text_of(one, "ehlo"));
         }
     }
     json_array_foreach(lanes, index, one) {
-        printf("%-12s %s: %" JSON_INTEGER_FORMAT " waiting here, %" JSON_INTEGER_FORMAT " under way, %" JSON_INTEGER_FORMAT
-               " sessions allowed%s\n",
-               index ? "" : "now", text_of(one, "pool"), json_integer_value(json_object_get(one, "waiting")),
-               json_integer_value(json_object_get(one, "outstanding")), json_integer_value(json_object_get(one, "sessions_allowed")),
-               json_is_true(json_object_get(one, "rate_binds")) ? ", a message rate binds" : "");
+        cli_print(stdout,
+                  "%-12s %s: %" JSON_INTEGER_FORMAT " waiting here, %" JSON_INTEGER_FORMAT " under way, %" JSON_INTEGER_FORMAT
+                  " sessions allowed%s\n",
+                  index ? "" : "now", text_of(one, "pool"), json_integer_value(json_object_get(one, "waiting")),
+                  json_integer_value(json_object_get(one, "outstanding")), json_integer_value(json_object_get(one, "sessions_allowed")),
+                  json_is_true(json_object_get(one, "rate_binds")) ? ", a message rate binds" : "");
         json_array_foreach(json_object_get(one, "rests"), at, rest) {
             char span[32];
-            printf("%-12s %s rests for %s\n", "", text_of(rest, "what"),
-                   operator_span((uint64_t)json_integer_value(json_object_get(rest, "for_ms")), span));
+            cli_print(stdout, "%-12s %s rests for %s\n", "", text_of(rest, "what"),
+                      operator_span((uint64_t)json_integer_value(json_object_get(rest, "for_ms")), span));
         }
     }
 }
@@ -461,22 +458,26 @@ static void page_print(const json_t *root) {
     const json_t *holds = json_object_get(root, "holds"), *dkim = json_object_get(root, "dkim");
     json_t *one;
     size_t index;
-    printf("%s\n", text_of(root, "domain"));
+    cli_print(stdout, "%s\n", text_of(root, "domain"));
     route_print(root);
     lanes_print(root);
     if (*text_of(root, "sender")) {
-        printf("%-12s %s%s\n", "dkim", dkim ? "signed with selector " : "no key for ",
-               dkim ? text_of(dkim, "selector") : text_of(root, "sender"));
+        cli_print(stdout, "%-12s %s%s\n", "dkim", dkim ? "signed with selector " : "no key for ",
+                  dkim ? text_of(dkim, "selector") : text_of(root, "sender"));
     }
-    printf("%-12s %s\n", "holds", json_is_null(holds) ? "unknown: Redis does not answer" : json_array_size(holds) == 0 ? "none" : "");
+    cli_print(stdout, "%-12s %s\n", "holds",
+              json_is_null(holds)           ? "unknown: Redis does not answer"
+              : json_array_size(holds) == 0 ? "none"
+                                            : "");
     json_array_foreach(holds, index, one) {
         char *match = json_dumps(json_object_get(one, "match"), JSON_COMPACT);
-        printf("%-12s %s %s %s: %s\n", "", text_of(one, "id"), text_of(one, "action"), match ? match : "", text_of(one, "reason"));
+        cli_print(stdout, "%-12s %s %s %s: %s\n", "", text_of(one, "id"), text_of(one, "action"), match ? match : "",
+                  text_of(one, "reason"));
         free(match);
     }
     puts("limits");
     json_array_foreach(json_object_get(root, "limits"), index, one) {
-        printf("  %-30s %-12s %s\n", text_of(one, "limit"), text_of(one, "value"), text_of(one, "from"));
+        cli_print(stdout, "  %-30s %-12s %s\n", text_of(one, "limit"), text_of(one, "value"), text_of(one, "from"));
     }
 }
 

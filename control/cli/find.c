@@ -1,7 +1,6 @@
 /* find.c: `bypost find`: where a recipient, a job or a message is, what happened to it, and when it is tried next. */
 #include "control/clock.h"
 #include "control/fetch/entry.h"
-#include "control/observe/local.h"
 #include "find.h"
 #include "functions.h"
 
@@ -55,12 +54,11 @@ void find_searched(struct find *find, const char *format, ...) {
 /* --- in hand --- */
 
 static void find_hand(struct find *find) {
-    char *path = NULL, *request = NULL, error[512];
-    if (asprintf(&path, "%s/control.sock", find->call.config->run_directory) < 0 || asprintf(&request, "find %s", find->wanted) < 0) {
+    char *request = NULL, error[CLI_ERROR_BYTES];
+    if (asprintf(&request, "find %s", find->wanted) < 0) {
         abort();
     }
-    char *answer = local_request(path, request, CONTROL_TIMEOUT_MS, error, sizeof error);
-    json_t *root = answer ? json_loads(answer, 0, NULL) : NULL, *one;
+    json_t *root = cli_control(find->call.config->run_directory, request, CONTROL_TIMEOUT_MS, error), *one;
     size_t index;
     json_array_foreach(json_object_get(root, "found"), index, one) {
         const char *state = text_of(one, "state");
@@ -70,9 +68,7 @@ static void find_hand(struct find *find) {
     }
     find_searched(find, root ? "what control has in hand" : "NOT what control has in hand: %s", error);
     json_decref(root);
-    free(answer);
     free(request);
-    free(path);
 }
 
 /* --- entries and records --- */
@@ -145,7 +141,7 @@ static void entry_add(struct find *find, const struct place *place, struct entry
 
 /* {member, head, field, job} of a list. */
 static void record_add(struct find *find, struct place place, const redisReply *found) {
-    char member[512], history[512], tail[512];
+    char member[512], history[HISTORY_HEAD_BYTES + RANGES_BYTES], tail[512];
     const char *head = operator_text(found, 1), *cut = head;
     snprintf(member, sizeof member, "%s", operator_text(found, 0));
     for (int words = 0; *cut && words < 6; cut++) {
@@ -390,12 +386,6 @@ static const char *time_text(json_int_t ms, char out[32]) {
     return gmtime_r(&seconds, &parts) && strftime(out, 32, "%Y-%m-%d %H:%M:%SZ", &parts) ? out : "?";
 }
 
-static void plain(const char *text) {
-    for (; *text; text++) {
-        putchar((unsigned char)*text < 0x20 || *text == 0x7f ? '?' : *text);
-    }
-}
-
 /* The last reply of the same recipient and job, from the history. */
 static const json_t *reply_of(const struct find *find, const json_t *finding) {
     const json_t *last = NULL;
@@ -414,8 +404,9 @@ static const json_t *reply_of(const struct find *find, const json_t *finding) {
 static void reply_print(const json_t *event) {
     const json_t *response = json_object_get(json_object_get(event, "event"), "response");
     if (json_is_object(response)) {
-        printf("%" JSON_INTEGER_FORMAT " %s ", json_integer_value(json_object_get(response, "code")), text_of(response, "enhanced_code"));
-        plain(text_of(response, "content"));
+        cli_print(stdout, "%" JSON_INTEGER_FORMAT " %s ", json_integer_value(json_object_get(response, "code")),
+                  text_of(response, "enhanced_code"));
+        cli_print(stdout, "%s", text_of(response, "content"));
     }
 }
 
@@ -423,59 +414,60 @@ static void finding_print(const struct find *find, const json_t *one) {
     const char *status = text_of(one, "status"), *where = text_of(one, "where");
     json_int_t until = json_integer_value(json_object_get(one, "until_ms")), now = (json_int_t)clock_ms(CLOCK_REALTIME);
     char when[32], span[32];
-    plain(*text_of(one, "recipient") ? text_of(one, "recipient") : find->wanted);
-    printf("  %s", status);
+    cli_print(stdout, "%s", *text_of(one, "recipient") ? text_of(one, "recipient") : find->wanted);
+    cli_print(stdout, "  %s", status);
     if (strcmp(status, "waiting") == 0) {
         const json_t *last = reply_of(find, one);
         if (strcmp(where, "hold") == 0) {
-            printf(" for the end of hold %s (`bypost holds`)", text_of(one, "hold"));
+            cli_print(stdout, " for the end of hold %s (`bypost holds`)", text_of(one, "hold"));
         } else if (strcmp(where, "decision") == 0) {
-            printf(" for a decision: it may have arrived (`bypost retry --queue %s` sends it again, `bypost bounce` ends it)",
-                   text_of(one, "queue"));
+            cli_print(stdout, " for a decision: it may have arrived (`bypost retry --queue %s` sends it again, `bypost bounce` ends it)",
+                      text_of(one, "queue"));
         } else if (strcmp(where, "park") == 0) {
-            printf(" for room in the window of %s", text_of(one, "site"));
+            cli_print(stdout, " for room in the window of %s", text_of(one, "site"));
         } else if (until > now) {
-            printf(" until %s (in %s)", time_text(until, when), operator_span((uint64_t)(until - now), span));
+            cli_print(stdout, " until %s (in %s)", time_text(until, when), operator_span((uint64_t)(until - now), span));
         } else {
-            printf(", due now");
+            cli_print(stdout, ", due now");
         }
         if (last || *text_of(one, "class")) {
-            printf(", because of ");
+            cli_print(stdout, ", because of ");
             if (last) {
                 reply_print(last);
             } else {
-                printf("%s", text_of(one, "class"));
+                cli_print(stdout, "%s", text_of(one, "class"));
             }
         }
     } else if (strcmp(status, "in flight") == 0) {
-        printf(" at worker %" JSON_INTEGER_FORMAT " (%s)", json_integer_value(json_object_get(one, "worker")), text_of(one, "state"));
+        cli_print(stdout, " at worker %" JSON_INTEGER_FORMAT " (%s)", json_integer_value(json_object_get(one, "worker")),
+                  text_of(one, "state"));
     } else if (strcmp(status, "queued") == 0) {
-        printf(strcmp(where, "stream") == 0 ? " in the stream of queue %s" : " in control's hand (%s)",
-               strcmp(where, "stream") == 0 ? text_of(one, "queue") : where);
+        cli_print(stdout, strcmp(where, "stream") == 0 ? " in the stream of queue %s" : " in control's hand (%s)",
+                  strcmp(where, "stream") == 0 ? text_of(one, "queue") : where);
     } else if (json_object_get(one, "event")) {
-        printf(" at %s: ", time_text((json_int_t)(json_real_value(json_object_get(one, "at")) * 1000), when));
+        cli_print(stdout, " at %s: ", time_text((json_int_t)(json_real_value(json_object_get(one, "at")) * 1000), when));
         reply_print(one);
     } else if (*text_of(one, "reason")) {
-        printf(": ");
-        plain(text_of(one, "reason"));
+        cli_print(stdout, ": ");
+        cli_print(stdout, "%s", text_of(one, "reason"));
     }
     if (*text_of(one, "note")) {
-        printf(" (");
-        plain(text_of(one, "note"));
+        cli_print(stdout, " (");
+        cli_print(stdout, "%s", text_of(one, "note"));
         putchar(')');
     }
-    printf("\n    job %s", *text_of(one, "job") ? text_of(one, "job") : "-");
+    cli_print(stdout, "\n    job %s", *text_of(one, "job") ? text_of(one, "job") : "-");
     if (*text_of(one, "id")) {
-        printf(", id ");
-        plain(text_of(one, "id"));
+        cli_print(stdout, ", id ");
+        cli_print(stdout, "%s", text_of(one, "id"));
     }
-    printf(", queue %s", *text_of(one, "queue") ? text_of(one, "queue") : "-");
+    cli_print(stdout, ", queue %s", *text_of(one, "queue") ? text_of(one, "queue") : "-");
     if (*text_of(one, "site")) {
-        printf(", site ");
-        plain(text_of(one, "site"));
+        cli_print(stdout, ", site ");
+        cli_print(stdout, "%s", text_of(one, "site"));
     }
     if (json_object_get(one, "attempts")) {
-        printf(", attempts %" JSON_INTEGER_FORMAT, json_integer_value(json_object_get(one, "attempts")));
+        cli_print(stdout, ", attempts %" JSON_INTEGER_FORMAT, json_integer_value(json_object_get(one, "attempts")));
     }
     putchar('\n');
 }
@@ -493,9 +485,9 @@ static void answer_print(const struct find *find, bool json) {
     json_array_foreach(find->findings, index, one) {
         finding_print(find, one);
     }
-    printf(count ? "searched: " : "%s is unknown. Searched: ", find->given);
+    cli_print(stdout, count ? "searched: " : "%s is unknown. Searched: ", find->given);
     json_array_foreach(find->searched, index, one) {
-        printf("%s%s", index ? ", " : "", json_string_value(one));
+        cli_print(stdout, "%s%s", index ? ", " : "", json_string_value(one));
     }
     puts(".");
 }

@@ -1,7 +1,6 @@
 /* queue.c: `bypost queue`: what waits, by queue, site, provider, age or reason: counters of Redis and what control has in hand, never a
  * look at each recipient. */
 #include "control/clock.h"
-#include "control/observe/local.h"
 #include "operator.h"
 
 #include <inttypes.h>
@@ -38,19 +37,6 @@ static json_int_t integer_of(const json_t *object, const char *key) {
 
 static void add_to(json_t *object, const char *key, json_int_t more) {
     json_object_set_new(object, key, json_integer(integer_of(object, key) + more));
-}
-
-/* What control has in hand, or NULL when it does not answer. */
-static json_t *hand_ask(const struct config *config) {
-    char *path = NULL, error[512];
-    if (asprintf(&path, "%s/control.sock", config->run_directory) < 0) {
-        abort();
-    }
-    char *answer = local_request(path, "hand", CONTROL_TIMEOUT_MS, error, sizeof error);
-    json_t *hand = answer ? json_loads(answer, 0, NULL) : NULL;
-    free(answer);
-    free(path);
-    return hand;
 }
 
 /* The rows of all shards added up, by name. */
@@ -177,11 +163,7 @@ static struct row *rows_sorted(const json_t *object, const json_t *hand, size_t 
 }
 
 static void text_print(const char *text, int width) {
-    int printed = 0;
-    for (; *text; text++, printed++) {
-        putchar((unsigned char)*text < 0x20 || *text == 0x7f ? '?' : *text);
-    }
-    printf("%*s", width > printed ? width - printed : 1, "");
+    cli_print(stdout, "%-*s ", width - 1, text);
 }
 
 static void queues_print(const json_t *queues, const json_t *hand, bool answered, size_t limit) {
@@ -205,7 +187,7 @@ static void queues_print(const json_t *queues, const json_t *hand, bool answered
             continue;
         }
         text_print(rows[i].name, 33);
-        printf("%-10s", state ? state : "?");
+        cli_print(stdout, "%-10s", state ? state : "?");
         for (int c = 0; c < 4; c++) {
             printf(" %12" JSON_INTEGER_FORMAT, integer_of(row, columns[c]));
         }
@@ -309,7 +291,7 @@ static json_t *rows_json(const json_t *object, const json_t *hand, bool answered
 static void queue_show(struct operator_call *call, enum by by, size_t limit, bool json) {
     static const char *const prefixes[BY_KINDS] = {NULL, "site:", "provider:", NULL, "class:"};
     static const char *const groups[BY_KINDS] = {"queues", "sites", "providers", NULL, NULL};
-    json_t *hand = by == BY_REASON || by == BY_AGE ? NULL : hand_ask(call->config);
+    json_t *hand = by == BY_REASON || by == BY_AGE ? NULL : HAND;
     const json_t *group = groups[by] ? json_object_get(hand, groups[by]) : NULL;
     bool answered = hand != NULL;
     json_t *rows = prefixes[by] ? waiting_read(call, prefixes[by]) : queues_read(call);

@@ -253,7 +253,7 @@ static int add_run(struct suppress_call *call, int count, char **texts) {
     }
     free(addresses);
     if (call->code == CLI_OK) {
-        printf("%lld added to the list of %s, %lld changed.\n", added, list_name(call->tenant), count - added);
+        cli_print(stdout, "%lld added to the list of %s, %lld changed.\n", added, list_name(call->tenant), count - added);
     }
     return call->code;
 }
@@ -271,7 +271,7 @@ static int remove_run(struct suppress_call *call, int count, char **texts) {
     }
     free(addresses);
     if (call->code == CLI_OK) {
-        printf("%lld removed from the list of %s, %lld were not on it.\n", removed, list_name(call->tenant), count - removed);
+        cli_print(stdout, "%lld removed from the list of %s, %lld were not on it.\n", removed, list_name(call->tenant), count - removed);
     }
     return call->code;
 }
@@ -313,15 +313,16 @@ static bool check_one(struct suppress_call *call, const char *address) {
             json_object_set_new(json, "recipient", json_string(address));
             json_line(json);
         } else {
-            printf("%s: suppressed by %s on the list of %s: %s (%s) since %s, until %s\n", address, row.address, list_name(row.tenant),
-                   row.reason, row.source, suppress_time(row.since, since), row.expires ? suppress_time(row.expires, expires) : "removed");
+            cli_print(stdout, "%s: suppressed by %s on the list of %s: %s (%s) since %s, until %s\n", address, row.address,
+                      list_name(row.tenant), row.reason, row.source, suppress_time(row.since, since),
+                      row.expires ? suppress_time(row.expires, expires) : "removed");
         }
     }
     if (reply && !found) {
         if (call->json) {
             json_line(json_pack("{s:s,s:b}", "recipient", address, "suppressed", 0));
         } else {
-            printf("%s: not suppressed\n", address);
+            cli_print(stdout, "%s: not suppressed\n", address);
         }
     }
     if (reply) {
@@ -346,8 +347,8 @@ static bool list_each(void *context, const struct suppress_row *row) {
     if (call->json) {
         json_line(row_json(row));
     } else {
-        printf("%-40s %-12s %-18s %-9s %-20s %-20s %s\n", row->address, *row->tenant ? row->tenant : "(all)", row->reason, row->source,
-               suppress_time(row->since, since), suppress_time(row->expires, expires), row->provider);
+        cli_print(stdout, "%-40s %-12s %-18s %-9s %-20s %-20s %s\n", row->address, *row->tenant ? row->tenant : "(all)", row->reason,
+                  row->source, suppress_time(row->since, since), suppress_time(row->expires, expires), row->provider);
     }
     return !ferror(stdout);
 }
@@ -388,8 +389,8 @@ static int stats_run(struct suppress_call *call) {
                                                (json_int_t)hashes, "bytes", (json_int_t)bytes, "bytes_per_entry",
                                                entries ? bytes / (double)entries : 0.0));
         if (!call->json) {
-            printf("%-32s %12" PRIu64 " entries  %10.1f MiB  %6.1f bytes each\n", list_name(tenant), entries, bytes / 1048576,
-                   entries ? bytes / (double)entries : 0.0);
+            cli_print(stdout, "%-32s %12" PRIu64 " entries  %10.1f MiB  %6.1f bytes each\n", list_name(tenant), entries, bytes / 1048576,
+                      entries ? bytes / (double)entries : 0.0);
         }
     }
     if (lists) {
@@ -398,8 +399,8 @@ static int stats_run(struct suppress_call *call) {
     if (call->code == CLI_OK && call->json) {
         json_line(json_pack("{s:I,s:I,s:O}", "entries", (json_int_t)total, "bytes", (json_int_t)bytes_total, "lists", array));
     } else if (call->code == CLI_OK) {
-        printf("%-32s %12" PRIu64 " entries  %10.1f MiB in Redis; a sender's filter has 2.25 bytes for each\n", "together", total,
-               bytes_total / 1048576);
+        cli_print(stdout, "%-32s %12" PRIu64 " entries  %10.1f MiB in Redis; a sender's filter has 2.25 bytes for each\n", "together",
+                  total, bytes_total / 1048576);
     }
     json_decref(array);
     return call->code;
@@ -455,9 +456,9 @@ static int undo_run(struct suppress_call *call) {
     if (call->code == CLI_OK && call->json) {
         json_line(json_pack("{s:I,s:b}", "undone", (json_int_t)matched, "dry_run", call->dry_run));
     } else if (call->code == CLI_OK) {
-        printf("%lld %s (%s%s%s, %s to %s).\n", matched, call->dry_run ? "would be taken back" : "taken back",
-               call->class ? call->class : "every class", call->provider ? " at " : "", call->provider ? call->provider : "",
-               suppress_time(call->since, since), suppress_time(call->until, until));
+        cli_print(stdout, "%lld %s (%s%s%s, %s to %s).\n", matched, call->dry_run ? "would be taken back" : "taken back",
+                  call->class ? call->class : "every class", call->provider ? " at " : "", call->provider ? call->provider : "",
+                  suppress_time(call->since, since), suppress_time(call->until, until));
     }
     return call->code;
 }
@@ -474,7 +475,7 @@ static int trust_list(struct suppress_call *call) {
         if (end > now && call->json) {
             json_line(json_pack("{s:s,s:s}", "provider", reply->element[i]->str, "until", suppress_time(end, until)));
         } else if (end > now) {
-            printf("%s is trusted until %s\n", reply->element[i]->str, suppress_time(end, until));
+            cli_print(stdout, "%s is trusted until %s\n", reply->element[i]->str, suppress_time(end, until));
         }
     }
     if (reply) {
@@ -498,9 +499,9 @@ static int trust_run(struct suppress_call *call, int count, char **names) {
     if (reply) {
         freeReplyObject(reply);
         if (call->end) {
-            printf("%s is watched again.\n", names[0]);
+            cli_print(stdout, "%s is watched again.\n", names[0]);
         } else {
-            printf("What %s says of unknown recipients is true until %s.\n", names[0], suppress_time(end, text));
+            cli_print(stdout, "What %s says of unknown recipients is true until %s.\n", names[0], suppress_time(end, text));
         }
     }
     return call->code;

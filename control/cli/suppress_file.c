@@ -109,7 +109,7 @@ static const char *field_of(const struct import *import, enum column column, cha
 
 static void complain(struct import *import, const char *what, const char *text) {
     if (++import->bad <= COMPLAINTS) {
-        fprintf(stderr, "line %lu: %s: %.80s\n", import->line, what, text);
+        cli_print(stderr, "line %lu: %s: %.80s\n", import->line, what, text);
     } else if (import->bad == COMPLAINTS + 1) {
         fputs("more such lines are only counted\n", stderr);
     }

@@ -425,8 +425,8 @@ static int rule_set(struct operator_call *call, const struct request *request, e
         freeReplyObject(reply);
     }
     free(json);
-    printf("%s  %s %s%s%s\n", rule.id, action == HOLD_BOUNCE ? "bounce" : "hold", what, rule.until_ms ? " for " : "",
-           rule.until_ms ? operator_span(request->for_ms, span) : "");
+    cli_print(stdout, "%s  %s %s%s%s\n", rule.id, action == HOLD_BOUNCE ? "bounce" : "hold", what, rule.until_ms ? " for " : "",
+              rule.until_ms ? operator_span(request->for_ms, span) : "");
     return CLI_OK;
 }
 
@@ -497,8 +497,8 @@ static int retry_run(int argc, char **argv) {
     }
     code = provider_check(&call, request.match.provider);
     if (code == CLI_OK && due_now(&call, &request, false, &moved, &parks)) {
-        printf("%" PRIu64 " waiting records are due now", moved);
-        printf(parks ? ", %" PRIu64 " parks are looked at now.\n" : ".\n", parks);
+        cli_print(stdout, "%" PRIu64 " waiting records are due now", moved);
+        cli_print(stdout, parks ? ", %" PRIu64 " parks are looked at now.\n" : ".\n", parks);
     }
     operator_close(&call);
     return code != CLI_OK ? code : call.code;
@@ -544,10 +544,10 @@ static void rule_print(const char *id, const json_t *rule, long long waiting, bo
              until_ms = (uint64_t)json_integer_value(json_object_get(rule, "until"));
     const char *action = json_string_value(json_object_get(rule, "action")), *reason = json_string_value(json_object_get(rule, "reason")),
                *by = json_string_value(json_object_get(rule, "by"));
-    printf("%-17s %-6s %-36s %8s%lld waiting  since %s", id, action ? action : "?", what, exact ? "" : "about ", waiting,
-           operator_span(now > since_ms ? now - since_ms : 0, since));
-    printf(until_ms ? ", ends in %s" : ", until released", operator_span(until_ms > now ? until_ms - now : 0, left));
-    printf("  by %s: %s\n", by ? by : "?", reason ? reason : "");
+    cli_print(stdout, "%-17s %-6s %-36s %8s%lld waiting  since %s", id, action ? action : "?", what, exact ? "" : "about ", waiting,
+              operator_span(now > since_ms ? now - since_ms : 0, since));
+    cli_print(stdout, until_ms ? ", ends in %s" : ", until released", operator_span(until_ms > now ? until_ms - now : 0, left));
+    cli_print(stdout, "  by %s: %s\n", by ? by : "?", reason ? reason : "");
 }
 
 static int holds_run(int argc, char **argv) {
@@ -654,7 +654,7 @@ static int release_run(int argc, char **argv) {
         freeReplyObject(reply);
     }
     if (call.code == CLI_OK && (count > 0 || request.all)) {
-        printf("%zu released\n", count);
+        cli_print(stdout, "%zu released\n", count);
     }
     operator_close(&call);
     return code != CLI_OK ? code : call.code;

@@ -1,5 +1,6 @@
 /* top_rows.c: two samples as tables of rates. */
 #include "top.h"
+#include "cli.h"
 #include "control/clock.h"
 
 #include <stdlib.h>
@@ -120,6 +121,7 @@ static void name_copy(char *out, size_t room, const char *text) {
         length--; /* no half characters at the cut */
     }
     out[length] = 0;
+    cli_clean(out);
 }
 
 static struct top_row *row_add(struct top *top, enum top_panel_kind panel, const char *name) {

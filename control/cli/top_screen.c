@@ -1,5 +1,6 @@
 /* top_screen.c: draws `bypost top` with plain ANSI escapes: every line is cut to the terminal's width, and only what is there is written.
  */
+#include "cli.h"
 #include "top.h"
 
 #include <inttypes.h>
@@ -227,8 +228,9 @@ static void alarms_draw(struct canvas *canvas) {
         }
         char safe[LINE_BYTES / 2];
         snprintf(safe, sizeof safe, "%s %s: %s", text_of(alarm, "kind"), text_of(alarm, "subject"), text_of(alarm, "text"));
+        cli_clean(safe);
         for (char *at = safe; *at; at++) {
-            *at = (unsigned char)*at < 0x20 || *at == 0x7f ? ' ' : *at;
+            *at = *at == '\n' ? ' ' : *at;
         }
         line_write(canvas, BOLD RED "! %s" PLAIN, safe);
     }

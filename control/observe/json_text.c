@@ -41,6 +41,10 @@ static size_t escape(const unsigned char *at, char *piece) {
         snprintf(piece, 8, "\\u%04x", *at);
         return 1;
     }
+    if (at[0] == 0xc2 && at[1] < 0xa0) { /* C1: a terminal that shows the log would obey */
+        snprintf(piece, 8, "\\u%04x", at[1]);
+        return length;
+    }
     memcpy(piece, at, length);
     piece[length] = 0;
     return length;
