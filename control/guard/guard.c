@@ -302,8 +302,8 @@ void guard_unrendered(struct guard *guard, const struct job *job, uint32_t attem
     hold_id(tally->key, id);
     snprintf(reason, sizeof(reason), "%u of %u messages cannot be made: %.160s", tally->against, tally->replies, outcome->text);
     snprintf(text, sizeof(text),
-             "%u of %u of its messages cannot be made (%.200s). It is held. `bypost campaign cancel %.80s` and create it anew with what is "
-             "missing, or go on with `bypost release %s`.",
+             "%u of %u of its messages cannot be made (%.200s). It is held. Cancel it (`bypost campaign cancel %.80s`) and create it anew "
+             "with what is missing, under another name; or go on with `bypost release %s`.",
              tally->against, tally->replies, outcome->text, job->campaign, id);
     hold_it(guard, tally->key, (struct hold_match){.campaign = job->campaign}, reason, now_ms, 0);
     alarm_raise(guard->config.alarms, "campaign_unrendered", job->campaign, text);
