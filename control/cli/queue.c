@@ -291,7 +291,8 @@ static json_t *rows_json(const json_t *object, const json_t *hand, bool answered
 static void queue_show(struct operator_call *call, enum by by, size_t limit, bool json) {
     static const char *const prefixes[BY_KINDS] = {NULL, "site:", "provider:", NULL, "class:"};
     static const char *const groups[BY_KINDS] = {"queues", "sites", "providers", NULL, NULL};
-    json_t *hand = by == BY_REASON || by == BY_AGE ? NULL : HAND;
+    char error[CLI_ERROR_BYTES];
+    json_t *hand = by == BY_REASON || by == BY_AGE ? NULL : cli_control(call->config->run_directory, "hand", CONTROL_TIMEOUT_MS, error);
     const json_t *group = groups[by] ? json_object_get(hand, groups[by]) : NULL;
     bool answered = hand != NULL;
     json_t *rows = prefixes[by] ? waiting_read(call, prefixes[by]) : queues_read(call);
