@@ -2,7 +2,6 @@
 #include "campaign.h"
 #include "control/clock.h"
 #include "control/config/units.h"
-#include "control/observe/local.h"
 
 #include <getopt.h>
 #include <inttypes.h>
@@ -11,7 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { OBEYS_MS = 2000, OBEYS_STEP_MS = 20, REQUEST_MS = 1000, ERROR_BYTES = 300 };
+enum { OBEYS_MS = 2000, OBEYS_STEP_MS = 20, REQUEST_MS = 1000 };
 
 struct change {
     struct campaign_options common;
@@ -25,16 +24,14 @@ struct change {
 };
 
 /* Has control, which runs here, taken the versions that this change made? 1 yes, 0 not yet, -1 it does not run or does not say. */
-static int control_obeys(const struct change *change, const char *socket, uint32_t shards) {
-    char error[ERROR_BYTES];
-    char *answer = local_request(socket, "versions", REQUEST_MS, error, sizeof error);
-    json_t *versions = answer ? json_loads(answer, 0, NULL) : NULL;
+static int control_obeys(const struct change *change, const char *run_directory, uint32_t shards) {
+    char error[CLI_ERROR_BYTES];
+    json_t *versions = cli_control(run_directory, "versions", REQUEST_MS, error);
     int result = json_is_array(versions) && json_array_size(versions) == shards ? 1 : -1;
     for (uint32_t shard = 0; result == 1 && shard < shards; shard++) {
         result = (uint64_t)json_integer_value(json_array_get(versions, shard)) >= change->versions[shard];
     }
     json_decref(versions);
-    free(answer);
     return result;
 }
 
@@ -46,7 +43,8 @@ static void obeys_tell(const struct change *change, const struct campaign_client
     if (asprintf(&socket, "%s/control.sock", client->config->run_directory) < 0) {
         abort();
     }
-    while ((result = access(socket, F_OK) == 0 ? control_obeys(change, socket, client->config->redis.shards) : -1) == 0 &&
+    while ((result = access(socket, F_OK) == 0 ? control_obeys(change, client->config->run_directory, client->config->redis.shards) : -1) ==
+               0 &&
            clock_ms(CLOCK_MONOTONIC) < end_ms) {
         nanosleep(&(struct timespec){.tv_nsec = OBEYS_STEP_MS * 1000000}, NULL);
     }

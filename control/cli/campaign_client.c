@@ -132,7 +132,7 @@ static void figures_add(json_t *figures, const redisReply *item, bool first) {
             json_object_set_new(figures, field, number_json(number > json_number_value(known) ? number : json_number_value(known)));
         } else if (first) {
             json_object_set_new(figures, field, is_number(field) ? number_json(strtod(value, NULL)) : json_string(value));
-        } else if (known && json_is_string(known) && strcmp(field, "state") == 0 && strcmp(json_string_value(known), value) != 0) {
+        } else if (json_is_string(known) && strcmp(field, "state") == 0 && strcmp(json_string_value(known), value) != 0) {
             json_object_set_new(figures, "state", json_string("mixed")); /* a command was interrupted between the shards */
         }
     }

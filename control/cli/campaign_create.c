@@ -470,11 +470,11 @@ static void summary_print(const struct create *create, bool complete) {
     const struct upload *upload = &create->upload;
     double seconds = (double)(clock_ms(CLOCK_MONOTONIC) - create->started_ms) / 1000.0;
     if (create->common.json) {
-        json_t *result =
-            json_pack("{s:s,s:I,s:I,s:I,s:I,s:I,s:s,s:f,s:b}", "campaign", create->name, "recipients",
-                      (json_int_t)(upload->recipients + upload->recipients_before), "submitted", (json_int_t)upload->recipients, "chunks",
-                      (json_int_t)(upload->chunks + upload->chunks_before), "rejected", (json_int_t)create->rejected, "repeated",
-                      (json_int_t)create->batch.repeated, "content", create->content.id, "seconds", seconds, "complete_before", complete);
+        json_t *result = json_pack("{s:s,s:I,s:I,s:I,s:I,s:I,s:s,s:f,s:b}", "campaign", create->name, "recipients",
+                                   (json_int_t)upload->recipients + (json_int_t)upload->recipients_before, "submitted",
+                                   (json_int_t)upload->recipients, "chunks", (json_int_t)upload->chunks + (json_int_t)upload->chunks_before,
+                                   "rejected", (json_int_t)create->rejected, "repeated", (json_int_t)create->batch.repeated, "content",
+                                   create->content.id, "seconds", seconds, "complete_before", complete);
         json_dumpf(result, stdout, JSON_COMPACT);
         putchar('\n');
         json_decref(result);

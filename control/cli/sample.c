@@ -1,7 +1,6 @@
 /* sample.c: one look at this node. */
 #include "sample.h"
 #include "control/clock.h"
-#include "control/observe/local.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -43,19 +42,12 @@ static void sample_journal(struct sample *sample, const char *path) {
 }
 
 static void sample_control(struct sample *sample, const char *run_directory, const char *request) {
-    char *path = NULL;
-    if (asprintf(&path, "%s/control.sock", run_directory) < 0) {
-        abort();
-    }
-    char *answer = local_request(path, request, CONTROL_TIMEOUT_MS, sample->control_error, SAMPLE_ERROR_BYTES);
-    sample->control = answer ? json_loads(answer, 0, NULL) : NULL;
-    if (answer && !json_is_object(sample->control)) {
-        snprintf(sample->control_error, SAMPLE_ERROR_BYTES, "Control's answer makes no sense; is it of another version?");
+    sample->control = cli_control(run_directory, request, CONTROL_TIMEOUT_MS, sample->control_error);
+    if (sample->control && !json_is_object(sample->control)) {
+        snprintf(sample->control_error, sizeof sample->control_error, "Control's answer is no object; is it of another version?");
         json_decref(sample->control);
         sample->control = NULL;
     }
-    free(answer);
-    free(path);
 }
 
 struct sample *sample_take(const struct config *config, const char *request) {

@@ -2,6 +2,7 @@
 #ifndef CONTROL_CLI_SAMPLE_H
 #define CONTROL_CLI_SAMPLE_H
 
+#include "cli.h"
 #include "control/config/config.h"
 
 #include <bypost/journal.h>
@@ -23,7 +24,7 @@ struct sample_name {
 };
 extern const struct sample_name sample_names[SAMPLE_COUNTERS];
 
-enum { SAMPLE_ERROR_BYTES = 512 };
+enum { SAMPLE_ERROR_BYTES = CLI_ERROR_BYTES };
 struct sample {
     uint64_t time_ms; /* CLOCK_MONOTONIC */
     bool journal, running, draining;

@@ -49,7 +49,7 @@ static int fields_split(char *line, char *fields[FIELDS_MAX]) {
     int count = 0;
     char *at = line;
     while (count < FIELDS_MAX) {
-        char *out = at;
+        char *out;
         at += strspn(at, " \t");
         if (*at == '"') {
             char *end = ++at;

@@ -308,7 +308,7 @@ static void change_begin(struct suppress *suppress, const char *function, const 
     bool good = change != NULL && suppress->change_count < SUPPRESS_ADDS_MAX;
     if (good) {
         change->suppress = suppress;
-        change->argv = calloc((size_t)(HEAD + count), sizeof(*change->argv));
+        change->argv = calloc((size_t)HEAD + (size_t)count, sizeof(*change->argv));
         good = change->argv != NULL;
     }
     for (int i = 0; good && i < HEAD + count; i++) {
