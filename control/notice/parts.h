@@ -8,7 +8,7 @@
 enum {
     NOTICE_TEXT_BYTES = 512,
     NOTICE_DATE_BYTES = 40,
-    NOTICE_FULL_BYTES_MAX = 1 << 20, /* a larger message comes back as its headers */
+    NOTICE_FULL_BYTES_MAX = 1 << 20, /* a larger message comes back as its headers; divided by the recipients of its job */
 };
 
 enum notice_kind { NOTICE_FAILED, NOTICE_DELAYED, NOTICE_RELAYED };

@@ -79,15 +79,17 @@ static bool fits(const struct notice *notice, const uint8_t *bytes, size_t lengt
     return length + NOTICE_TEXT_BYTES < room && memmem(bytes, length, notice->boundary, strlen(notice->boundary)) == NULL;
 }
 
-/* The whole message, when that was asked for and can be done. */
+/* The whole message, when that was asked for and can be done. A job's notices together return no more than one of the largest: what failed
+ * 500 times must not fill Redis, where producers are refused but outcomes never are. */
 static bool whole_write(struct writer *writer, const struct notice *notice, size_t room) {
     struct message message;
-    if (!notice->job->dsn_full || notice->kind != NOTICE_FAILED ||
-        content_length(notice->job) + notice->job->raw_length > NOTICE_FULL_BYTES_MAX || !message_make(notice, true, &message))
+    size_t most = NOTICE_FULL_BYTES_MAX / (notice->job->recipient_total > 0 ? notice->job->recipient_total : 1);
+    if (!notice->job->dsn_full || notice->kind != NOTICE_FAILED || content_length(notice->job) + notice->job->raw_length > most ||
+        !message_make(notice, true, &message))
         return false;
     const uint8_t *bytes = message.bytes + message.start;
     /* A job's text is UTF-8, and this goes into one. */
-    bool good = message.length <= NOTICE_FULL_BYTES_MAX && is_utf8(bytes, message.length) && fits(notice, bytes, message.length, room);
+    bool good = message.length <= most && is_utf8(bytes, message.length) && fits(notice, bytes, message.length, room);
     if (good) {
         bool global = has_8bit(bytes, message.header_length);
         part_begin(writer, notice, global ? "message/global" : "message/rfc822", global || message.body_8bit);

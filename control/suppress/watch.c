@@ -182,6 +182,8 @@ static bool load_begin(struct suppress *suppress, const redisReply *reply) {
     snprintf(suppress->cursor, sizeof(suppress->cursor), "%s", reply->element[1]->str);
     load->tenants = calloc(lists->elements / 2 + 1, sizeof(*load->tenants));
     for (size_t i = 0; load->tenants != NULL && i + 1 < lists->elements; i += 2) {
+        if (lists->element[i]->type != REDIS_REPLY_STRING || lists->element[i + 1]->type != REDIS_REPLY_STRING)
+            return false;
         load->tenants[load->tenant_count] = strdup(lists->element[i]->str);
         if (load->tenants[load->tenant_count] == NULL)
             return false;
@@ -190,7 +192,8 @@ static bool load_begin(struct suppress *suppress, const redisReply *reply) {
     }
     suppress->trusted_count = 0;
     for (size_t i = 0; i + 1 < trusted->elements; i += 2)
-        trust_set(suppress, trusted->element[i]->str, trusted->element[i + 1]->str);
+        if (trusted->element[i]->type == REDIS_REPLY_STRING && trusted->element[i + 1]->type == REDIS_REPLY_STRING)
+            trust_set(suppress, trusted->element[i]->str, trusted->element[i + 1]->str);
     return load->tenants != NULL && total < UINT32_MAX && filter_init(&load->filter, total) == 0;
 }
 
@@ -241,6 +244,8 @@ static void on_log(void *context, redisReply *reply) {
     uint64_t version = strtoull(reply->element[0]->str, NULL, 10);
     const redisReply *entries = reply->element[1];
     for (size_t i = 0; i + 1 < entries->elements; i += 2) {
+        if (entries->element[i]->type != REDIS_REPLY_STRING || entries->element[i + 1]->type != REDIS_REPLY_STRING)
+            break; /* the versions differ: all is read anew */
         snprintf(suppress->cursor, sizeof(suppress->cursor), "%s", entries->element[i]->str);
         log_apply(suppress, entries->element[i + 1]->str, &added);
         suppress->version++;
