@@ -16,6 +16,7 @@
 
 enum { OPTION_REASON = 1, OPTION_FOR, OPTION_YES, OPTION_NOW, OPTION_JSON, OPTION_ALL, OPTION_REDIS };
 enum { MOVE_MEMBERS = 500, MOVE_RECORDS = 500, END_MEMBERS = 500, DECIDE_RECORDS = 200, TEXT_BYTES = 1024, REASON_MAX = 300 };
+enum { KNOWN_US = (2 * HOLD_POLL_MS + 100) * 1000 }; /* in such a time every node has heard of a rule */
 
 #define SELECTORS_HELP                                                                                                                     \
     "      --queue NAME          a queue, a campaign's too\n"                                                                              \
@@ -462,6 +463,9 @@ static int rule_run(const char *command, enum hold_action action, int argc, char
     }
     uint64_t moved = 0, parks = 0;
     const char *queue = request.match.queue ? request.match.queue : request.match.campaign;
+    if (code == CLI_OK && action == HOLD_BOUNCE && (request.now || queue)) {
+        usleep(KNOWN_US); /* what comes back before every node has the rule would be sent once more */
+    }
     for (uint32_t shard = 0; action == HOLD_BOUNCE && queue && code == CLI_OK && shard < call.config->redis.shards; shard++) {
         code = decisions_move(&call, shard, queue) ? CLI_OK : call.code;
     }
