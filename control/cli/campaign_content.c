@@ -49,6 +49,21 @@ static char *path_beside(const char *file, const char *path) {
     return asprintf(&whole, "%.*s/%s", (int)(slash - file), file, path) < 0 ? NULL : whole;
 }
 
+/* The file is read with this user's rights and sent: when it lies elsewhere (an absolute path, "..", a link), that is said. */
+static void path_tell(const char *command, const struct yaml_node *node, const char *path) {
+    const char *slash = strrchr(node->file, '/');
+    char *whole = realpath(path, NULL), *file = slash ? strndup(node->file, (size_t)(slash - node->file) + 1) : strdup(".");
+    char *folder = file ? realpath(file, NULL) : NULL;
+    size_t length = folder ? strlen(folder) : 0;
+    bool beside = whole && folder && strncmp(whole, folder, length) == 0 && (whole[length] == '/' || length == 1);
+    if (whole && !beside) {
+        cli_complain(CLI_OK, command, "%s:%u: note: %s is sent, a file outside the folder of the content.", node->file, node->line, whole);
+    }
+    free(whole);
+    free(file);
+    free(folder);
+}
+
 static json_t *body_file(const char *command, const struct yaml_node *node, int *code) {
     if (node->kind != YAML_SCALAR) {
         *code = cli_complain(CLI_DATA, command, "%s:%u: write the path of a file.", node->file, node->line);
@@ -56,6 +71,9 @@ static json_t *body_file(const char *command, const struct yaml_node *node, int 
     }
     size_t length = 0;
     char *path = path_beside(node->file, node->text);
+    if (path) {
+        path_tell(command, node, path);
+    }
     char *text = path ? cli_read_file(command, path, BODY_MAX_BYTES, &length) : NULL;
     json_t *value = text ? json_stringn(text, length) : NULL;
     if (!text) {
@@ -77,6 +95,9 @@ static json_t *attachment_json(const char *command, const struct yaml_node *node
         return NULL;
     }
     char *path = path_beside(file->file, file->text);
+    if (path) {
+        path_tell(command, file, path);
+    }
     json_t *attachment = path ? compose_attached(command, path, code) : NULL;
     free(path);
     for (uint32_t i = 0; attachment && node->kind == YAML_MAPPING && i < node->count; i++) {
