@@ -168,7 +168,7 @@ static void text_print(const char *text, int width) {
 
 static void queues_print(const json_t *queues, const json_t *hand, bool answered, size_t limit) {
     static const char *const columns[] = {"ready", "retrying", "parked", "held"};
-    size_t count, empty = 0;
+    size_t count, empty = 0, beyond = 0;
     json_int_t sums[5] = {0};
     struct row *rows = rows_sorted(queues, hand, &count);
     uint64_t now = clock_ms(CLOCK_REALTIME);
@@ -182,8 +182,10 @@ static void queues_print(const json_t *queues, const json_t *hand, bool answered
             sums[c] += integer_of(row, columns[c]);
         }
         sums[4] += integer_of(hand, rows[i].name);
-        if (i >= limit || (rows[i].weight == 0 && i >= 3 && strcmp(state ? state : "", "running") == 0)) {
-            empty++;
+        bool is_empty = rows[i].weight == 0 && i >= 3 && strcmp(state ? state : "", "running") == 0;
+        if (is_empty || i >= limit) {
+            empty += is_empty;
+            beyond += !is_empty;
             continue;
         }
         text_print(rows[i].name, 33);
@@ -202,7 +204,10 @@ static void queues_print(const json_t *queues, const json_t *hand, bool answered
            " %10" JSON_INTEGER_FORMAT "\n",
            "total", "", sums[0], sums[1], sums[2], sums[3], sums[4]);
     if (empty > 0) {
-        printf("(%zu more queues; --limit shows more)\n", empty);
+        printf("(%zu more queues of which nothing waits)\n", empty);
+    }
+    if (beyond > 0) {
+        printf("(%zu more queues; --limit shows more)\n", beyond);
     }
     puts("READY: recipients in streams, those in hand among them (an entry of a raw XADD counts one).");
     free(rows);
@@ -337,7 +342,7 @@ static void queue_show(struct operator_call *call, enum by by, size_t limit, boo
                    rows, group, by != BY_REASON, answered, limit);
     }
     if (!json && !answered && groups[by]) {
-        fprintf(stderr, "bypost queue: control does not answer on this machine: what it has in hand is not shown.\n");
+        cli_print(stderr, "bypost queue: what this node has in hand is not shown: %s\n", error);
     }
     json_decref(hand);
     json_decref(rows);

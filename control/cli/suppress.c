@@ -470,13 +470,18 @@ static int trust_list(struct suppress_call *call) {
         call->code = cli_redis_fault(suppress_name, call->redis, reply);
     }
     uint64_t now = clock_ms(CLOCK_REALTIME) / 1000;
+    bool any = false;
     for (size_t i = 0; call->code == CLI_OK && i + 1 < reply->elements; i += 2) {
         uint64_t end = strtoull(reply->element[i + 1]->str, NULL, 10);
+        any |= end > now;
         if (end > now && call->json) {
             json_line(json_pack("{s:s,s:s}", "provider", reply->element[i]->str, "until", suppress_time(end, until)));
         } else if (end > now) {
             cli_print(stdout, "%s is trusted until %s\n", reply->element[i]->str, suppress_time(end, until));
         }
+    }
+    if (call->code == CLI_OK && !any && !call->json) {
+        puts("no provider is trusted: all are watched");
     }
     if (reply) {
         freeReplyObject(reply);
@@ -494,6 +499,14 @@ static int trust_run(struct suppress_call *call, int count, char **names) {
     const char *argv[] = {names[0], until};
     if (count > 1 || strpbrk(names[0], " \n")) {
         return cli_complain(CLI_USAGE, suppress_name, "name one provider, as shaping.yaml does.");
+    }
+    bool known = call->end;
+    for (uint32_t i = 0; i < call->config->provider_count && !known; i++) {
+        known = strcasecmp(call->config->providers[i].name, names[0]) == 0;
+    }
+    if (!known) {
+        return cli_complain(CLI_USAGE, suppress_name, "there is no provider '%s' in %s; see its `providers`.", names[0],
+                            call->config->shaping_path ? call->config->shaping_path : "shaping.yaml");
     }
     redisReply *reply = suppress_function(call, "bypost_suppress_trust", 2, argv);
     if (reply) {

@@ -554,6 +554,14 @@ static void rule_print(const char *id, const json_t *rule, long long waiting, bo
     cli_print(stdout, "  by %s: %s\n", by ? by : "?", reason ? reason : "");
 }
 
+/* Times in milliseconds say so in their names, as everywhere in JSON. */
+static void milliseconds_name(json_t *rule, const char *key) {
+    char name[16];
+    snprintf(name, sizeof name, "%s_ms", key);
+    json_object_set(rule, name, json_object_get(rule, key));
+    json_object_del(rule, key);
+}
+
 static int holds_run(int argc, char **argv) {
     static const char command[] = "holds";
     struct request request = {0};
@@ -579,6 +587,8 @@ static int holds_run(int argc, char **argv) {
             rule = json_object();
         }
         if (request.json) {
+            milliseconds_name(rule, "since");
+            milliseconds_name(rule, "until");
             json_object_set_new(rule, "id", json_string(operator_text(reply, i)));
             json_object_set_new(rule, "waiting", json_integer(waiting));
             json_object_set_new(rule, "waiting_exact", json_boolean(exact));
