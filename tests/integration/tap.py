@@ -2,6 +2,7 @@
 import signal
 import sys
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 
 
 class Tap:
@@ -38,6 +39,36 @@ class Tap:
             self.check(False, "ran to its end", traceback.format_exc())
         print(f"1..{self.count}", flush=True)
         return 1 if self.failed or self.count == 0 else 0
+
+
+class Aside(Tap):
+    """What a section that runs beside others finds, told when it has ended."""
+
+    def __init__(self):
+        super().__init__()
+        self.told = []
+
+    def check(self, condition, name, detail=""):
+        self.told.append((Tap.check, (bool(condition), name, detail)))
+        return bool(condition)
+
+    def note(self, text):
+        self.told.append((Tap.note, (text,)))
+
+
+def side_by_side(t, sections, at_once):
+    """Runs sections that share nothing and mostly wait, `at_once` of them together; one that fails does not hide the others."""
+    def run(section):
+        aside = Aside()
+        try:
+            section(aside)
+        except Exception:
+            aside.check(False, f"{section.__name__} ran to its end", traceback.format_exc())
+        return aside
+    with ThreadPoolExecutor(max_workers=at_once) as pool:
+        for aside in pool.map(run, sections):
+            for what, arguments in aside.told:
+                what(t, *arguments)
 
 
 def main(body):
