@@ -6,6 +6,8 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <event2/buffer.h>
+#include <event2/bufferevent.h>
+#include <event2/event.h>
 #include <event2/http.h>
 #include <event2/listener.h>
 #include <math.h>
@@ -18,7 +20,16 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-enum { NAME_BYTES = 96, LABELS_BYTES = 1024, HEADERS_MAX_BYTES = 8192, BODY_MAX_BYTES = 1024, CLIENT_TIMEOUT_S = 10, BACKLOG = 16 };
+enum {
+    NAME_BYTES = 96,
+    LABELS_BYTES = 1024,
+    HEADERS_MAX_BYTES = 8192,
+    BODY_MAX_BYTES = 1024,
+    CLIENT_TIMEOUT_S = 10,
+    BACKLOG = 16,
+    CONNECTIONS_MAX = 32,
+    SWEEP_MS = 500
+};
 
 struct metrics_page {
     struct evbuffer *out;
@@ -32,6 +43,11 @@ struct metrics_server {
     void (*fill)(void *context, struct metrics_page *page);
     void *context;
     char *socket_path; /* or NULL */
+    /* evhttp bounds neither how many connect nor how slowly each may ask: those that are open, the oldest first, a reference each. */
+    struct bufferevent *connections[CONNECTIONS_MAX];
+    unsigned connection_count;
+    struct evconnlistener *listener; /* evhttp's */
+    struct event *sweep;             /* while any is open */
     struct histogram scrapes;
 };
 
@@ -150,6 +166,45 @@ static void serve_other(struct evhttp_request *request, void *context) {
     evhttp_send_error(request, HTTP_NOTFOUND, "The metrics are at /metrics.");
 }
 
+/* Called by evhttp before each connection. The last that is taken closes the door until the next sweep. */
+static struct bufferevent *connection_open(struct event_base *base, void *context) {
+    static const struct timeval interval = {.tv_usec = SWEEP_MS * 1000};
+    struct metrics_server *server = context;
+    struct bufferevent *buffer = bufferevent_socket_new(base, -1, BEV_OPT_CLOSE_ON_FREE);
+    if (buffer == NULL || server->connection_count == CONNECTIONS_MAX)
+        return buffer;
+    bufferevent_incref(buffer);
+    server->connections[server->connection_count++] = buffer;
+    if (server->connection_count == CONNECTIONS_MAX)
+        evconnlistener_disable(server->listener);
+    if (!evtimer_pending(server->sweep, NULL))
+        evtimer_add(server->sweep, &interval);
+    return buffer;
+}
+
+/* Lets go of what evhttp has let go (its callbacks are gone), and ends the oldest where there is no room for another. */
+static void connections_sweep(evutil_socket_t descriptor, short what, void *context) {
+    static const struct timeval interval = {.tv_usec = SWEEP_MS * 1000};
+    struct metrics_server *server = context;
+    unsigned kept = 0;
+    for (unsigned i = 0; i < server->connection_count; i++) {
+        bufferevent_data_cb readable, writable;
+        bufferevent_event_cb event;
+        bufferevent_getcb(server->connections[i], &readable, &writable, &event, NULL);
+        if (readable == NULL && writable == NULL && event == NULL)
+            bufferevent_decref(server->connections[i]);
+        else
+            server->connections[kept++] = server->connections[i];
+    }
+    server->connection_count = kept;
+    if (kept == CONNECTIONS_MAX)
+        shutdown(bufferevent_getfd(server->connections[0]), SHUT_RDWR); /* evhttp reads its end */
+    else
+        evconnlistener_enable(server->listener);
+    if (kept > 0)
+        evtimer_add(server->sweep, &interval);
+}
+
 /* A socket in the file system: a stale one is replaced, a living one and anything else is left alone. */
 static int unix_bind(const char *path, char *error, size_t error_bytes) {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
@@ -211,7 +266,9 @@ struct metrics_server *metrics_create(struct event_base *base, const char *liste
         return NULL;
     }
     int fd = local ? unix_bind(path, error, error_bytes) : tcp_bind(listen_at, error, error_bytes);
-    if (fd < 0 || evhttp_accept_socket_with_handle(server->http, fd) == NULL) {
+    struct evhttp_bound_socket *bound = NULL;
+    server->sweep = evtimer_new(base, connections_sweep, server);
+    if (fd < 0 || server->sweep == NULL || (bound = evhttp_accept_socket_with_handle(server->http, fd)) == NULL) {
         if (fd >= 0) {
             snprintf(error, error_bytes, "out of memory");
             close(fd);
@@ -221,6 +278,8 @@ struct metrics_server *metrics_create(struct event_base *base, const char *liste
         metrics_destroy(server);
         return NULL;
     }
+    server->listener = evhttp_bound_socket_get_listener(bound);
+    evhttp_set_bevcb(server->http, connection_open, server);
     server->fill = fill;
     server->context = context;
     evhttp_set_allowed_methods(server->http, EVHTTP_REQ_GET | EVHTTP_REQ_HEAD);
@@ -237,6 +296,10 @@ void metrics_destroy(struct metrics_server *server) {
         return;
     if (server->http != NULL)
         evhttp_free(server->http);
+    while (server->connection_count > 0)
+        bufferevent_decref(server->connections[--server->connection_count]);
+    if (server->sweep != NULL)
+        event_free(server->sweep);
     if (server->socket_path != NULL)
         unlink(server->socket_path);
     free(server->socket_path);

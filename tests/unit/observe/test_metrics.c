@@ -10,6 +10,7 @@
 #include "control/observe/metrics.h"
 
 #include <event2/thread.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -131,6 +132,44 @@ static void refused(void **state) {
     free(text);
 }
 
+static unsigned descriptors_open(void) {
+    unsigned count = 0;
+    for (int fd = 0; fd < 1024; fd++)
+        count += fcntl(fd, F_GETFD) >= 0;
+    return count;
+}
+
+/* Those who connect and say nothing, or a byte now and then, keep nobody out, and take no more descriptors than are meant for them. */
+static void crowd(void **state) {
+    enum { CROWD = 200, SERVED = 40 };
+    const struct world *world = *state;
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    int fds[CROWD];
+    unsigned others = 0, before = descriptors_open();
+    strcpy(address.sun_path, world->path);
+    for (unsigned i = 0; i < CROWD; i++) {
+        fds[i] = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
+        if (connect(fds[i], (struct sockaddr *)&address, sizeof(address)) == 0)
+            (void)!write(fds[i], "GET /metr", 9);
+        others++;
+    }
+    usleep(100000);
+    assert_in_range(descriptors_open(), before + others, before + others + SERVED);
+    for (unsigned i = 40; i < CROWD; i++) /* what waits in the backlog would only take time */
+        close(fds[i]);
+    char *text = get(world, "GET /metrics HTTP/1.0\r\n\r\n");
+    has(text, "200 OK");
+    free(text);
+    for (unsigned i = 0; i < 40; i++)
+        close(fds[i]);
+    for (unsigned i = 0; i < 100; i++) /* a hundred after one another: each leaves its place */
+        free(get(world, "GET /other HTTP/1.0\r\n\r\n"));
+    unsigned left = 0;
+    for (unsigned i = 0; i < 100 && (left = descriptors_open()) > before; i++)
+        usleep(50000);
+    assert_in_range(left, 0, before); /* below: the setup's own has gone too */
+}
+
 static void addresses(void **state) {
     struct world *world = *state;
     struct event_base *base = event_base_new();
@@ -160,6 +199,7 @@ static void addresses(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(text_format, setup, teardown), cmocka_unit_test_setup_teardown(open_metrics, setup, teardown),
-        cmocka_unit_test_setup_teardown(refused, setup, teardown), cmocka_unit_test_setup_teardown(addresses, setup, teardown)};
+        cmocka_unit_test_setup_teardown(refused, setup, teardown), cmocka_unit_test_setup_teardown(crowd, setup, teardown),
+        cmocka_unit_test_setup_teardown(addresses, setup, teardown)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
