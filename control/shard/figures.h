@@ -2,12 +2,11 @@
 #ifndef CONTROL_SHARD_FIGURES_H
 #define CONTROL_SHARD_FIGURES_H
 
-#include "census.h"
-
 #include "control/observe/histogram.h"
 #include "control/observe/metrics.h"
 #include "control/observe/tally.h"
 #include "control/settle/settle.h"
+#include "control/shape/census.h"
 #include <jansson.h>
 
 struct shard;

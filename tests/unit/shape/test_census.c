@@ -7,7 +7,7 @@
 #include <cmocka.h>
 
 #include "control/clock.h"
-#include "control/shard/census.h"
+#include "control/shape/census.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,6 +1,6 @@
 /* census.h: how many deliveries wait where, over all lanes, without ever looking at more than a few thousand at a time. */
-#ifndef CONTROL_SHARD_CENSUS_H
-#define CONTROL_SHARD_CENSUS_H
+#ifndef CONTROL_SHAPE_CENSUS_H
+#define CONTROL_SHAPE_CENSUS_H
 
 #include "control/shape/shape.h"
 #include <stdbool.h>
