@@ -182,7 +182,7 @@ static struct bufferevent *connection_open(struct event_base *base, void *contex
     return buffer;
 }
 
-/* Lets go of what evhttp has let go (its callbacks are gone), and ends the oldest where there is no room for another. */
+/* Lets go of what evhttp has let go (its callbacks are gone), and ends the oldest ones where there is no room for another. */
 static void connections_sweep(evutil_socket_t descriptor, short what, void *context) {
     static const struct timeval interval = {.tv_usec = SWEEP_MS * 1000};
     struct metrics_server *server = context;
@@ -197,9 +197,9 @@ static void connections_sweep(evutil_socket_t descriptor, short what, void *cont
             server->connections[kept++] = server->connections[i];
     }
     server->connection_count = kept;
-    if (kept == CONNECTIONS_MAX)
-        shutdown(bufferevent_getfd(server->connections[0]), SHUT_RDWR); /* evhttp reads its end */
-    else
+    for (unsigned i = 0; kept == CONNECTIONS_MAX && i < CONNECTIONS_MAX / 4; i++)
+        shutdown(bufferevent_getfd(server->connections[i]), SHUT_RDWR); /* evhttp reads its end */
+    if (kept < CONNECTIONS_MAX)
         evconnlistener_enable(server->listener);
     if (kept > 0)
         evtimer_add(server->sweep, &interval);
