@@ -39,8 +39,8 @@ struct rows {
     char delimiter;
     uint8_t *bytes; /* [begin, end) is still to be looked at */
     size_t begin, end, room;
-    uint64_t taken; /* bytes of rows that were handed out, for progress */
-    uint64_t line;  /* of what stands at begin, from 1 */
+    uint64_t taken;      /* bytes of rows that were handed out, for progress */
+    uint64_t line;       /* of what stands at begin, from 1 */
     bool address_merges; /* the address is merge data too: the content names it */
     uint32_t column_count;
     struct rows_column columns[ROWS_COLUMNS_MAX];

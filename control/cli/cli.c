@@ -127,7 +127,8 @@ struct config *cli_config_client(const char *command, const char *given, const c
         config->redis.address = strdup(redis);
     }
     if (!config && !given && access(path, F_OK) != 0) {
-        cli_complain(CLI_CONFIG, command, "name a configuration with --config FILE, or, where the command takes it, Redis alone with --redis HOST:PORT.");
+        cli_complain(CLI_CONFIG, command,
+                     "name a configuration with --config FILE, or, where the command takes it, Redis alone with --redis HOST:PORT.");
     }
     return config;
 }

@@ -79,9 +79,9 @@ static void habits(void **state) {
     take_text(&taken, "\xef\xbb\xbf\n\nE-Mail;Name\n");
     assert_false(taken.opened);
     take_text(&taken, "\xef\xbb\xbf\nEmail;Name;x\n\n  ann@example.org ;Ann \xc3\x9cnal;a\\b\n\nbob@example.org;;\n");
-    assert_string_equal(taken.good,
-                        "{\"to\":{\"email\":\"ann@example.org\",\"name\":\"Ann \xc3\x9cnal\"},\"merge_data\":{\"Name\":\"Ann \xc3\x9cnal\",\"x\":\"a\\\\b\"}}\n"
-                        "{\"to\":\"bob@example.org\",\"merge_data\":{\"Name\":\"\",\"x\":\"\"}}\n");
+    assert_string_equal(taken.good, "{\"to\":{\"email\":\"ann@example.org\",\"name\":\"Ann \xc3\x9cnal\"},\"merge_data\":{\"Name\":\"Ann "
+                                    "\xc3\x9cnal\",\"x\":\"a\\\\b\"}}\n"
+                                    "{\"to\":\"bob@example.org\",\"merge_data\":{\"Name\":\"\",\"x\":\"\"}}\n");
 }
 
 /* A wrong row is told with its line, and the next one is a row of its own again. */
