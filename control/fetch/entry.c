@@ -47,6 +47,13 @@ void entry_id_write(struct entry_id id, char out[ENTRY_ID_BYTES]) {
     snprintf(out, ENTRY_ID_BYTES, "%" PRIu64 "-%" PRIu64, id.ms, id.seq);
 }
 
+/* What the submit Function may have counted, else 0. */
+static uint32_t recipients_of(const redisReply *value) {
+    const char *at = value->str, *end = at + value->len;
+    uint64_t number;
+    return number_take(&at, end, JOB_RECIPIENTS_MAX, &number) && at == end ? (uint32_t)number : 0;
+}
+
 bool entry_view_take(const redisReply *reply, struct entry_view *out) {
     *out = (struct entry_view){.job = NULL};
     if (!reply || reply->type != REDIS_REPLY_ARRAY || reply->elements < 2 || reply->element[0]->type != REDIS_REPLY_STRING ||
@@ -69,6 +76,7 @@ bool entry_view_take(const redisReply *reply, struct entry_view *out) {
         } else if (strcmp(name->str, "n") == 0 || strcmp(name->str, "c") == 0) {
             out->depth_counted = true;
             out->content_counted |= name->str[0] == 'c';
+            out->recipients = name->str[0] == 'n' ? recipients_of(value) : out->recipients;
         }
     }
     if (reply->elements > 2 && reply->element[2]->type == REDIS_REPLY_STRING && reply->element[2]->len > PROGRESS_COUNT_BYTES) {

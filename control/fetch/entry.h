@@ -27,6 +27,7 @@ struct entry_view {
     bool is_subset;       /* its history is `s` */
     bool depth_counted;   /* it has `n` or `c`: the submit Function wrote it */
     bool content_counted; /* it has `c` */
+    uint32_t recipients;  /* what its producer said in `n`; 0: nothing, or nonsense */
     const uint8_t *bits;  /* of the recipients settled or moved; behind the count */
     size_t bits_length;
 };

@@ -99,6 +99,13 @@ static void entry_dead(struct fetch *fetch, const struct stream *stream, struct 
     log_write(LOG_LEVEL_WARNING, "fetch", "a job of queue %s goes to the dead letters: entry %s: %s", stream->queue, entry, reason);
 }
 
+/* The history of an entry with all that it is about. */
+static void history_write(const struct job *job, char out[HISTORY_HEAD_BYTES + RANGES_BYTES]) {
+    history_head_write(&job->history, out);
+    strcat(out, " ");
+    ranges_write(job->pending, job->pending_count, out + strlen(out));
+}
+
 static void entry_schedule(struct fetch *fetch, const struct stream *stream, const struct job *job) {
     char entry[ENTRY_ID_BYTES], slot[24], head[HISTORY_HEAD_BYTES], ranges[RANGES_BYTES], key[REDIS_KEY_MAX + 8];
     entry_id_write(job->entry, entry);
@@ -111,6 +118,18 @@ static void entry_schedule(struct fetch *fetch, const struct stream *stream, con
         fetch_reread(fetch);
     }
     fetch->counters.scheduled++;
+}
+
+/* Its producer counted others than it has: Redis counts anew, and gives it back as another entry. */
+static void entry_recount(struct fetch *fetch, const struct stream *stream, const struct job *job) {
+    char entry[ENTRY_ID_BYTES], number[16], history[HISTORY_HEAD_BYTES + RANGES_BYTES];
+    entry_id_write(job->entry, entry);
+    snprintf(number, sizeof number, "%" PRIu32, job->pending_count);
+    history_write(job, history);
+    const char *argv[] = {"FCALL", "bypost_recount", "1", stream->key, fetch->prefix, stream->name, stream->queue, entry, number, history};
+    if (!fetch_send(fetch, fetch->config.redis, fetch_moved, 10, argv, NULL)) {
+        fetch_reread(fetch);
+    }
 }
 
 /* Leaves out of pending what is in a slot already. */
@@ -174,9 +193,7 @@ static void excess_send(struct fetch *fetch) {
             struct text *text = &texts[taken++];
             entry_id_write(job->entry, text->entry);
             snprintf(text->number, sizeof text->number, "%" PRIu32, job->pending_count);
-            history_head_write(&job->history, text->history);
-            strcat(text->history, " ");
-            ranges_write(job->pending, job->pending_count, text->history + strlen(text->history));
+            history_write(job, text->history);
             argv[argc++] = text->entry;
             argv[argc++] = text->number;
             argv[argc++] = text->history;
@@ -292,6 +309,11 @@ void fetch_take(struct fetch *fetch, const struct stream *stream, const redisRep
         return;
     }
     bool whole = !stream->is_retry && job->pending_count == job->entry_recipients;
+    if (whole && view.recipients > 0 && view.recipients != job->entry_recipients && !view.history && !view.bits) {
+        entry_recount(fetch, stream, job);
+        job_release(job);
+        return;
+    }
     if (whole && job->send_at_ms > clock_ms(CLOCK_REALTIME) + SCHEDULE_SLACK_MS) {
         entry_schedule(fetch, stream, job);
         job_release(job);

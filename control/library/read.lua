@@ -369,7 +369,34 @@ local function overflow(keys, args)
     return moved
 end
 
+-- ARGV: base, stream, queue, ID, its recipients in truth, a history (all of them). A producer counted others than the job has (dedupe leaves repeated
+-- ones out): what was counted is put right, and the entry is another one from here on, which says so. 1, or 0 when it is gone.
+local function recount(keys, args)
+    local base, stream, id, truth = args[1], args[2], args[4], tonumber(args[5])
+    local key = base .. 'q:' .. stream
+    local found = redis.call('XRANGE', key, id, id)[1]
+    local fields = found and found[2] or {}
+    local said, content = tonumber(field_of(fields, 'n') or ''), field_of(fields, 'c')
+    if not said or field_of(fields, 'r') or field_of(fields, 's') or redis.call('HEXISTS', base .. 'progress', stream .. '/' .. id) == 1 then
+        return 0
+    end
+    for i = 1, #fields, 2 do
+        fields[i + 1] = fields[i] == 'n' and args[5] or fields[i + 1]
+    end
+    fields[#fields + 1], fields[#fields + 2] = 'r', args[6]
+    redis.call('XADD', key, '*', unpack(fields))
+    entry_delete(base, key, stream, id)
+    redis.call('HINCRBY', base .. 'stats', 'depth', truth - said)
+    redis.call('HINCRBY', base .. 'queue:' .. args[3], 'submitted', truth - said)
+    if content then
+        redis.call('HINCRBY', base .. 'contents', content, truth - said)
+    end
+    lists.wake(base, args[3])
+    return 1
+end
+
 register('bypost_read', read)
+register('bypost_recount', recount)
 register('bypost_groups', groups)
 register('bypost_take', take)
 register('bypost_pending', pending)
