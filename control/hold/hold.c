@@ -162,7 +162,8 @@ static struct states *states_read(const redisReply *list) {
     return states;
 }
 
-/* What is discarded and was not so before, or is seen for the first time and is not finished: its records that wait for a later time end now. */
+/* What is discarded and was not so before, or is seen for the first time and is not finished: its records that wait for a later time end
+ * now. */
 static void discarded_begin(struct hold *hold, const struct states *before, struct states *after) {
     for (uint32_t i = 0; i < STATE_BUCKETS; i++)
         for (struct stopped *stopped = after->buckets[i]; stopped != NULL; stopped = stopped->next) {
