@@ -242,6 +242,9 @@ static void show_print(const json_t *figures) {
             line_print(waits[i][1], count_of(figures, waits[i][0]), submitted);
         }
     }
+    if (count_of(figures, "held")) {
+        puts("               `bypost holds` says what holds them; without a hold they await `bypost retry` (on_uncertain: hold)");
+    }
     cli_print(stdout, "  %-12s %12.0f/s", "rate", rate);
     if (json_object_get(figures, "rate")) {
         double limit = json_number_value(json_object_get(figures, "rate"));
