@@ -3,6 +3,7 @@
 local RETRY_STREAM_ENTRIES = 4096    -- promotion waits while a retry stream is longer
 local PROMOTE_BYTES = 4194304        -- a call moves no more than this
 local PROMOTE_BUCKETS = 1024         -- nor looks at more buckets
+local JOB_RECIPIENTS = 500
 local PROMOTE_ASIDE_MS = 1000        -- a bucket for which there is no room steps aside for so long: others must not wait behind it
 
 -- Records, and who waits in them. A `history` is ORIGIN ... INDEXES, a `tail` SITE CLASS PROVIDER.
@@ -17,7 +18,7 @@ function lists.size(indexes)
     for first, last in indexes:gmatch('(%d+)%-?(%d*)') do
         size = size + (last == '' and 1 or math.max(1, tonumber(last) - tonumber(first) + 1))
     end
-    return size
+    return math.min(size, JOB_RECIPIENTS) -- a wild number would be refused by Redis's counters, and stop what moves the record
 end
 
 -- Appends a record. kind J: the job is whole, S: it holds the recipients of the history only. A large whole job is kept beside the lists once, counted.

@@ -6,7 +6,7 @@ local COUNTERS = {
 local WAITS = {f = 'retrying', h = 'held', p = 'parked', r = 'retrying'} -- actions after which the recipient waits, and as what
 
 -- What a call of bypost_settle works on, in one table: `args`, `base`, `fenced`, and what it counts. `ones`: bits set in a byte.
-local batch = {ones = {[0] = 0}, RECIPIENTS = 500} -- RECIPIENTS: of a job, at most
+local batch = {ones = {[0] = 0}}
 for byte = 1, 255 do
     batch.ones[byte] = batch.ones[(byte - byte % 2) / 2] + byte % 2
 end
@@ -397,10 +397,10 @@ local function dead(keys, args)
     local job, history = field_of(fields, 'job') or '', field_of(fields, 'r') or field_of(fields, 's')
     local number = field_of(fields, 'n')
     local content = field_of(fields, 'c') or ''
-    local recipients, flags = batch.number(number, batch.RECIPIENTS), (number or content ~= '') and 8 or 0
+    local recipients, flags = batch.number(number, JOB_RECIPIENTS), (number or content ~= '') and 8 or 0
     if history then
         local said, indexes = history:match('^%S+ %d+ %d+ %d+ (%d+) ([%d,-]+)')
-        recipients, flags = batch.number(indexes and lists.size(indexes), batch.RECIPIENTS), said and tonumber(said) <= 15 and tonumber(said) or 0
+        recipients, flags = batch.number(indexes and lists.size(indexes), JOB_RECIPIENTS), said and tonumber(said) <= 15 and tonumber(said) or 0
         if math.floor(flags / 2) % 2 == 1 and content == '' then
             content = job:match('"content"%s*:%s*"([%w._-]+)"') or ''
         end
