@@ -29,6 +29,8 @@ struct suppress_row {
 
 extern const char suppress_name[];
 
+/* --- suppress_lists.c --- */
+
 /* Runs a Function: its base, then `argv` (with lengths, or NULL). NULL after the fault was printed, with call->code. */
 redisReply *suppress_function(struct suppress_call *call, const char *function, int argc, const char *const *argv);
 /* Calls `each` for every entry of a list (NULL: of all lists) that suppresses. False after a fault was printed. */
@@ -38,6 +40,13 @@ bool suppress_walk(struct suppress_call *call, const char *tenant, bool (*each)(
 const char *suppress_time(uint64_t seconds, char out[24]);
 /* Seconds since 1970, a date of UTC ("2026-11-22", with "T03:04:05Z"), or a duration from now: back in time or, `ahead`, forth. */
 bool suppress_when(const char *text, bool ahead, uint64_t *seconds);
+
+/* {list, size, ...} of all lists; NULL after the fault was printed. */
+redisReply *suppress_lists(struct suppress_call *call);
+/* What a list's size says: entries, and hashes that they lie in. */
+void suppress_size(const char *text, uint64_t *entries, uint64_t *hashes);
+/* An entry's value into all of the row but whose and which; false: none that suppresses. */
+bool suppress_row_parse(struct suppress_row *row, const char *value);
 
 /* suppress_file.c */
 int suppress_import(struct suppress_call *call, const char *path);
