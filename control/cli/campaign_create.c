@@ -719,6 +719,7 @@ int campaign_create_run(int argc, char **argv) {
     if (code == CLI_OK) {
         uint32_t most = create->client.config->max_recipients_per_job;
         create->chunk = most && create->chunk > most ? most : create->chunk;
+        cli_pool_tell(CAMPAIGN, create->client.config, create->pool);
         code = create_checked(create);
     }
     if (code == CLI_OK && create->rejects && fflush(create->rejects) != 0) {

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <unistd.h>
 
 static const char classify_help[] =
     "Usage: bypost classify \"550 5.1.1 text of the reply\" [--provider NAME] [--stage STAGE] [--rules FILE] [--json]\n\n"
@@ -18,7 +19,7 @@ static const char classify_help[] =
     "      --json              an object a line\n"
     "  -c, --config FILE       the configuration (/etc/bypost/bypost.yaml, if it is there)\n"
     "      --help, --version\n\n"
-    "Exit status: 0 shown, 64 usage, 65 no reply, 78 the rules or the configuration have errors.\n";
+    "Exit status: 0 shown, 64 usage, 65 no reply, 66 a file is missing, 78 the rules or the configuration have errors.\n";
 
 static const char rules_help[] =
     "Usage: bypost rules lint [FILE] [--config FILE] [--mx FILE]\n\n"
@@ -54,7 +55,7 @@ static struct classifier *rules_open(const char *command, const char *path, cons
     const char *file = path ? path : config && config->class_rules_path ? config->class_rules_path : classifier_default_path();
     struct classifier *classifier = classifier_load(file, error, sizeof error);
     if (!classifier) {
-        *code = cli_complain(CLI_CONFIG, command, "%s", error);
+        *code = cli_complain(path && access(path, R_OK) != 0 ? CLI_NO_INPUT : CLI_CONFIG, command, "%s", error);
     }
     return classifier;
 }

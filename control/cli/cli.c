@@ -148,6 +148,13 @@ json_t *cli_control(const char *run_directory, const char *request, uint32_t tim
     return json;
 }
 
+void cli_pool_tell(const char *command, const struct config *config, const char *pool) {
+    if (pool && config->pool_count > 0 && !config_pool_named(config, pool)) {
+        cli_print(stderr, "bypost %s: there is no pool '%s' in the configuration here: the mail waits where no sender has one.\n", command,
+                  pool);
+    }
+}
+
 char *cli_read_file(const char *command, const char *path, size_t max_bytes, size_t *length) {
     bool is_stdin = strcmp(path, "-") == 0;
     FILE *stream = is_stdin ? stdin : fopen(path, "re");

@@ -49,6 +49,8 @@ bool cli_number(const char *command, const char *option, const char *text, unsig
 const char *cli_config_path(const char *given);
 /* The whole configuration, checked; NULL after its errors were printed. */
 struct config *cli_config_load(const char *given);
+/* Says on stderr when a configuration with pools has none of this name (or NULL): other senders may have it. */
+void cli_pool_tell(const char *command, const struct config *config, const char *pool);
 /* For clients of Redis: read, not checked against this machine. With `redis` (an address in the file's place) and no file given, the
  * shipped defaults do where there is no file. NULL with *code after the errors were printed. */
 struct config *cli_config_client(const char *command, const char *given, const char *redis, int *code);

@@ -376,6 +376,7 @@ static int submit_configured(const struct arguments *arguments, const struct inp
         code = functions_load(name, redis);
     }
     if (code == CLI_OK) {
+        cli_pool_tell(name, config, json_string_value(json_object_get(input->job, "pool")));
         struct submit submit = {.config = config, .redis = redis, .queue = arguments->queue, .json = arguments->json};
         code = submit_all(&submit, input);
     }

@@ -3,6 +3,7 @@
 #include "control/clock.h"
 #include "control/config/units.h"
 #include "control/job.h"
+#include "control/outcome.h"
 #include "functions.h"
 
 #include <ctype.h>
@@ -370,6 +371,17 @@ static bool word_valid(const char *text, size_t max) {
     return length > 0 && length <= max && text[0] != '!';
 }
 
+static bool class_valid(const char *text) {
+    for (int i = CLASS_NONE + 1; i < CLASS_KINDS; i++) {
+        if (strcmp(reply_class_text((enum reply_class)i), text) == 0) {
+            return true;
+        }
+    }
+    cli_complain(CLI_USAGE, suppress_name,
+                 "--class '%s': write one that `bypost classify` shows, such as invalid_recipient, bad_domain or quota.", text);
+    return false;
+}
+
 static bool option_take(struct suppress_call *call, int option, char *text) {
     switch (option) {
     case 't':
@@ -390,6 +402,7 @@ static bool option_take(struct suppress_call *call, int option, char *text) {
         break;
     case 'C':
         call->class = text;
+        return class_valid(text);
         break;
     case 'P':
         call->provider = text;
