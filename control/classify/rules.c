@@ -287,8 +287,7 @@ struct rules *rules_read(const char *path, char *error, size_t error_bytes) {
     if (reading.rules != NULL)
         reading.rules->path = strdup(path);
     if (file == NULL || nowhere == NULL || reading.rules == NULL || reading.rules->path == NULL) {
-        snprintf(error, error_bytes, "%s: cannot read the text rules: %s. Give the file's place in class_rules.", path,
-                 strerror(errno));
+        snprintf(error, error_bytes, "%s: cannot read the text rules: %s. Give the file's place in class_rules.", path, strerror(errno));
         reading.failed = true;
         goto end;
     }
