@@ -266,6 +266,9 @@ static void carriage_return_at_the_end_of_the_buffer(void **state) {
     size_t length = sizeof header - 1 + ROWS_BLOCK_BYTES;
     char *text = malloc(length + 64);
     struct taken taken;
+    if (!text) {
+        abort();
+    }
     memset(text, 'x', length);
     memcpy(text, header, sizeof header - 1);
     memcpy(text + sizeof header - 1, begin, sizeof begin - 1);
