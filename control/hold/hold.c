@@ -452,8 +452,3 @@ void hold_set(struct hold *hold, const struct hold_rule *rule) {
     }
     free(json);
 }
-
-void hold_each(const struct hold *hold, void (*each)(void *context, const struct hold_rule *rule), void *context) {
-    if (hold->rules != NULL)
-        hold_rules_each(hold->rules, each, context);
-}

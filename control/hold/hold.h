@@ -65,7 +65,5 @@ bool hold_anything(const struct hold *hold);
 uint64_t hold_version(const struct hold *hold, uint32_t shard);
 /* Sets a hold from within (the guards). `id` names it: setting it twice renews it. */
 void hold_set(struct hold *hold, const struct hold_rule *rule);
-/* Every rule, for stats. */
-void hold_each(const struct hold *hold, void (*each)(void *context, const struct hold_rule *rule), void *context);
 
 #endif

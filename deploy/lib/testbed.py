@@ -49,6 +49,24 @@ def wait_for(condition, seconds, what, step=0.02):
     raise TestbedError(f"{what} did not happen within {seconds} s.")
 
 
+def control_stats(path):
+    """Control's counters from its socket, or None while it is not there."""
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+            client.settimeout(2)
+            client.connect(path)
+            client.sendall(b"stats\n")
+            answer = b""
+            while not answer.endswith(b"\n"):
+                part = client.recv(65536)
+                if not part:
+                    return None
+                answer += part
+        return json.loads(answer)
+    except (OSError, ValueError):
+        return None
+
+
 def bracketed(address):
     """As it stands before ":port"."""
     return f"[{address}]" if ":" in address else address
@@ -346,20 +364,7 @@ class Testbed:
 
     def stats(self):
         """Control's counters, or None while it is not there."""
-        try:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
-                client.settimeout(2)
-                client.connect(self.path("run", "control.sock"))
-                client.sendall(b"stats\n")
-                answer = b""
-                while not answer.endswith(b"\n"):
-                    part = client.recv(65536)
-                    if not part:
-                        return None
-                    answer += part
-            return json.loads(answer)
-        except (OSError, ValueError):
-            return None
+        return control_stats(self.path("run", "control.sock"))
 
     def child(self, name):
         """The process ID of bypost-control or bypost-dataplane under `bypost run`, or None."""

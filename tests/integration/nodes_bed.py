@@ -6,13 +6,12 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import sys
 import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, os.path.join(ROOT, "deploy", "lib"))
-from testbed import PYTHON, Testbed, TestbedError, binary, wait_for  # noqa: E402
+from testbed import PYTHON, Testbed, TestbedError, binary, control_stats, wait_for  # noqa: E402
 
 
 class Receiver(asyncio.Protocol):
@@ -120,20 +119,7 @@ class Node:
             raise TestbedError(f"{self.name} ended at its start:\n{self.bed.log(f'bypost{self.number}')}")
 
     def stats(self):
-        try:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
-                client.settimeout(2)
-                client.connect(os.path.join(self.folder, "run", "control.sock"))
-                client.sendall(b"stats\n")
-                answer = b""
-                while not answer.endswith(b"\n"):
-                    part = client.recv(65536)
-                    if not part:
-                        return None
-                    answer += part
-            return json.loads(answer)
-        except (OSError, ValueError):
-            return None
+        return control_stats(os.path.join(self.folder, "run", "control.sock"))
 
     def pids(self):
         """bypost run and its children."""
