@@ -163,8 +163,8 @@ function members.takeover(keys, args)
     return {'ok', moved, moved >= limit and args[7] or next_cursor}
 end
 
--- ARGV: base, life in ms, cursor. Consumers that have entries and never registered (of an earlier version, or of a Redis that lost its memory) count as dead
--- nodes from here on. Returns how many, and the next cursor.
+-- ARGV: base, life in ms, cursor. Consumers that have entries and never registered (of an earlier version, or of a Redis that lost its memory), or whose work
+-- was thought to be moved, count as dead nodes from here on. Returns how many, and the next cursor.
 function members.orphans(keys, args)
     local base, life = args[1], tonumber(args[2])
     local queues, next_cursor = members.page(base, args[3])
@@ -174,7 +174,8 @@ function members.orphans(keys, args)
             local consumers = redis.pcall('XINFO', 'CONSUMERS', base .. 'q:' .. stream, GROUP)
             for j = 1, consumers.err and 0 or #consumers do
                 local name, pending, idle = field_of(consumers[j], 'name'), field_of(consumers[j], 'pending'), field_of(consumers[j], 'idle')
-                if pending > 0 and idle > life and redis.call('HEXISTS', base .. 'nodes', name) == 0 then
+                local member = pending > 0 and idle > life and members.get(base, name)
+                if member == nil or (member and member.state == 'gone') then
                     local now = members.now()
                     members.put(base, name, {epoch = members.epoch(base, now), beat = now, state = 'dead', instance = '-', seen = 0})
                     found = found + 1
