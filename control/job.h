@@ -92,6 +92,7 @@ struct job {
     struct content *content; /* what contents_complete found: a reference; fields below may point into it */
     uint8_t dsn;             /* DSN_* bits: notices that the job asks for */
     bool dsn_full;           /* they carry the whole message, not its headers */
+    bool require_tls;        /* RFC 8689: only over verified TLS, to servers that offer REQUIRETLS */
 
     char *id;                           /* the producer's, or NULL */
     char *tenant, *campaign, *pool;     /* or NULL */

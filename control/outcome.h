@@ -96,6 +96,8 @@ struct outcome {
     uint8_t source_address[16];
     uint8_t source_family;
     uint8_t tls_version;
+    uint8_t flags; /* REPLY_* of the slot: DSN passed on, TLS verified, resumed */
+    uint16_t tls_cipher;
     uint32_t size_bytes;
     uint64_t connected_us, finished_us; /* CLOCK_REALTIME, or 0 */
     char peer_name[256];                /* the endpoint's host name, or "" */

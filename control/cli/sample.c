@@ -69,7 +69,8 @@ void sample_free(struct sample *sample) {
 }
 
 bool sample_is_gauge(unsigned counter) {
-    return counter == SAMPLE_tcp_connections || counter == SAMPLE_sessions_open || counter == SAMPLE_sessions_ready;
+    return counter == SAMPLE_tcp_connections || counter == SAMPLE_sessions_open || counter == SAMPLE_sessions_ready ||
+           counter == SAMPLE_tls_sessions || counter == SAMPLE_tls_memory_bytes;
 }
 
 double sample_rate(const struct sample *before, const struct sample *now, uint32_t worker, unsigned counter) {

@@ -2,6 +2,7 @@
 #ifndef CONTROL_CONFIG_CONFIG_H
 #define CONTROL_CONFIG_CONFIG_H
 
+#include <bypost/path.h>
 #include <netinet/in.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -73,6 +74,16 @@ struct shaping_limits {
     uint32_t connect_timeout_ms, banner_timeout_ms, ehlo_timeout_ms, mail_from_timeout_ms, rcpt_to_timeout_ms, data_timeout_ms,
         data_block_timeout_ms, data_dot_timeout_ms, rset_timeout_ms, quit_timeout_ms, idle_timeout_ms;
     uint16_t port; /* 25 */
+    /* TLS (SMTP.md section 1). */
+    enum path_tls tls;              /* `tls`: none, may (default), encrypt, verify */
+    bool enable_mta_sts;            /* true: policies are looked for, and may raise `tls` */
+    bool enable_dane;               /* false: it needs a resolver that lets DNSSEC through */
+    uint32_t remember_broken_tls_s; /* 15 min; 0: every connection tries again */
+    uint8_t tls_version_min;        /* `tls_min_version`: 12 or 13 */
+    bool use_chunking;              /* true: BDAT where it is offered */
+    /* Recipients of one message that share a transaction. */
+    uint32_t max_recipients_per_batch; /* 100; 1: each its own */
+    bool batch_by_site;                /* `batch_by`: domain (default), or site */
 };
 
 struct shaping_provider {
@@ -95,6 +106,18 @@ struct config_relay {
     char *domain;
     uint32_t host_count;
     char **hosts; /* "[192.0.2.1]:2525", "[mx.example.net]:25", "mx.example.net:587": brackets mean no MX lookup */
+    /* What follows may be given where the relay is a mapping with `hosts`. */
+    bool tls_given;                            /* `tls`: this level instead of the limits' one */
+    enum path_tls tls;                         /* with credentials and without `tls`: verify */
+    bool implicit_tls;                         /* `implicit_tls`; true where all hosts have port 465 */
+    char **tls_names;                          /* further names that its certificates may be for; NULL-terminated, or NULL */
+    char *tls_certificate_file, *tls_key_file; /* client certificate, or NULL */
+    uint32_t tls_identity;                     /* its place from 1 among those of all relays, each pair of files once; 0: none */
+    char *auth_user;                           /* or NULL: no AUTH */
+    char *auth_secret;       /* password or token, read from `password_file`, `password_env`, `token_file` or `token_env` when loaded; never
+                                printed */
+    uint8_t auth_mechanisms; /* enum path_auth; 0: any that suits the secret, the strongest first */
+    bool auth_without_tls;   /* `auth_without_tls: true`: credentials may go in plain */
 };
 
 struct config {
@@ -186,6 +209,16 @@ struct config {
     struct {
         char *listen; /* "127.0.0.1:9465", "unix:/path"; NULL or "none": no /metrics */
     } metrics;
+
+    struct {
+        char *ca_file; /* PEM roots for verify and MTA-STS; NULL: the system's */
+    } tls;
+
+    struct {
+        bool enabled; /* TLS-RPT (RFC 8460): false until `from` is given */
+        char *from;   /* the reports' sender; its domain is the submitter's */
+        char *organization, *contact;
+    } tls_reports;
 
     struct {
         char *from;        /* whom delivery notices are from; NULL: MAILER-DAEMON at the domain of the message's From */

@@ -97,7 +97,6 @@ static void fill_record(struct path *record, const struct lane *lane) {
     record->max_deliveries_per_connection = limits->max_deliveries_per_connection;
     record->max_recipients_per_transaction = 1;
     record->pipelined_transactions = limits->pipelined_transactions > 0 ? limits->pipelined_transactions : 1;
-    record->tls = PATH_TLS_NONE;
     fill_timeouts(&record->timeouts, limits);
     for (uint32_t i = 0; i < lane->pool->source_count && record->source_count < PATH_SOURCES_MAX; i++) {
         const struct config_source *source = &lane->pool->sources[i];

@@ -26,7 +26,11 @@ enum {
 struct site_endpoint {
     struct config_address address; /* with port */
     uint16_t preference;
-    char name[256]; /* the MX host, to verify and to log */
+    char name[256];    /* the MX host, to verify and to log */
+    enum path_tls tls; /* what policy asks for beyond the limits: NONE (nothing), VERIFY (MTA-STS), DANE, or MAY (DANE is on, and proves
+                          that there is none) */
+    uint32_t tlsa_count;
+    struct path_tlsa tlsa[PATH_TLSA_MAX];
 };
 
 struct site {
@@ -37,6 +41,9 @@ struct site {
     uint32_t endpoint_count;
     struct site_endpoint endpoints[SITE_ENDPOINTS_MAX]; /* in the order to try: preference, shuffled within one, v4 and v6 in turn */
     uint32_t generation;                                /* counts up when the endpoints change: dispatch publishes a new path */
+    const struct config_relay *relay;                   /* or NULL; of the configuration that route has */
+    bool tls_testing;                                   /* an MTA-STS policy in mode testing: failures are reported, mail goes */
+    void *report;                                       /* control/report's: where its TLS results are counted, or NULL */
     void *shape;                                        /* shape's own state of this site, or NULL */
     void *own;                                          /* route's own; NULL for a site that route did not make: it is never freed */
 };

@@ -20,6 +20,8 @@ static const struct worker_name {
     {"tcp_connections", NULL, true},
     {"sessions_open", NULL, true},
     {"sessions_ready", NULL, true},
+    {"tls_sessions", NULL, true},
+    {"tls_memory_bytes", NULL, true},
 };
 
 static void write_workers(const struct shard *shard, struct metrics_page *page) {

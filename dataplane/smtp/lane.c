@@ -116,11 +116,11 @@ static bool family_fits(uint8_t family) {
 /* Every count, index and string of the copy; secrets are bytes, so only their place is checked where they are used. */
 static bool path_fits(const struct path *path) {
     if (!path->endpoint_count || path->endpoint_count > PATH_ENDPOINTS_MAX || !path->source_count ||
-        path->source_count > PATH_SOURCES_MAX || path->tls > PATH_TLS_IMPLICIT)
+        path->source_count > PATH_SOURCES_MAX)
         return false;
     for (uint32_t i = 0; i < path->endpoint_count; i++) {
         const struct path_endpoint *endpoint = &path->endpoints[i];
-        if (!family_fits(endpoint->family) || !endpoint->port || !text_fits(path, endpoint->name))
+        if (!family_fits(endpoint->family) || !endpoint->port || endpoint->tls >= PATH_TLS_LEVELS || !text_fits(path, endpoint->name))
             return false;
     }
     for (uint32_t i = 0; i < path->source_count; i++) {
@@ -168,7 +168,9 @@ static bool load(struct smtp_engine *engine, struct lane *lane, uint32_t index, 
     lane->index = index;
     lane->generation = path_word_generation(word);
     lane->state = LANE_LIVE;
-    lane->refused = path->tls > PATH_TLS_MAY || path->auth_user;
+    lane->refused = path->auth_user;
+    for (uint32_t i = 0; i < path->endpoint_count; i++)
+        lane->refused |= path->endpoints[i].tls > PATH_TLS_MAY;
     TAILQ_INIT(&lane->high);
     TAILQ_INIT(&lane->normal);
     TAILQ_INIT(&lane->later);

@@ -18,6 +18,7 @@ struct smtp_config {
     const uint8_t *arena; /* this process's mapping */
     uint64_t arena_bytes;
     uint32_t max_sessions, max_orders; /* pools; max_orders: claimed slots at a time */
+    struct tls_worker *tls;            /* the caller's; NULL: no TLS, so that what needs it is refused and what may have it goes plain */
     uint8_t secret[16];                /* seeds what must not be guessed */
     /* CLOCK_REALTIME minus the monotonic clock that `now_us` counts, for the times in replies and events. */
     int64_t realtime_offset_us;

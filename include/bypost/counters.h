@@ -24,6 +24,12 @@
     X(tcp_connections, "connections alive")                                                                                                \
     X(sessions_open, "SMTP sessions alive")                                                                                                \
     X(sessions_ready, "SMTP sessions that can take an order")                                                                              \
+    X(tls_handshakes, "TLS handshakes that succeeded, resumed ones included")                                                              \
+    X(tls_resumed, "of these, sessions resumed")                                                                                           \
+    X(tls_failed, "TLS handshakes that failed, and certificates that were not good enough")                                                \
+    X(tls_sessions, "TLS sessions alive")                                                                                                  \
+    X(tls_memory_bytes, "heap that TLS holds")                                                                                             \
+    X(transactions, "transactions begun")                                                                                                  \
     X(orders_claimed, "orders claimed")                                                                                                    \
     X(orders_returned, "orders given back unattempted")                                                                                    \
     X(messages_delivered, "recipients answered 2xx after the body")                                                                        \

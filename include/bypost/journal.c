@@ -346,3 +346,18 @@ const char *path_event_text(unsigned kind) {
                                                         "ports exhausted", "protocol error",   "ready"};
     return kind < PATH_EVENT_KINDS ? texts[kind] : "unknown";
 }
+
+const char *tls_failure_text(unsigned failure) {
+    static const char *const texts[TLS_FAILURES] = {"no failure",
+                                                    "STARTTLS is not offered",
+                                                    "STARTTLS was refused",
+                                                    "plaintext behind the reply to STARTTLS",
+                                                    "the TLS handshake failed",
+                                                    "the TLS handshake timed out",
+                                                    "the certificate is for other names",
+                                                    "the certificate has expired or is not valid yet",
+                                                    "the certificate is not of a trusted chain",
+                                                    "no TLSA record names the certificate",
+                                                    "TLS could not be begun here"};
+    return failure < TLS_FAILURES ? texts[failure] : "unknown";
+}

@@ -13,9 +13,10 @@
 enum {
     SLOT_BYTES = 1024,
     SLOT_COOKIE_BYTES = 160,
-    SLOT_ADDRESS_MAX = 254,                                       /* an address without its brackets (RFC 5321 4.5.3.1.3) */
-    SLOT_TEXT_BYTES = 704,                                        /* sender, recipient, then the reply's text */
-    SLOT_REPLY_TEXT_MIN = SLOT_TEXT_BYTES - 2 * SLOT_ADDRESS_MAX, /* always left for the reply's text */
+    SLOT_ADDRESS_MAX = 254, /* an address without its brackets (RFC 5321 4.5.3.1.3) */
+    SLOT_ENVID_MAX = 100,   /* RFC 3461 4.4, as it stands behind ENVID= */
+    SLOT_TEXT_BYTES = 704,  /* sender, recipient, envelope identifier, then the reply's text */
+    SLOT_REPLY_TEXT_MIN = SLOT_TEXT_BYTES - 2 * SLOT_ADDRESS_MAX - SLOT_ENVID_MAX, /* always left for the reply's text */
 };
 #define SLOT_NONE UINT32_MAX
 
@@ -60,7 +61,30 @@ enum smtp_stage {
 /* "connect", "banner", ...; "unknown" for a wild value. */
 const char *smtp_stage_text(unsigned stage);
 
-enum { SLOT_BODY_8BIT = 1, SLOT_SMTPUTF8 = 2, SLOT_HAS_LEADING_DOTS = 4, SLOT_HIGH = 8 };
+enum {
+    SLOT_BODY_8BIT = 1,
+    SLOT_SMTPUTF8 = 2,
+    SLOT_HAS_LEADING_DOTS = 4,
+    SLOT_HIGH = 8,
+    SLOT_REQUIRETLS = 16, /* RFC 8689: only over verified TLS to a server that offers REQUIRETLS */
+};
+
+/* What is asked of the next server where it offers DSN (RFC 3461). NOTIFY is the recipient's; RET and ENVID are the first slot's. */
+enum {
+    SLOT_NOTIFY_SUCCESS = 1,
+    SLOT_NOTIFY_FAILURE = 2,
+    SLOT_NOTIFY_DELAY = 4,
+    SLOT_NOTIFY_NEVER = 8,
+    SLOT_RET_FULL = 16,
+    SLOT_RET_HDRS = 32,
+};
+
+/* Bits of slot_reply.flags. */
+enum {
+    REPLY_DSN_PASSED_ON = 1, /* NOTIFY went to a server that offers DSN: from here on it is the one to tell (RFC 3461 5.2.2) */
+    REPLY_TLS_VERIFIED = 2,  /* the certificate was good for the endpoint's name, or its TLSA records, whether that was asked for or not */
+    REPLY_TLS_RESUMED = 4,
+};
 
 /* A piece of a message. The table of pieces is in the arena too. */
 struct arena_piece {
@@ -82,7 +106,10 @@ struct slot_reply {
     uint8_t tls_version;      /* 0 plain, 12 or 13 */
     uint32_t worker;
     uint64_t connected_us, finished_us; /* CLOCK_REALTIME, or 0 */
-    uint8_t reserved[8];
+    uint8_t flags;                      /* REPLY_* */
+    uint8_t reserved0;
+    uint16_t tls_cipher; /* as IANA numbers them; 0 plain */
+    uint8_t reserved[4];
 };
 
 struct slot {
@@ -109,7 +136,9 @@ struct slot {
     uint16_t sender_length;            /* 0: the null sender */
     uint16_t recipient_length;
     uint64_t dispatched_us; /* CLOCK_REALTIME */
-    uint8_t reserved1[8];
+    uint8_t dsn;            /* SLOT_NOTIFY_*, SLOT_RET_*; 0: nothing is asked */
+    uint8_t envid_length;   /* at most SLOT_ENVID_MAX; behind the recipient in `text`, already in xtext */
+    uint8_t reserved1[6];
     char text[SLOT_TEXT_BYTES];
 };
 static_assert(sizeof(struct slot_reply) == 64, "the reply is one cache line");
@@ -196,9 +225,13 @@ static inline enum slot_fate slot_fate(uint64_t word, bool dead) {
     return FATE_FREE;
 }
 
-/* How many bytes of reply text fit behind the addresses of this slot; lengths are those of a checked copy. */
-static inline uint32_t slot_reply_room(uint32_t sender_length, uint32_t recipient_length) {
-    return sender_length + recipient_length >= SLOT_TEXT_BYTES ? 0 : SLOT_TEXT_BYTES - sender_length - recipient_length;
+/* Bytes of `text` before the reply's; lengths are those of a checked copy. */
+static inline uint32_t slot_addresses_length(uint32_t sender_length, uint32_t recipient_length, uint32_t envid_length) {
+    return sender_length + recipient_length + envid_length;
+}
+/* How many bytes of reply text fit behind them. */
+static inline uint32_t slot_reply_room(uint32_t addresses_length) {
+    return addresses_length >= SLOT_TEXT_BYTES ? 0 : SLOT_TEXT_BYTES - addresses_length;
 }
 
 #endif

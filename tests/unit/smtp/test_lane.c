@@ -801,7 +801,7 @@ static void wild_paths_are_ignored(void **state) {
             memset(path->strings + 1, 'x', PATH_TEXT_MAX + 1);
             break;
         case 8:
-            path->tls = PATH_TLS_IMPLICIT + 1;
+            path->endpoints[0].tls = PATH_TLS_LEVELS;
             break;
         default:
             path->endpoints[0].port = 0;
@@ -822,7 +822,7 @@ static void a_path_that_needs_tls_or_auth_is_never_used_without(void **state) {
         struct world *world = world_new();
         world_path(world, 1, 1, 10);
         if (i < 3)
-            world_path_record(world)->tls = (uint8_t)(PATH_TLS_ENCRYPT + i);
+            world_path_record(world)->endpoints[0].tls = (uint8_t)(PATH_TLS_ENCRYPT + i);
         else
             world_path_record(world)->auth_user = 1;
         world_publish(world);
