@@ -78,6 +78,10 @@ static void write_reply(struct smtp_engine *engine, struct slot *slot, uint32_t 
         reply.peer_family = endpoint->family;
         reply.endpoint = session->endpoint;
         reply.source = session->source;
+        reply.tls_version = session->tls_version;
+        reply.tls_cipher = session->tls_cipher;
+        reply.flags |= (uint8_t)((session->security & SESSION_TLS_VERIFIED ? REPLY_TLS_VERIFIED : 0) |
+                                 (session->security & SESSION_TLS_RESUMED ? REPLY_TLS_RESUMED : 0));
         reply.connected_us = session->connected_us ? engine_realtime(engine, session->connected_us) : 0;
     }
     slot->reply = reply;

@@ -31,9 +31,11 @@ static_assert(offsetof(struct smtp_session, stream) == 0, "the stream is the ses
 
 enum smtp_stage session_stage(const struct smtp_session *session) {
     static const uint8_t stages[SESSION_STATES] = {
-        [SESSION_CONNECTING] = STAGE_CONNECT, [SESSION_BANNER] = STAGE_BANNER, [SESSION_EHLO] = STAGE_EHLO, [SESSION_HELO] = STAGE_EHLO,
-        [SESSION_READY] = STAGE_IDLE,         [SESSION_MAIL] = STAGE_MAIL,     [SESSION_RCPT] = STAGE_RCPT, [SESSION_DATA] = STAGE_DATA,
-        [SESSION_BODY] = STAGE_BODY,          [SESSION_FINAL] = STAGE_FINAL,   [SESSION_RSET] = STAGE_RSET, [SESSION_QUIT] = STAGE_QUIT,
+        [SESSION_STARTTLS] = STAGE_STARTTLS,  [SESSION_HANDSHAKE] = STAGE_STARTTLS, [SESSION_AUTH] = STAGE_AUTH,
+        [SESSION_CONNECTING] = STAGE_CONNECT, [SESSION_BANNER] = STAGE_BANNER,      [SESSION_EHLO] = STAGE_EHLO,
+        [SESSION_HELO] = STAGE_EHLO,          [SESSION_READY] = STAGE_IDLE,         [SESSION_MAIL] = STAGE_MAIL,
+        [SESSION_RCPT] = STAGE_RCPT,          [SESSION_DATA] = STAGE_DATA,          [SESSION_BODY] = STAGE_BODY,
+        [SESSION_FINAL] = STAGE_FINAL,        [SESSION_RSET] = STAGE_RSET,          [SESSION_QUIT] = STAGE_QUIT,
         [SESSION_LEAVING] = STAGE_QUIT,       [SESSION_GONE] = STAGE_QUIT};
     return (enum smtp_stage)stages[session->state];
 }
@@ -47,6 +49,9 @@ static uint64_t state_timeout_us(const struct smtp_session *session, enum sessio
         return timeouts->banner * UINT64_C(1000);
     case SESSION_EHLO:
     case SESSION_HELO:
+    case SESSION_STARTTLS:
+    case SESSION_HANDSHAKE:
+    case SESSION_AUTH:
         return timeouts->ehlo * UINT64_C(1000);
     case SESSION_READY:
         return timeouts->idle * UINT64_C(1000);
@@ -387,6 +392,9 @@ void session_say(struct smtp_session *session, uint64_t now_us) {
         break;
     case SESSION_CONNECTING:
     case SESSION_BANNER:
+    case SESSION_STARTTLS:
+    case SESSION_HANDSHAKE:
+    case SESSION_AUTH:
     case SESSION_READY:
     case SESSION_LEAVING:
     case SESSION_GONE:
@@ -461,6 +469,9 @@ static void take_reply(struct smtp_session *session, const struct reply *reply, 
         session_await_fin(session, now_us);
         break;
     case SESSION_CONNECTING:
+    case SESSION_STARTTLS:
+    case SESSION_HANDSHAKE:
+    case SESSION_AUTH:
     case SESSION_LEAVING:
     case SESSION_GONE:
     case SESSION_STATES:

@@ -11,19 +11,22 @@
 
 enum session_state {
     SESSION_CONNECTING,
-    SESSION_BANNER,  /* waits for the greeting */
-    SESSION_EHLO,    /* waits for the answer to EHLO */
-    SESSION_HELO,    /* ... to HELO, after EHLO was not recognised */
-    SESSION_READY,   /* nothing asked, nothing open: can take an order */
-    SESSION_MAIL,    /* waits for the answer to MAIL */
-    SESSION_RCPT,    /* ... to the RCPT of `recipient` */
-    SESSION_DATA,    /* ... to DATA */
-    SESSION_BODY,    /* the body is being queued */
-    SESSION_FINAL,   /* all of it is queued: waits for the verdict */
-    SESSION_RSET,    /* waits for the answer to RSET */
-    SESSION_QUIT,    /* ... to QUIT */
-    SESSION_LEAVING, /* waits for the server's FIN, so that the server holds TIME_WAIT */
-    SESSION_GONE,    /* closed or aborted by us: waits for the stream's last word */
+    SESSION_BANNER, /* waits for the greeting */
+    SESSION_EHLO,   /* waits for the answer to EHLO */
+    SESSION_HELO,   /* ... to HELO, after EHLO was not recognised */
+    SESSION_STARTTLS,
+    SESSION_HANDSHAKE, /* of TLS: after the answer to STARTTLS, or with PATH_IMPLICIT_TLS before the banner */
+    SESSION_AUTH,      /* waits for the answer to AUTH, or to one of its responses */
+    SESSION_READY,     /* nothing asked, nothing open: can take an order */
+    SESSION_MAIL,      /* waits for the answer to MAIL */
+    SESSION_RCPT,      /* ... to the RCPT of `recipient` */
+    SESSION_DATA,      /* ... to DATA */
+    SESSION_BODY,      /* the body is being queued */
+    SESSION_FINAL,     /* all of it is queued: waits for the verdict */
+    SESSION_RSET,      /* waits for the answer to RSET */
+    SESSION_QUIT,      /* ... to QUIT */
+    SESSION_LEAVING,   /* waits for the server's FIN, so that the server holds TIME_WAIT */
+    SESSION_GONE,      /* closed or aborted by us: waits for the stream's last word */
     SESSION_STATES
 };
 
@@ -35,6 +38,16 @@ enum session_flag {
     SESSION_IGNORE = 16,    /* the dot of a message without recipients: its verdict means nothing */
     SESSION_BODY_SENT = 32, /* the last body byte was queued */
     SESSION_OPENED = 64,    /* MAIL was answered 2xx: a transaction is open at the server */
+};
+
+/* What was settled before the session became ready. */
+enum session_security {
+    SESSION_SECURE = 1,       /* TLS lies between */
+    SESSION_TLS_VERIFIED = 2, /* the certificate was good for the endpoint's name or its TLSA records */
+    SESSION_TLS_RESUMED = 4,
+    SESSION_TLS_FLAWED = 8,   /* PATH_TLS_TESTING: it is not what the policy in testing would take */
+    SESSION_WITHOUT_TLS = 16, /* MAY: TLS failed here before, so that it is not asked for */
+    SESSION_AUTHENTICATED = 32,
 };
 
 struct smtp_session {
@@ -55,11 +68,21 @@ struct smtp_session {
     struct order *to_say;    /* whose RCPT is said next */
     struct body_cursor cursor;
     struct capabilities capabilities;
+    uint8_t security;                              /* enum session_security */
+    uint8_t tls_version;                           /* 0 plain, 12 or 13 */
+    uint16_t tls_cipher;                           /* as IANA numbers them */
+    uint8_t auth_mechanism, auth_tried, auth_step; /* auth.c's */
+    uint64_t phase_until_us;                       /* when AUTH must be over, however many challenges come */
     uint64_t connected_us;  /* monotonic; 0 before */
     uint64_t body_until_us; /* when all of the body must be acknowledged, however steadily it trickles; DEADLINE_NEVER: no body is going */
 };
 enum { SMTP_SESSION_BYTES_MAX = 512 };
 static_assert(sizeof(struct smtp_session) <= SMTP_SESSION_BYTES_MAX, "with a connection of 512 bytes an idle session stays within 1 KiB");
+
+/* May it be given an order of SLOT_REQUIRETLS: verified TLS to a server that offers REQUIRETLS (RFC 8689 4.2.1)? */
+static inline bool session_offers_requiretls(const struct smtp_session *session) {
+    return session->security & SESSION_TLS_VERIFIED && session->capabilities.flags & CAP_REQUIRETLS;
+}
 
 /* Opens a connection from a source to an endpoint of the lane's path. 0 or the error of stream_open; -ENOBUFS when the pool is empty. */
 int session_open(struct lane *lane, uint8_t endpoint, uint8_t source, uint64_t now_us);
