@@ -96,6 +96,17 @@ void config_free(struct config *config) {
     free(config);
 }
 
+bool config_relay_has_settings(const struct config_relay *relay) {
+    return relay->tls_given || relay->implicit_tls || relay->tls_names || relay->tls_identity || relay->auth_user;
+}
+
+enum path_tls config_tls(const struct shaping_limits *limits, const struct config_relay *relay) {
+    enum path_tls level = limits->tls;
+    if (relay && (relay->tls_given || relay->auth_user))
+        level = relay->tls_given ? relay->tls : PATH_TLS_VERIFY;
+    return relay && relay->implicit_tls && level < PATH_TLS_ENCRYPT ? PATH_TLS_ENCRYPT : level;
+}
+
 const struct config_pool *config_pool_named(const struct config *config, const char *name) {
     for (uint32_t i = 0; i < config->pool_count; i++) {
         if (config->pools[i].name && strcmp(config->pools[i].name, name) == 0) {

@@ -261,6 +261,11 @@ void config_errors_print(const struct config_errors *errors, FILE *out);
 const struct shaping_limits *config_limits(const struct config *config, const char *domain, const struct shaping_provider *provider);
 /* The provider whose suffix matches this MX host name, or NULL. */
 const struct shaping_provider *config_provider(const struct config *config, const char *mx_host);
+/* Does it ask for anything beyond hosts: TLS, names, a certificate, credentials? */
+bool config_relay_has_settings(const struct config_relay *relay);
+/* The TLS that the configuration asks for: a relay's own level, else the limits' one; with credentials verify where the relay says nothing,
+ * with implicit TLS no less than encrypt. relay: or NULL. */
+enum path_tls config_tls(const struct shaping_limits *limits, const struct config_relay *relay);
 const struct config_pool *config_pool_named(const struct config *config, const char *name);
 const struct config_queue *config_queue_named(const struct config *config, const char *name);
 

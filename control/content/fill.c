@@ -95,6 +95,7 @@ static void members_fill(struct job *job, const struct job *fields) {
         job->dsn = fields->dsn;
         job->dsn_full = fields->dsn_full;
     }
+    job->require_tls |= fields->require_tls;
 }
 
 const char *content_fill(struct job *job, const struct job *fields, char *error, size_t error_bytes) {

@@ -268,7 +268,8 @@ static bool place(struct dispatch *dispatch, struct press_order *order) {
     slot->dataplane_generation = dispatch->dataplane_generation;
     slot->worker = order->worker;
     slot->flags = (uint8_t)((message->body_8bit ? SLOT_BODY_8BIT : 0) | (message->needs_smtputf8 ? SLOT_SMTPUTF8 : 0) |
-                            (message->has_leading_dots ? SLOT_HAS_LEADING_DOTS : 0) | (order->delivery->high ? SLOT_HIGH : 0));
+                            (message->has_leading_dots ? SLOT_HAS_LEADING_DOTS : 0) | (order->delivery->high ? SLOT_HIGH : 0) |
+                            asked_flags(order->delivery->job));
     slot->piece_count = write_pieces(dispatch, extent, message, table_bytes);
     slot->size_bytes = (uint32_t)message->length;
     slot->pieces = extent;
@@ -283,6 +284,8 @@ static bool place(struct dispatch *dispatch, struct press_order *order) {
     slot->recipient_length = (uint16_t)strnlen(message->recipient, SLOT_ADDRESS_MAX);
     memcpy(slot->text, message->sender, slot->sender_length);
     memcpy(slot->text + slot->sender_length, message->recipient, slot->recipient_length);
+    slot->dsn = asked_dsn(order->delivery->job);
+    slot->envid_length = asked_envid(order->delivery->job, slot->text + slot->sender_length + slot->recipient_length);
     slot->dispatched_us = clock_us(CLOCK_REALTIME);
     slot_queue(slot);
     dispatch->queued++;

@@ -70,7 +70,7 @@ static void describe_peer(const struct dispatch *dispatch, uint32_t path, uint32
 static void read_reply(struct dispatch *dispatch, const struct flight *flight, const struct slot *slot, struct outcome *outcome,
                        uint32_t *source) {
     struct slot_reply reply = slot->reply;
-    uint32_t skip = (uint32_t)slot->sender_length + slot->recipient_length;
+    uint32_t skip = slot_addresses_length(slot->sender_length, slot->recipient_length, slot->envid_length);
     bool wild = reply.outcome >= OUTCOME_KINDS || reply.stage >= STAGE_KINDS || reply.code > 999 || skip > SLOT_TEXT_BYTES ||
                 reply.text_length > SLOT_TEXT_BYTES - skip;
     memset(outcome, 0, offsetof(struct outcome, text));
@@ -91,6 +91,8 @@ static void read_reply(struct dispatch *dispatch, const struct flight *flight, c
     outcome->peer_family = reply.peer_family == 4 || reply.peer_family == 6 ? reply.peer_family : 0;
     outcome->source_family = 0;
     outcome->tls_version = reply.tls_version;
+    outcome->tls_cipher = reply.tls_cipher;
+    outcome->flags = reply.flags;
     outcome->size_bytes = slot->size_bytes;
     outcome->connected_us = reply.connected_us;
     outcome->finished_us = reply.finished_us;

@@ -122,6 +122,12 @@ void orders_give_back_all(struct dispatch *dispatch);
 /* Rendered orders that match (NULL: all) and have no slot yet go back to shape. How many. */
 uint32_t orders_withdraw(struct dispatch *dispatch, bool (*match)(void *context, const struct delivery *delivery), void *context);
 
+/* asked.c: what a slot carries of its job's wishes: SLOT_REQUIRETLS, NOTIFY and RET, and the envelope identifier in xtext (its length; 0:
+ * none). NOTIFY is each recipient's; RET and the identifier count in the first slot of a transaction. */
+uint8_t asked_flags(const struct job *job);
+uint8_t asked_dsn(const struct job *job);
+uint8_t asked_envid(const struct job *job, char out[SLOT_ENVID_MAX]);
+
 /* outcomes.c */
 void outcomes_read(struct dispatch *dispatch);
 void outcomes_release(struct dispatch *dispatch, uint32_t slot);

@@ -312,6 +312,14 @@ static bool field_dedupe(struct decoder *decoder, const char *place, const json_
     return true;
 }
 
+static bool field_require_tls(struct decoder *decoder, const char *place, const json_t *value) {
+    if (!json_is_boolean(value)) {
+        return decode_fail(decoder, place, "It must be true or false, not %s.", decode_kind(value));
+    }
+    decoder->job->require_tls = json_is_true(value);
+    return true;
+}
+
 struct job_field {
     const char *name;
     bool (*decode)(struct decoder *decoder, const char *place, const json_t *value);
@@ -345,6 +353,7 @@ static const struct job_field job_fields[] = {
     {"expires_at", field_expires_at, true},
     {"list_unsubscribe", decode_list_unsubscribe, false},
     {"dsn", decode_dsn, false},
+    {"require_tls", field_require_tls, false},
     {"dedupe", field_dedupe, true},
 };
 enum { JOB_FIELDS = sizeof job_fields / sizeof *job_fields };

@@ -208,7 +208,7 @@ static void lookup_done(struct lookup *lookup) {
             snprintf(relay_name, sizeof relay_name, "%.240s+%u", lookup->relay->hosts[0], lookup->relay->host_count - 1);
         else if (lookup->relay)
             snprintf(relay_name, sizeof relay_name, "%.255s", lookup->relay->hosts[0]);
-        site = site_of_set(route, set, own ? entry->name : NULL, lookup->relay ? relay_name : NULL, is_public);
+        site = site_of_set(route, set, own ? entry->name : NULL, lookup->relay ? relay_name : NULL, lookup->relay, is_public);
         if (!site)
             route_fail(&failure, ROUTE_TEMPORARY, CLASS_SYSTEM_ERROR, 451, "4.3.1", "too many sites at a time");
     }

@@ -67,8 +67,58 @@ bool site_has_own_limits(const struct config *config, const char *domain, const 
     return true;
 }
 
+static char *relay_hosts_text(const struct config_relay *relay) {
+    size_t bytes = 1, used = 0;
+    for (uint32_t i = 0; i < relay->host_count; i++)
+        bytes += strlen(relay->hosts[i]) + 1;
+    char *text = calloc(1, bytes);
+    for (uint32_t i = 0; text && i < relay->host_count; i++)
+        used += (size_t)snprintf(text + used, bytes - used, "%s\n", relay->hosts[i]);
+    return text;
+}
+
+/* The site's entry in this configuration: its credentials are for the hosts that stand beside them, and for no others. */
+static const struct config_relay *relay_named(const struct site_state *site, const struct config *config) {
+    for (uint32_t i = 0; site->relay_domain && i < config->relay_count; i++) {
+        const struct config_relay *relay = &config->relays[i];
+        if (strcmp(relay->domain, site->relay_domain) != 0)
+            continue;
+        char *hosts = relay_hosts_text(relay);
+        bool same = hosts && strcmp(hosts, site->relay_hosts) == 0;
+        free(hosts);
+        return same ? relay : NULL;
+    }
+    return NULL;
+}
+
+/* Its entry is gone, or its hosts are others: who asks again finds another site. What waits here must not go where it may not go any more,
+ * or without the protection that the entry asked for: without endpoints it is deferred (shape), and then finds the other one. */
+static void relay_renew(struct site_state *site, const struct config *config) {
+    bool had = site->site.relay && config_relay_has_settings(site->site.relay);
+    site->site.relay = relay_named(site, config);
+    if (had && !site->site.relay && site->site.endpoint_count > 0) {
+        site->site.endpoint_count = 0;
+        site->site.generation++;
+    }
+}
+
+/* The same hosts, perhaps written in another way since the site was made. */
+static void relay_adopt(struct site_state *site, const struct config_relay *relay) {
+    char *hosts = relay && !site->site.relay ? relay_hosts_text(relay) : NULL, *domain = hosts ? strdup(relay->domain) : NULL;
+    if (!domain) {
+        free(hosts);
+        return;
+    }
+    free(site->relay_hosts);
+    free(site->relay_domain);
+    site->relay_hosts = hosts;
+    site->relay_domain = domain;
+    site->site.relay = relay;
+}
+
 void site_reconfigure(struct site_state *site) {
     const struct config *config = site->route->config;
+    relay_renew(site, config);
     const struct shaping_provider *provider = hosts_provider(config, site->hosts, site->host_count);
     const struct shaping_limits *base = base_limits(config, provider);
     const struct shaping_limits *limits = base;
@@ -122,6 +172,8 @@ void site_free(struct site_state *site) {
     free(site->failure);
     free(site->hosts);
     free(site->override_domain);
+    free(site->relay_domain);
+    free(site->relay_hosts);
     free(site->key);
     free(site);
 }
@@ -134,20 +186,23 @@ static void make_room(struct route *route) {
 }
 
 struct site_state *site_of_set(struct route *route, const struct mx_set *set, const char *override_domain, const char *relay_name,
-                               bool is_public) {
+                               const struct config_relay *relay, bool is_public) {
     static const char EMPTY[] = "";
-    size_t key_bytes = MX_KEY_BYTES + 2 * DOMAIN_BYTES;
+    size_t key_bytes = MX_KEY_BYTES + 3 * DOMAIN_BYTES;
+    /* One relay's credentials and TLS settings must not serve another's mail, though the hosts be the same. */
+    const char *own_relay = relay && config_relay_has_settings(relay) ? relay->domain : EMPTY;
     char *key = malloc(key_bytes);
     if (!key)
         return NULL;
-    int head = snprintf(key, key_bytes, "%s %s %c\n", override_domain ? override_domain : EMPTY, relay_name ? "relay" : "mx",
-                        is_public ? 'p' : 't');
+    int head = snprintf(key, key_bytes, "%s %s %c %s\n", override_domain ? override_domain : EMPTY, relay_name ? "relay" : "mx",
+                        is_public ? 'p' : 't', own_relay);
     size_t key_length = (size_t)head + mx_key(set, key + head, key_bytes - (size_t)head);
     uint64_t hash = table_hash(&route->sites, key, key_length);
     for (struct table_node *node = table_first(&route->sites, hash); node; node = table_next(node)) {
         struct site_state *site = TABLE_ENTRY(node, struct site_state, node);
         if (strcmp(site->key, key) == 0) {
             free(key);
+            relay_adopt(site, relay);
             return site;
         }
     }
@@ -157,10 +212,13 @@ struct site_state *site_of_set(struct route *route, const struct mx_set *set, co
     struct mx_host *hosts = site ? calloc(set->count, sizeof *hosts) : NULL;
     char *own_domain = hosts && override_domain ? strdup(override_domain) : NULL;
     char *short_key = hosts ? strdup(key) : NULL;
+    char *relay_domain = hosts && relay ? strdup(relay->domain) : NULL, *relay_hosts = hosts && relay ? relay_hosts_text(relay) : NULL;
     free(key);
-    if (!short_key || (override_domain && !own_domain)) {
+    if (!short_key || (override_domain && !own_domain) || (relay && (!relay_domain || !relay_hosts))) {
         free(short_key);
         free(own_domain);
+        free(relay_domain);
+        free(relay_hosts);
         free(hosts);
         free(site);
         return NULL;
@@ -171,6 +229,8 @@ struct site_state *site_of_set(struct route *route, const struct mx_set *set, co
     site->key = short_key;
     site->override_domain = own_domain;
     site->relay = relay_name != NULL;
+    site->relay_domain = relay_domain;
+    site->relay_hosts = relay_hosts;
     site->is_public = is_public;
     site->host_count = set->count;
     site->hosts = hosts;

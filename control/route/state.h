@@ -47,8 +47,9 @@ struct site_state {
     bool idle;
     uint64_t idle_since_us;
     char *key;
-    char *override_domain; /* the domain whose own limits made this its own site, or NULL */
-    bool relay;            /* configured hosts: no rule about prohibited or own addresses */
+    char *override_domain;            /* the domain whose own limits made this its own site, or NULL */
+    bool relay;                       /* configured hosts: no rule about prohibited or own addresses */
+    char *relay_domain, *relay_hosts; /* its entry in `relays`, and the hosts that stood there; NULL: none */
     bool is_public;
     uint32_t host_count;
     struct mx_host *hosts; /* preferences normalised */
@@ -97,7 +98,7 @@ void entry_site_ready(struct route *route, struct domain_entry *entry);
 
 /* site.c: the site of a set, made when there is none; NULL: too many. Not held. */
 struct site_state *site_of_set(struct route *route, const struct mx_set *set, const char *override_domain, const char *relay_name,
-                               bool is_public);
+                               const struct config_relay *relay, bool is_public);
 /* True when `override` limits of the domain's own make it a site of its own. */
 bool site_has_own_limits(const struct config *config, const char *domain, const struct mx_set *set);
 /* Finds its addresses unless that is under way. Then, perhaps at once, entry_site_ready for all in site->waiting. */

@@ -12,8 +12,9 @@ enum {
     PATH_ENDPOINTS_MAX = 16,
     PATH_SOURCES_MAX = 32,
     PATH_STRINGS_BYTES = 6912,
-    PATH_TLSA_MAX = 8,   /* records of an endpoint */
-    PATH_TEXT_MAX = 255, /* a string of a path, without its NUL */
+    PATH_TLSA_MAX = 8,      /* records of an endpoint */
+    PATH_TEXT_MAX = 255,    /* a string of a path, without its NUL ... */
+    PATH_SECRET_MAX = 3072, /* ... and the one at auth_secret: tokens are long */
 };
 
 enum path_state { PATH_FREE, PATH_LIVE, PATH_RETIRED };
