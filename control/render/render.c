@@ -544,3 +544,22 @@ int render_message(const struct job *job, uint32_t index, uint64_t date_s, const
     message->has_leading_dots = r.writer.leading_dot;
     return 0;
 }
+
+int render_recipient(const struct job *job, uint32_t index, char *out) {
+    const struct job_recipient *recipient = job_recipient(job, index);
+    bool utf8 = false;
+    return recipient != NULL && address_format(recipient->mailbox.email, out, &utf8) >= 0 ? 0 : -EINVAL;
+}
+
+/* What of a message is its recipient's own would show here: a To field (and with it the Message-ID), variables, header fields. The
+ * envelope's sender is the job's, whoever the recipient is. */
+static bool is_common(const struct job_recipient *recipient, bool *utf8) {
+    char address[ADDRESS_BYTES];
+    return recipient != NULL && recipient->kind != RECIPIENT_PRIVATE && recipient->header_count == 0 && recipient->merge_data == NULL &&
+           address_format(recipient->mailbox.email, address, utf8) >= 0;
+}
+
+bool render_is_shared(const struct job *job, uint32_t index_a, uint32_t index_b) {
+    bool utf8_a = false, utf8_b = false;
+    return is_common(job_recipient(job, index_a), &utf8_a) && is_common(job_recipient(job, index_b), &utf8_b) && utf8_a == utf8_b;
+}

@@ -124,6 +124,64 @@ static void visible_recipients_are_seen_and_bcc_is_not(void **state) {
     unit_assert_lacks(unit_render(&u.job, 1), "hidden");
 }
 
+/* SMTP.md section 3: what recipients share a transaction for is one message, whoever of them it is rendered for and however often. */
+static void shared_messages_are_the_same_byte_for_byte(void **state) {
+    struct unit_job u;
+    unit_job_init(&u);
+    char envelope[255];
+    u.to[0] = (struct mailbox){.email = (char *)"bob@example.net"};
+    u.job.to_count = 1;
+    u.job.html = (char *)"<p>Hi {{name}}</p>";
+    u.job.merge_global_data = (char *)"{\"name\": \"all\"}";
+    u.job.recipient_total = 4;
+    static const enum recipient_kind kinds[] = {RECIPIENT_TO, RECIPIENT_CC, RECIPIENT_BCC, RECIPIENT_BCC};
+    static const char *const addresses[] = {"bob@example.net", "dora@b\303\274cher.example", "eve@example.net", "j\303\266rg@example.net"};
+    for (uint32_t i = 0; i < 4; i++)
+        u.recipients[i] = (struct job_recipient){.mailbox = {.email = (char *)(uintptr_t)addresses[i]}, .kind = kinds[i]};
+    char *first = strdup(unit_render(&u.job, 0));
+    for (uint32_t i = 0; i < 3; i++) {
+        assert_true(render_is_shared(&u.job, 0, i) && render_is_shared(&u.job, i, 0));
+        assert_string_equal(unit_render(&u.job, i), first);
+    }
+    assert_int_equal(render_recipient(&u.job, 1, envelope), 0);
+    assert_string_equal(envelope, "dora@xn--bcher-kva.example");
+    /* One that needs SMTPUTF8 would ask it of a server for the others too: RFC 6531 3.6. */
+    assert_false(render_is_shared(&u.job, 0, 3));
+    assert_true(render_is_shared(&u.job, 3, 3));
+    /* A retry of two of them, from another entry. */
+    u.job.history.attempt = 1;
+    u.job.entry = (struct entry_id){99, 1};
+    assert_string_equal(unit_render(&u.job, 2), first);
+    free(first);
+}
+
+static void a_message_of_ones_own_is_not_shared(void **state) {
+    struct unit_job u;
+    unit_job_init(&u);
+    struct job_header header = {(char *)"X-Row", (char *)"7"};
+    char envelope[255];
+    u.job.recipient_total = 2;
+    u.recipients[1] = u.recipients[0];
+    assert_false(render_is_shared(&u.job, 0, 1)); /* recipients[]: a To field each */
+    assert_false(render_is_shared(&u.job, 0, 0));
+    u.recipients[0].kind = RECIPIENT_TO;
+    assert_false(render_is_shared(&u.job, 0, 1));
+    u.recipients[1].kind = RECIPIENT_BCC;
+    assert_true(render_is_shared(&u.job, 0, 1));
+    u.recipients[1].merge_data = (char *)"{}";
+    assert_false(render_is_shared(&u.job, 0, 1));
+    u.recipients[1].merge_data = NULL;
+    u.recipients[1].headers = &header;
+    u.recipients[1].header_count = 1;
+    assert_false(render_is_shared(&u.job, 0, 1));
+    u.recipients[1].header_count = 0;
+    u.recipients[1].mailbox.email = (char *)"no address";
+    assert_false(render_is_shared(&u.job, 0, 1)); /* its error, and nobody else's */
+    assert_int_equal(render_recipient(&u.job, 1, envelope), -EINVAL);
+    assert_false(render_is_shared(&u.job, 0, 2));
+    assert_int_equal(render_recipient(&u.job, 2, envelope), -EINVAL);
+}
+
 static void a_private_recipient_sees_itself_alone(void **state) {
     struct unit_job u;
     unit_job_init(&u);
@@ -447,6 +505,8 @@ int main(void) {
         cmocka_unit_test(the_message_id_is_keyed),
         cmocka_unit_test(an_identity_needs_32_bytes),
         cmocka_unit_test(visible_recipients_are_seen_and_bcc_is_not),
+        cmocka_unit_test(shared_messages_are_the_same_byte_for_byte),
+        cmocka_unit_test(a_message_of_ones_own_is_not_shared),
         cmocka_unit_test(a_private_recipient_sees_itself_alone),
         cmocka_unit_test(sender_reply_to_and_headers_stand_in_order),
         cmocka_unit_test(injection_is_impossible),
