@@ -2,6 +2,7 @@
 #include "check.h"
 #include "address.h"
 #include "control/job.h"
+#include "relays.h"
 #include "share.h"
 
 #include <bypost/path.h>
@@ -48,8 +49,8 @@ static bool user_reads(const struct config *config, const struct stat *status) {
     return status->st_mode & wanted;
 }
 
-static void check_secret(struct reader *reader, const struct config *config, const struct yaml_node *node, const char *what,
-                         const char *path, const char *remedy) {
+void check_secret(struct reader *reader, const struct config *config, const struct yaml_node *node, const char *what, const char *path,
+                  const char *remedy) {
     struct stat status;
     int error = file_look(path, &status);
     if (error) {
@@ -61,6 +62,15 @@ static void check_secret(struct reader *reader, const struct config *config, con
     } else if (status.st_mode & (S_IRWXO | S_IWGRP)) {
         reader_warn(reader, node, "%s %s is open to other users (mode %04o); run `chmod 640 %s`.", what, path,
                     (unsigned)status.st_mode & 07777u, path);
+    }
+}
+
+void check_readable(struct reader *reader, const struct yaml_node *node, const char *what, const char *path, const char *remedy) {
+    struct stat status;
+    int error = file_look(path, &status);
+    if (error) {
+        reader_error(reader, node, "%s %s cannot be read: %s; %s.", what, path, error == EISDIR ? "it is no regular file" : strerror(error),
+                     remedy);
     }
 }
 
@@ -120,16 +130,62 @@ static void check_metrics(struct reader *reader, const struct config *config) {
     }
 }
 
-/* Whom notices are from: local@domain of plain characters. */
-static void check_notices(struct reader *reader, const struct config *config) {
-    const char *from = config->notices.from, *at = from ? strchr(from, '@') : NULL;
-    bool good = at && at > from && at - from <= 64 && host_is_fqdn(at + 1);
-    for (const char *c = from; good && c < at; c++) {
-        good = isalnum((unsigned char)*c) || strchr("+-_", *c) || (*c == '.' && c > from && c[-1] != '.' && c + 1 < at);
+/* local@domain of plain characters. */
+static bool address_plain(const char *address) {
+    const char *at = strchr(address, '@');
+    bool good = at && at > address && at - address <= 64 && host_is_fqdn(at + 1);
+    for (const char *c = address; good && c < at; c++) {
+        good = isalnum((unsigned char)*c) || strchr("+-_", *c) || (*c == '.' && c > address && c[-1] != '.' && c + 1 < at);
     }
-    if (from && !good) {
+    return good;
+}
+
+/* Whom notices are from. */
+static void check_notices(struct reader *reader, const struct config *config) {
+    const char *from = config->notices.from;
+    if (from && !address_plain(from)) {
         reader_error(reader, reader_place(reader, &config->notices.from),
                      "notices.from `%s` is no address; write one such as MAILER-DAEMON@mta1.example.com, or leave it out.", from);
+    }
+}
+
+static bool limits_dane(const struct config *config) {
+    bool wanted = config->defaults.enable_dane;
+    for (uint32_t i = 0; i < config->provider_count; i++) {
+        wanted |= config->providers[i].limits.enable_dane;
+    }
+    for (uint32_t i = 0; i < config->domain_count; i++) {
+        wanted |= config->domains[i].limits.enable_dane; /* what the entry does not give is false here */
+    }
+    return wanted;
+}
+
+static void check_tls(struct reader *reader, const struct config *config) {
+    struct stat status;
+    if (config->tls.ca_file && (stat(config->tls.ca_file, &status) != 0 || access(config->tls.ca_file, R_OK) != 0)) {
+        reader_error(reader, reader_place(reader, &config->tls.ca_file),
+                     "the CA file %s cannot be read: %s; correct `ca_file`, or remove it to use the system's (package ca-certificates).",
+                     config->tls.ca_file, strerror(errno));
+    }
+    if (limits_dane(config) && !config->dns.trust_anchor_file) {
+        reader_error(reader, reader_place(reader, &config->dns.trust_anchor_file),
+                     "`enable_dane` is on but dns has no `trust_anchor_file`; write /usr/share/dns/root.key (package dns-root-data).");
+    } else if (limits_dane(config)) {
+        check_readable(reader, reader_place(reader, &config->dns.trust_anchor_file), "the trust anchor", config->dns.trust_anchor_file,
+                       "install the package dns-root-data, correct `trust_anchor_file`, or switch `enable_dane` off");
+    }
+    const char *from = config->tls_reports.from, *contact = config->tls_reports.contact;
+    if (config->tls_reports.enabled && !from) {
+        reader_error(reader, reader_place(reader, &config->tls_reports.enabled),
+                     "tls_reports are enabled but have no `from`; write the address that sends them, such as tls-reports@example.com.");
+    }
+    if (from && !address_plain(from)) {
+        reader_error(reader, reader_place(reader, &config->tls_reports.from),
+                     "tls_reports.from `%s` is no address; write one such as tls-reports@example.com.", from);
+    }
+    if (contact && !address_plain(contact)) {
+        reader_error(reader, reader_place(reader, &config->tls_reports.contact),
+                     "tls_reports.contact `%s` is no address; write one such as postmaster@example.com, or leave it out.", contact);
     }
 }
 
@@ -479,7 +535,7 @@ static void check_limits(struct reader *reader, const struct config *config) {
     }
 }
 
-void check_config(struct reader *reader, const struct config *config) {
+void check_config(struct reader *reader, struct config *config) {
     check_general(reader, config);
     check_redis(reader, config);
     check_metrics(reader, config);
@@ -489,4 +545,6 @@ void check_config(struct reader *reader, const struct config *config) {
     check_pools(reader, config);
     check_dkim(reader, config);
     check_limits(reader, config);
+    check_tls(reader, config);
+    relays_check(reader, config);
 }

@@ -8,6 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <time.h>
 
 /* An IPv4 or IPv6 address in network byte order; family 0: none. */
 struct config_address {
@@ -114,10 +115,12 @@ struct config_relay {
     char *tls_certificate_file, *tls_key_file; /* client certificate, or NULL */
     uint32_t tls_identity;                     /* its place from 1 among those of all relays, each pair of files once; 0: none */
     char *auth_user;                           /* or NULL: no AUTH */
-    char *auth_secret;       /* password or token, read from `password_file`, `password_env`, `token_file` or `token_env` when loaded; never
-                                printed */
-    uint8_t auth_mechanisms; /* enum path_auth; 0: any that suits the secret, the strongest first */
-    bool auth_without_tls;   /* `auth_without_tls: true`: credentials may go in plain */
+    char *auth_secret; /* password or token, read from one of the next four by config_load; never printed, wiped when freed */
+    char *auth_password_file, *auth_password_env, *auth_token_file, *auth_token_env;
+    struct timespec auth_changed; /* of the file, when it was read */
+    uint32_t auth_version;        /* counts up when config_tokens_read finds another token */
+    uint8_t auth_mechanisms;      /* enum path_auth: those that suit the secret, or some of them; 0 without AUTH */
+    bool auth_without_tls;        /* `auth: {without_tls: true}`: credentials may go in plain */
 };
 
 struct config {
@@ -164,6 +167,7 @@ struct config {
         uint32_t timeout_ms;
         char **
             prohibited_hosts; /* CIDR; NULL-terminated; the defaults (loopback, unspecified, multicast...) always hold for public domains */
+        char *trust_anchor_file; /* for enable_dane: /usr/share/dns/root.key */
     } dns;
 
     uint32_t pool_count;
@@ -253,6 +257,10 @@ struct config *config_read(const char *path, struct config_errors *errors);
 /* The shipped defaults alone: no ports, no pools. NULL without memory. */
 struct config *config_shipped(void);
 void config_free(struct config *config);
+/* Reads the token files of relays again that have changed since. How many tokens are others now: their paths are to be published anew. What
+ * cannot be read is told to `failed`, and the token before stays. The one exception to a configuration's immutability: for its owner's
+ * thread, while no other reads it. */
+uint32_t config_tokens_read(struct config *config, void (*failed)(void *context, const char *sentence), void *context);
 void config_errors_free(struct config_errors *errors);
 /* "file:line:column: error: message" a line each. */
 void config_errors_print(const struct config_errors *errors, FILE *out);

@@ -2,6 +2,7 @@
 #include "lists.h"
 #include "address.h"
 #include "control/outcome.h"
+#include "relays.h"
 
 #include <ctype.h>
 #include <fnmatch.h>
@@ -20,7 +21,7 @@ static uint32_t one_or_list(const struct yaml_node *node, const struct yaml_node
     return node->kind == YAML_SEQUENCE ? node->count : 1;
 }
 
-static char **texts_read(struct reader *reader, const struct yaml_node *node, const char *name, const char *example) {
+char **texts_read(struct reader *reader, const struct yaml_node *node, const char *name, const char *example) {
     const struct yaml_node *items;
     uint32_t count = one_or_list(node, &items), filled = 0;
     char **texts = calloc(count + 1, sizeof *texts);
@@ -34,7 +35,7 @@ static char **texts_read(struct reader *reader, const struct yaml_node *node, co
     return texts;
 }
 
-static void texts_free(char **texts) {
+void texts_free(char **texts) {
     for (char **at = texts; at && *at; at++) {
         free(*at);
     }
@@ -359,49 +360,6 @@ void pools_read(struct reader *reader, const struct yaml_node *node, void *recor
     }
 }
 
-static void relay_read(struct reader *reader, const struct yaml_node *key, const struct yaml_node *node, struct config_relay *relay) {
-    relay->domain = strcmp(key->text, "*") == 0 ? strdup("*") : host_to_ascii(key->text);
-    if (!relay->domain) {
-        reader_error(reader, key, "`%s` is no domain; write the recipients' domain such as `example.com`, or `\"*\"` for all.", key->text);
-        relay->domain = strdup(key->text);
-    }
-    relay->hosts = texts_read(reader, node, key->text, "`[\"[192.0.2.25]:25\"]`");
-    for (; relay->hosts[relay->host_count]; relay->host_count++) {
-        const char *fault = relay_host_fault(relay->hosts[relay->host_count]);
-        if (fault) {
-            reader_error(
-                reader, reader_place(reader, relay->hosts[relay->host_count]),
-                "`%s` is no relay host: %s; write \"[192.0.2.25]:2525\", \"[mx.example.net]:25\" (no MX lookup) or \"mx.example.net:587\".",
-                relay->hosts[relay->host_count], fault);
-        }
-    }
-    if (relay->host_count == 0 && node->kind == YAML_SEQUENCE) {
-        reader_error(reader, key, "the relay for `%s` has no host; write one such as \"[192.0.2.25]:25\", or remove it.", key->text);
-    }
-}
-
-void relays_read(struct reader *reader, const struct yaml_node *node, void *record) {
-    struct config *config = record;
-    if (node->kind == YAML_NULL || (node->kind == YAML_MAPPING && node->count == 0)) {
-        return;
-    }
-    if (!reader_wants(reader, node, YAML_MAPPING, "relays", "`example.test: \"[192.0.2.25]:25\"`")) {
-        return;
-    }
-    config->relays = calloc(node->count, sizeof *config->relays);
-    for (uint32_t i = 0; i < node->count; i++) {
-        struct config_relay *relay = &config->relays[config->relay_count++];
-        relay_read(reader, &node->keys[i], &node->items[i], relay);
-        for (uint32_t j = 0; j < i; j++) {
-            if (strcmp(config->relays[j].domain, relay->domain) == 0) {
-                reader_error(reader, &node->keys[i],
-                             "the relay for `%s` stands twice in relays (first at line %u); write one list of hosts.", relay->domain,
-                             node->keys[j].line);
-            }
-        }
-    }
-}
-
 /* QUEUE.md, "Retry defaults"; campaigns ("*") are bulk. */
 static const struct config_queue queue_defaults[] = {
     {"high", {60 * 1000, 30 * 60 * 1000, 24 * 3600 * 1000}},
@@ -528,11 +486,7 @@ void lists_free(struct config *config) {
         section_free(dkim_key_fields, &config->dkim[i]);
     }
     free(config->dkim);
-    for (uint32_t i = 0; i < config->relay_count; i++) {
-        free(config->relays[i].domain);
-        texts_free(config->relays[i].hosts);
-    }
-    free(config->relays);
+    relays_free(config);
     for (uint32_t i = 0; i < config->queue_count; i++) {
         free(config->queues[i].name);
     }

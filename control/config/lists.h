@@ -17,9 +17,12 @@ void prohibited_hosts_read(struct reader *reader, const struct yaml_node *node, 
 void dkim_keys_read(struct reader *reader, const struct yaml_node *node, void *record);
 void event_types_read(struct reader *reader, const struct yaml_node *node, void *record);
 void pools_read(struct reader *reader, const struct yaml_node *node, void *record);
-void relays_read(struct reader *reader, const struct yaml_node *node, void *record);
 void queues_read(struct reader *reader, const struct yaml_node *node, void *record);
 void on_block_read(struct reader *reader, const struct yaml_node *node, void *record);
+
+/* A text or a list of texts, NULL-terminated and malloc'd; each has its place noted. */
+char **texts_read(struct reader *reader, const struct yaml_node *node, const char *name, const char *example);
+void texts_free(char **texts);
 
 void lists_defaults(struct config *config);
 void lists_free(struct config *config);

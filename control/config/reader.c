@@ -163,6 +163,7 @@ static const char *kind_example(enum field_kind kind) {
     case FIELD_SIZE:
         return "a size such as 64K, 512M or 4G";
     case FIELD_DURATION32:
+    case FIELD_SECONDS32:
     case FIELD_DURATION:
         return "a duration with its unit such as 500ms, 30s, 5m or 2h";
     case FIELD_RATE:
@@ -185,6 +186,7 @@ static bool number_parse(enum field_kind kind, const char *text, struct number *
     case FIELD_SIZE:
         return units_size(text, &number->whole);
     case FIELD_DURATION32:
+    case FIELD_SECONDS32:
     case FIELD_DURATION:
         return units_duration(text, &number->whole);
     case FIELD_RATE:
@@ -214,6 +216,9 @@ static void number_store(enum field_kind kind, const struct number *number, void
     case FIELD_SIZE32:
     case FIELD_DURATION32:
         *(uint32_t *)target = (uint32_t)number->whole;
+        break;
+    case FIELD_SECONDS32:
+        *(uint32_t *)target = (uint32_t)((number->whole + 999) / 1000);
         break;
     case FIELD_RATE:
         *(double *)target = number->rate;
@@ -299,12 +304,15 @@ static void field_read(struct reader *reader, const struct yaml_node *node, cons
         text_store(target, field->kind == FIELD_PATH ? reader_path(reader, node->text) : strdup(node->text));
         return;
     case FIELD_WORD:
+    case FIELD_CHOICE8:
     case FIELD_CHOICE: {
         int choice = choice_find(field, node->text);
         if (choice < 0) {
             choice_fault(reader, node, field);
         } else if (field->kind == FIELD_WORD) {
             text_store(target, strdup(field->choices[choice]));
+        } else if (field->kind == FIELD_CHOICE8) {
+            *(uint8_t *)target = (uint8_t)(field->base + choice);
         } else {
             *(unsigned *)target = (unsigned)choice;
         }
@@ -318,6 +326,10 @@ static void field_read(struct reader *reader, const struct yaml_node *node, cons
     default:
         number_read(reader, node, field, target);
     }
+}
+
+void field_read_one(struct reader *reader, const struct yaml_node *node, const struct field *field, void *record) {
+    field_read(reader, node, field, record);
 }
 
 void section_read(struct reader *reader, const struct yaml_node *node, const char *name, const struct field *fields, void *record,
@@ -367,6 +379,8 @@ void section_defaults(const struct field *fields, void *record) {
             units_bool(field->fallback, target);
         } else if (field->kind == FIELD_CHOICE) {
             *(unsigned *)target = (unsigned)choice_find(field, field->fallback);
+        } else if (field->kind == FIELD_CHOICE8) {
+            *(uint8_t *)target = (uint8_t)(field->base + choice_find(field, field->fallback));
         } else if (number_parse(field->kind, field->fallback, &number)) {
             number_store(field->kind, &number, target);
         }
@@ -377,11 +391,14 @@ static size_t kind_bytes(enum field_kind kind) {
     switch (kind) {
     case FIELD_BOOL:
         return sizeof(bool);
+    case FIELD_CHOICE8:
+        return 1;
     case FIELD_COUNT16:
         return 2;
     case FIELD_COUNT:
     case FIELD_SIZE32:
     case FIELD_DURATION32:
+    case FIELD_SECONDS32:
     case FIELD_CHOICE:
         return 4;
     case FIELD_SIZE:

@@ -11,11 +11,13 @@ enum field_kind {
     FIELD_PATH,       /* char *, made absolute: a relative one counts from the file's own folder */
     FIELD_BOOL,       /* bool */
     FIELD_CHOICE,     /* unsigned: the index in `choices` (an enum) */
+    FIELD_CHOICE8,    /* uint8_t or bool: `base` + the index in `choices` */
     FIELD_COUNT16,    /* uint16_t */
     FIELD_COUNT,      /* uint32_t */
     FIELD_SIZE32,     /* uint32_t, bytes */
     FIELD_SIZE,       /* uint64_t, bytes */
     FIELD_DURATION32, /* uint32_t, ms */
+    FIELD_SECONDS32,  /* uint32_t, s: whole ones */
     FIELD_DURATION,   /* uint64_t, ms */
     FIELD_RATE,       /* double, per second */
     FIELD_CUSTOM,     /* `read` does it */
@@ -30,6 +32,7 @@ struct field {
     const char *fallback;       /* the default as one would write it; NULL: zeros */
     const char *min, *max;      /* of numbers, as one would write them; NULL: none */
     const char *const *choices; /* NULL-terminated */
+    uint8_t base;               /* of FIELD_CHOICE8 */
     void (*read)(struct reader *reader, const struct yaml_node *node, void *record);
 };
 
@@ -58,6 +61,8 @@ void reader_free(struct reader *reader);
  * for each field that was there. What is absent is left as it is. */
 void section_read(struct reader *reader, const struct yaml_node *node, const char *name, const struct field *fields, void *record,
                   uint64_t *given);
+/* Reads one value by the first field of the table, for a `read` that does more than that. */
+void field_read_one(struct reader *reader, const struct yaml_node *node, const struct field *field, void *record);
 /* Sets the defaults of a table. */
 void section_defaults(const struct field *fields, void *record);
 /* Copies from `from` the fields whose bit is set; not for tables with texts. */

@@ -3,6 +3,7 @@
 #include "address.h"
 #include "control/outcome.h"
 #include "lists.h"
+#include "relays.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -78,6 +79,7 @@ static const struct field journal_fields[] = {
 
 static const struct field dns_fields[] = {
     {.key = "servers", .kind = FIELD_CUSTOM, .read = dns_servers_read},
+    {.key = "trust_anchor_file", .kind = FIELD_PATH, .offset = AT(dns.trust_anchor_file), .fallback = "/usr/share/dns/root.key"},
     {.key = "timeout", .kind = FIELD_DURATION32, .offset = AT(dns.timeout_ms), .fallback = "5s", .min = "100ms", .max = "60s"},
     {.key = "prohibited_hosts", .kind = FIELD_CUSTOM, .read = prohibited_hosts_read},
     {0},
@@ -121,6 +123,16 @@ static const struct field notices_fields[] = {
     {0},
 };
 
+static const struct field tls_fields[] = {{.key = "ca_file", .kind = FIELD_PATH, .offset = AT(tls.ca_file)}, {0}};
+
+static const struct field tls_reports_fields[] = {
+    {.key = "enabled", .kind = FIELD_BOOL, .offset = AT(tls_reports.enabled), .fallback = "false"},
+    {.key = "from", .kind = FIELD_TEXT, .offset = AT(tls_reports.from)},
+    {.key = "organization", .kind = FIELD_TEXT, .offset = AT(tls_reports.organization)},
+    {.key = "contact", .kind = FIELD_TEXT, .offset = AT(tls_reports.contact)},
+    {0},
+};
+
 #define SECTION(name)                                                                                                                      \
     static void name##_section(struct reader *reader, const struct yaml_node *node, void *record) {                                        \
         section_read(reader, node, #name, name##_fields, record, NULL);                                                                    \
@@ -133,8 +145,17 @@ SECTION(dkim)
 SECTION(metrics)
 SECTION(queue)
 SECTION(notices)
+SECTION(tls)
 #undef SECTION
 
+/* Who is given as their sender wants them. */
+static void tls_reports_section(struct reader *reader, const struct yaml_node *node, void *record) {
+    struct config *config = record;
+    section_read(reader, node, "tls_reports", tls_reports_fields, config, NULL);
+    if (!reader_given(reader, &config->tls_reports.enabled)) {
+        config->tls_reports.enabled = config->tls_reports.from != NULL;
+    }
+}
 static void logs_section(struct reader *reader, const struct yaml_node *node, void *record) {
     section_read(reader, node, "logs", log_fields, record, NULL);
 }
@@ -176,11 +197,13 @@ static const struct field config_fields[] = {
     {.key = "events", .kind = FIELD_CUSTOM, .read = events_section},
     {.key = "metrics", .kind = FIELD_CUSTOM, .read = metrics_section},
     {.key = "notices", .kind = FIELD_CUSTOM, .read = notices_section},
+    {.key = "tls", .kind = FIELD_CUSTOM, .read = tls_section},
+    {.key = "tls_reports", .kind = FIELD_CUSTOM, .read = tls_reports_section},
     {0},
 };
-static const struct field *const config_tables[] = {config_fields, redis_fields,   dataplane_fields, journal_fields,
-                                                    queue_fields,  dns_fields,     dkim_fields,      log_fields,
-                                                    event_fields,  metrics_fields, notices_fields};
+static const struct field *const config_tables[] = {config_fields,  redis_fields, dataplane_fields,  journal_fields, queue_fields,
+                                                    dns_fields,     dkim_fields,  log_fields,        event_fields,   metrics_fields,
+                                                    notices_fields, tls_fields,   tls_reports_fields};
 enum { CONFIG_TABLES = sizeof config_tables / sizeof *config_tables };
 
 static_assert(JOB_RECIPIENTS_MAX == 500, "the range of max_recipients_per_job");

@@ -6,6 +6,11 @@
 #include <string.h>
 #include <strings.h>
 
+/* In the order of enum path_tls; dane is a policy's, not the operator's. */
+static const char *const tls_levels[] = {"none", "may", "encrypt", "verify", NULL};
+static const char *const tls_versions[] = {"1.2", "1.3", NULL};
+static const char *const batch_choices[] = {"domain", "site", NULL};
+
 #define AT(name) offsetof(struct shaping_limits, name)
 /* The keys are KumoMTA's where it has them; DESIGN.md section 7 and SMTP.md section 1 give the numbers. */
 static const struct field limit_fields[] = {
@@ -43,6 +48,24 @@ static const struct field limit_fields[] = {
     {.key = "rset_timeout", .kind = FIELD_DURATION32, .offset = AT(rset_timeout_ms), .fallback = "10s", .min = "100ms", .max = "1h"},
     {.key = "quit_timeout", .kind = FIELD_DURATION32, .offset = AT(quit_timeout_ms), .fallback = "10s", .min = "100ms", .max = "1h"},
     {.key = "idle_timeout", .kind = FIELD_DURATION32, .offset = AT(idle_timeout_ms), .fallback = "60s", .min = "100ms", .max = "1h"},
+    {.key = "tls", .kind = FIELD_CHOICE, .offset = AT(tls), .fallback = "may", .choices = tls_levels},
+    {.key = "enable_mta_sts", .kind = FIELD_BOOL, .offset = AT(enable_mta_sts), .fallback = "true"},
+    {.key = "enable_dane", .kind = FIELD_BOOL, .offset = AT(enable_dane), .fallback = "false"},
+    {.key = "remember_broken_tls", .kind = FIELD_SECONDS32, .offset = AT(remember_broken_tls_s), .fallback = "15m", .max = "7d"},
+    {.key = "tls_min_version",
+     .kind = FIELD_CHOICE8,
+     .offset = AT(tls_version_min),
+     .fallback = "1.2",
+     .choices = tls_versions,
+     .base = 12},
+    {.key = "use_chunking", .kind = FIELD_BOOL, .offset = AT(use_chunking), .fallback = "true"},
+    {.key = "max_recipients_per_batch",
+     .kind = FIELD_COUNT,
+     .offset = AT(max_recipients_per_batch),
+     .fallback = "100",
+     .min = "1",
+     .max = "500"},
+    {.key = "batch_by", .kind = FIELD_CHOICE8, .offset = AT(batch_by_site), .fallback = "domain", .choices = batch_choices},
     {.key = "smtp_port", .kind = FIELD_COUNT16, .offset = AT(port), .fallback = "25", .min = "1", .max = "65535"},
     {0},
 };
