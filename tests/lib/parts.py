@@ -287,7 +287,7 @@ def build_targets(build, targets, tests, target_of):
 
 
 class Sanitize(Unit):
-    """The same programs under AddressSanitizer and UndefinedBehaviorSanitizer."""
+    """The same programs under AddressSanitizer and UndefinedBehaviorSanitizer, from the second compiler's build."""
 
     name = "sanitize"
     prefix = "sanitize/"
@@ -299,15 +299,14 @@ class Sanitize(Unit):
     }
 
     def build(self):
-        return self.place.build + "-sanitize"
+        return sanitized_build(self.place)
 
     def tests(self):
         """All but those that count instructions: a sanitizer's own would count too."""
         return [test for test in super().tests() if not test.name.endswith("_instructions")]
 
     def prepare(self, tests):
-        options = ["-Db_sanitize=address,undefined", "-Db_lundef=false", "-Doptimization=1", "-Ddebug=true"]
-        failure = configure(self.place, self.build(), options, {})
+        failure = configure_sanitized(self.place)
         if failure:
             for test in tests:
                 test.ready = False
@@ -334,6 +333,17 @@ def configure(place, build, options, env):
     with open(marker, "w", encoding="utf-8") as file:
         file.write(wanted)
     return None
+
+
+def sanitized_build(place):
+    return place.build + "-clang"
+
+
+def configure_sanitized(place):
+    # fuzzer-no-link: the rooms are instrumented too, or libFuzzer would see no coverage.
+    options = ["-Dfuzz=true", "-Db_sanitize=address,undefined", "-Db_lundef=false", "-Doptimization=1", "-Ddebug=true"]
+    options.append("-Dc_args=-fsanitize=fuzzer-no-link")
+    return configure(place, sanitized_build(place), options, {"CC": "clang"})
 
 
 class Sim(Part):
@@ -442,7 +452,7 @@ class Clang(Part):
     slow = True
 
     def build(self):
-        return self.place.build + "-clang"
+        return sanitized_build(self.place)
 
     def tests(self):
         found = [Test("clang/build", self.check_build)]
@@ -451,10 +461,7 @@ class Clang(Part):
         return found
 
     def prepare(self, tests):
-        # fuzzer-no-link: the rooms are instrumented too, or libFuzzer would see no coverage.
-        options = ["-Dfuzz=true", "-Db_sanitize=address,undefined", "-Db_lundef=false", "-Doptimization=1", "-Ddebug=true"]
-        options.append("-Dc_args=-fsanitize=fuzzer-no-link")
-        self.failure = configure(self.place, self.build(), options, {"CC": "clang"})
+        self.failure = configure_sanitized(self.place)
         self.outcome = None
         if not self.failure:
             self.outcome = process.run(["ninja", "-C", self.build(), "-k", "0"], BUILD_LIMIT_SECONDS)
@@ -481,4 +488,4 @@ class Clang(Part):
 
 
 def all_parts(place):
-    return [kind(place) for kind in (Harness, Format, Headers, Unit, Sim, Integration, Sanitize, Tidy, Clang)]
+    return [kind(place) for kind in (Harness, Format, Headers, Unit, Sim, Integration, Clang, Sanitize, Tidy)]
