@@ -210,11 +210,11 @@ void template_filled_write(const struct template_filled *filled, struct writer *
     size_t begin = 0;
     for (uint32_t i = 0; i < template->run_count; begin = filled->ends[i++]) {
         const struct template_run *run = &template->runs[i];
-        const char *lines = (const char *)filled->lines.bytes + begin;
         if (!run->has_variables) {
             const struct writer *encoded = filled->plain ? &run->plain : &run->quoted_printable;
             writer_bytes(writer, encoded->bytes, encoded->at);
         } else if (filled->ends[i] > begin) {
+            const char *lines = (const char *)filled->lines.bytes + begin;
             if (filled->plain)
                 encode_plain(writer, lines, filled->ends[i] - begin);
             else
