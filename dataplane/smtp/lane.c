@@ -4,6 +4,7 @@
 #include "engine.h"
 
 #include <errno.h>
+#include <stdio.h>
 
 enum {
     LANE_BINDS_MAX = 64,    /* a look */
@@ -77,18 +78,63 @@ void lane_post(struct lane *lane, const struct lane_event *event, uint64_t now_u
 void lane_endpoint_failed(struct lane *lane, uint8_t index, uint64_t now_us) {
     struct lane_endpoint *endpoint = &lane->endpoints[index];
     endpoint->known_good = false;
+    endpoint->tls_failure = TLS_FAILURE_NONE;
     if (endpoint->retry_us > now_us)
         return; /* a session that was opened before the failure which made it wait already */
     endpoint->backoff_us = endpoint->backoff_us ? endpoint->backoff_us * 2 : LANE_BACKOFF_FIRST_US;
     if (endpoint->backoff_us > LANE_BACKOFF_MAX_US)
         endpoint->backoff_us = LANE_BACKOFF_MAX_US;
     endpoint->retry_us = now_us + endpoint->backoff_us;
+    lane->failures++;
     lane_wake(lane);
 }
 
 void lane_endpoint_worked(struct lane *lane, uint8_t index) {
     lane->endpoints[index].backoff_us = 0;
     lane->endpoints[index].retry_us = 0;
+}
+
+void lane_endpoint_tls_broken(struct lane *lane, uint8_t index, uint64_t now_us) {
+    struct lane_endpoint *endpoint = &lane->endpoints[index];
+    if (lane->path.broken_tls_s)
+        endpoint->tls_broken_until_us = now_us + lane->path.broken_tls_s * UINT64_C(1000000);
+    else if (endpoint->without_tls < UINT16_MAX)
+        endpoint->without_tls++;
+    lane_wake(lane);
+}
+
+bool lane_endpoint_without_tls(struct lane *lane, uint8_t index, uint64_t now_us) {
+    struct lane_endpoint *endpoint = &lane->endpoints[index];
+    if (endpoint->tls_broken_until_us > now_us)
+        return true;
+    if (!endpoint->without_tls)
+        return false;
+    endpoint->without_tls--;
+    return true;
+}
+
+void lane_endpoint_tls_failed(struct lane *lane, uint8_t index, enum tls_failure failure, uint64_t now_us) {
+    lane_endpoint_failed(lane, index, now_us);
+    lane->endpoints[index].tls_failure = (uint8_t)failure;
+}
+
+bool lane_endpoint_ready(struct lane *lane, uint8_t index) {
+    struct lane_endpoint *endpoint = &lane->endpoints[index];
+    bool first = !endpoint->known_good;
+    endpoint->known_good = true;
+    endpoint->tls_failure = TLS_FAILURE_NONE;
+    lane->failures = 0;
+    return first;
+}
+
+void lane_auth_failed(struct lane *lane, uint8_t index, bool final, uint64_t now_us) {
+    lane_endpoint_failed(lane, index, now_us);
+    if (final)
+        lane->auth_rest_us = now_us + LANE_AUTH_REST_US;
+}
+
+bool lane_auth_rests(const struct lane *lane, uint64_t now_us) {
+    return lane->auth_rest_us > now_us;
 }
 
 /* ---- loading and retiring ---- */
@@ -109,25 +155,61 @@ static bool text_fits(const struct path *path, uint16_t offset) {
     return true;
 }
 
+/* A user or a secret: any bytes but control characters, which would mean something in a mechanism. */
+static bool credential_fits(const struct path *path, uint16_t offset) {
+    if (offset >= PATH_STRINGS_BYTES)
+        return false;
+    const char *end = memchr(path->strings + offset, '\0', PATH_STRINGS_BYTES - (size_t)offset);
+    for (const char *byte = path->strings + offset; end && byte < end; byte++) {
+        if ((unsigned char)*byte < ' ' || *byte == 0x7f)
+            return false;
+    }
+    return end != NULL;
+}
+
+/* Names, NUL-terminated each, and an empty one. */
+static bool names_fit(const struct path *path, uint16_t offset) {
+    uint32_t at = offset;
+    while (at < PATH_STRINGS_BYTES && path->strings[at]) {
+        if (!text_fits(path, (uint16_t)at))
+            return false;
+        at += (uint32_t)strlen(path->strings + at) + 1;
+    }
+    return at < PATH_STRINGS_BYTES;
+}
+
+static bool tlsa_fits(const struct path *path, const struct path_endpoint *endpoint) {
+    if (endpoint->tlsa_count > PATH_TLSA_MAX || endpoint->tlsa + endpoint->tlsa_count * sizeof(struct path_tlsa) > sizeof(path->strings))
+        return false;
+    const struct path_tlsa *records = (const struct path_tlsa *)(const void *)(path->strings + endpoint->tlsa);
+    for (uint32_t i = 0; i < endpoint->tlsa_count; i++) {
+        if (records[i].length > sizeof(records[i].data))
+            return false;
+    }
+    return true;
+}
+
 static bool family_fits(uint8_t family) {
     return family == 4 || family == 6;
 }
 
-/* Every count, index and string of the copy; secrets are bytes, so only their place is checked where they are used. */
+/* Every count, index and string of the copy. */
 static bool path_fits(const struct path *path) {
-    if (!path->endpoint_count || path->endpoint_count > PATH_ENDPOINTS_MAX || !path->source_count ||
-        path->source_count > PATH_SOURCES_MAX)
+    if (!path->endpoint_count || path->endpoint_count > PATH_ENDPOINTS_MAX || !path->source_count || path->source_count > PATH_SOURCES_MAX)
         return false;
     for (uint32_t i = 0; i < path->endpoint_count; i++) {
         const struct path_endpoint *endpoint = &path->endpoints[i];
-        if (!family_fits(endpoint->family) || !endpoint->port || endpoint->tls >= PATH_TLS_LEVELS || !text_fits(path, endpoint->name))
+        if (!family_fits(endpoint->family) || !endpoint->port || endpoint->tls >= PATH_TLS_LEVELS || !text_fits(path, endpoint->name) ||
+            !tlsa_fits(path, endpoint))
             return false;
     }
     for (uint32_t i = 0; i < path->source_count; i++) {
         if (!family_fits(path->sources[i].family) || !text_fits(path, path->sources[i].ehlo))
             return false;
     }
-    return true;
+    return credential_fits(path, path->auth_user) && credential_fits(path, path->auth_secret) &&
+           strlen(path->strings + path->auth_user) <= PATH_TEXT_MAX && (!path->verify_names || names_fit(path, path->verify_names)) &&
+           (!path->tls_version_min || path->tls_version_min == 12 || path->tls_version_min == 13);
 }
 
 /* A field that control left 0 gets the default of SMTP.md section 1; none may pin a session for longer than an hour. */
@@ -168,9 +250,11 @@ static bool load(struct smtp_engine *engine, struct lane *lane, uint32_t index, 
     lane->index = index;
     lane->generation = path_word_generation(word);
     lane->state = LANE_LIVE;
-    lane->refused = path->auth_user;
-    for (uint32_t i = 0; i < path->endpoint_count; i++)
-        lane->refused |= path->endpoints[i].tls > PATH_TLS_MAY;
+    for (uint32_t i = 0; i < path->endpoint_count; i++) {
+        if (path->flags & PATH_IMPLICIT_TLS && path->endpoints[i].tls < PATH_TLS_ENCRYPT)
+            path->endpoints[i].tls = PATH_TLS_ENCRYPT; /* there is nothing to fall back to */
+        lane->refused |= path->endpoints[i].tls > PATH_TLS_MAY && !engine->config.tls;
+    }
     TAILQ_INIT(&lane->high);
     TAILQ_INIT(&lane->normal);
     TAILQ_INIT(&lane->later);
@@ -281,6 +365,14 @@ static void give_back_later(struct lane *lane, uint64_t now_us) {
 
 /* ---- sessions ---- */
 
+static bool has_source(const struct lane *lane, uint8_t family) {
+    for (uint32_t i = 0; i < lane->path.source_count; i++) {
+        if (lane->path.sources[i].family == family)
+            return true;
+    }
+    return false;
+}
+
 /* A source of that family that does not rest, in turn; -1 for none. *earliest_us falls to when one may. */
 static int pick_source(struct lane *lane, uint8_t family, const struct path_rests *rests, uint64_t now_us, uint64_t *earliest_us) {
     for (uint32_t i = 0; i < lane->path.source_count; i++) {
@@ -305,6 +397,11 @@ static void post_simple(struct lane *lane, enum path_event_kind kind, uint8_t en
 
 /* Opens one session to the first endpoint that may be tried. False: none now; next_connect_us says when to look again. */
 static bool connect_one(struct lane *lane, uint64_t now_us) {
+    if (lane_auth_rests(lane, now_us)) {
+        lane->next_connect_us = lane->auth_rest_us;
+        lane->paced = false;
+        return false;
+    }
     const struct path_rests *rests = &lane->engine->config.journal->rests[lane->index];
     uint64_t earliest_us = now_us + LANE_BACKOFF_MAX_US;
     uint8_t count = (uint8_t)lane->path.endpoint_count; /* at most PATH_ENDPOINTS_MAX: checked when the record was copied */
@@ -350,7 +447,7 @@ static bool open_sessions(struct lane *lane, uint32_t allowed, uint64_t now_us) 
     uint64_t supply = (uint64_t)(lane->greeting + lane->ready - lane->busy) * each + (uint64_t)lane->busy * (each - 1);
     if (lane->paced && lane->next_connect_us > now_us + interval_us)
         lane->next_connect_us = now_us + interval_us;
-    for (uint32_t opened = 0; wanted > supply && lane->open < allowed; opened++) {
+    for (uint32_t opened = 0; wanted > supply && lane->open < allowed && lane->failures < LANE_TRY_ADDRESSES_MAX; opened++) {
         if (lane->next_connect_us > now_us)
             return true;
         if (opened == LANE_CONNECTS_MAX) {
@@ -378,6 +475,17 @@ static void end_sessions(struct lane *lane, bool greeting, uint64_t now_us) {
     }
 }
 
+/* Who takes this order: what must go under TLS, a session that can; any other, the one that was used last. */
+static struct smtp_session *pick_session(struct lane *lane, const struct order *order) {
+    struct smtp_session *first = LIST_FIRST(&lane->idle), *session = first;
+    for (uint32_t looks = 0; order->slot_flags & SLOT_REQUIRETLS && session && looks < LANE_BINDS_MAX; looks++) {
+        if (session_offers_requiretls(session) && stream_is_open(&session->stream) && !session->reply)
+            return session;
+        session = LIST_NEXT(session, ready);
+    }
+    return first;
+}
+
 static uint32_t bind_orders(struct lane *lane, uint32_t allowed, uint64_t now_us) {
     struct smtp_session *session;
     uint32_t steps = 0;
@@ -401,10 +509,53 @@ static uint32_t bind_orders(struct lane *lane, uint32_t allowed, uint64_t now_us
         struct order *order = next_order(lane);
         if (!order)
             break;
-        session_bind(session, order, now_us);
+        session_bind(pick_session(lane, order), order, now_us);
         steps++;
     }
     return steps;
+}
+
+/* For orders that no session could take: that every host was tried, and TLS stood in the way at each, is an answer. Otherwise they were not
+ * attempted. */
+static void give_back_hopeless(struct lane *lane, uint64_t now_us) {
+    char text[PATH_TEXT_MAX + 96];
+    const struct path_endpoint *named = NULL;
+    enum tls_failure failure = TLS_FAILURE_NONE;
+    for (uint32_t i = 0; i < lane->path.endpoint_count; i++) {
+        if (!has_source(lane, lane->path.endpoints[i].family))
+            continue;
+        failure = (enum tls_failure)lane->endpoints[i].tls_failure;
+        if (failure == TLS_FAILURE_NONE) {
+            give_back(lane, &returned, now_us);
+            return;
+        }
+        named = named ? named : &lane->path.endpoints[i];
+    }
+    if (!named) {
+        give_back(lane, &returned, now_us);
+        return;
+    }
+    int length = snprintf(text, sizeof(text), "%s: TLS is required: %s", lane->path.strings + named->name, tls_failure_text(failure));
+    bool offered = failure != TLS_FAILURE_NOT_OFFERED && failure != TLS_FAILURE_REFUSED;
+    struct verdict verdict = {.outcome = OUTCOME_LOCAL,
+                              .stage = STAGE_STARTTLS,
+                              .code = 454,
+                              .enhanced = {4, 7, offered ? 5 : 4}, /* RFC 5248: 4.7.5 a failure of cryptography */
+                              .text = text,
+                              .text_length = (uint32_t)length};
+    give_back(lane, &verdict, now_us);
+}
+
+/* So many endpoints failed one after the other that this try is over (SMTP.md section 2): orders go back, and the next try is another one.
+ */
+static void end_try(struct lane *lane, uint64_t now_us) {
+    if (lane->failures < LANE_TRY_ADDRESSES_MAX || lane->greeting)
+        return;
+    lane->failures = 0;
+    lane->next_connect_us = now_us + LANE_BACKOFF_FIRST_US;
+    lane->paced = false;
+    if (!lane->ready)
+        give_back_hopeless(lane, now_us);
 }
 
 /* Orders that wait without a session to take them go back when there is no hope for one. Returns when to look again. */
@@ -420,14 +571,14 @@ static uint64_t weigh_hope(struct lane *lane, uint64_t now_us) {
         until_us = now_us;
     if (now_us < until_us)
         return until_us;
-    give_back(lane, &returned, now_us);
+    give_back_hopeless(lane, now_us);
     lane->hope_us = 0;
     return DEADLINE_NEVER;
 }
 
 /* The path asks for what this worker cannot do; it must never be done without. */
 static void refuse(struct lane *lane, uint64_t now_us) {
-    static const char text[] = "this path needs TLS or AUTH, which this worker cannot do";
+    static const char text[] = "this path needs TLS, which this worker does not have";
     static const struct verdict verdict = {.outcome = OUTCOME_LOCAL,
                                            .stage = STAGE_STARTTLS,
                                            .code = 454,
@@ -435,7 +586,7 @@ static void refuse(struct lane *lane, uint64_t now_us) {
                                            .text = text,
                                            .text_length = sizeof(text) - 1};
     if (lane->next_connect_us <= now_us && (lane->waiting || lane_demand(lane))) {
-        post_simple(lane, PATH_EVENT_TLS_FAILED, 0, 0, 0, text, now_us);
+        post_simple(lane, PATH_EVENT_TLS_FAILED, 0, 0, TLS_FAILURE_LOCAL, text, now_us);
         lane->next_connect_us = now_us + LANE_BACKOFF_MAX_US;
         lane->paced = false;
     }
@@ -446,6 +597,7 @@ static void refuse(struct lane *lane, uint64_t now_us) {
 static void show(struct lane *lane) {
     struct path_worker_cell *cell = worker_cell(lane);
     atomic_store_explicit(&cell->orders_held, lane->held, memory_order_relaxed);
+    atomic_store_explicit(&cell->sessions_secured_total, lane->secured_total, memory_order_relaxed);
     if (lane->capacity == lane->shown_capacity && lane->open == lane->shown_open && lane->ready == lane->shown_ready)
         return;
     lane->shown_capacity = lane->capacity;
@@ -467,6 +619,7 @@ static void unload(struct lane *lane) {
         lane->active = false;
     }
     lane->state = LANE_NONE;
+    explicit_bzero(lane->path.strings, sizeof(lane->path.strings)); /* credentials */
     acknowledge(lane->engine, lane->index, lane->generation);
 }
 
@@ -483,6 +636,7 @@ uint32_t lane_serve(struct lane *lane, uint64_t now_us) {
     } else {
         take_due(lane, now_us);
         steps += bind_orders(lane, allowed, now_us);
+        end_try(lane, now_us);
         if (is_open_for_more(lane)) {
             if (open_sessions(lane, allowed, now_us))
                 look_us = lane->next_connect_us;

@@ -12,9 +12,11 @@
 enum {
     LANE_BACKOFF_FIRST_US = 1000 * 1000, /* after an endpoint failed, doubling ... */
     LANE_BACKOFF_MAX_US = 30 * 1000 * 1000,
-    LANE_PORTS_WAIT_US = 250 * 1000,     /* after the local ports, or a pool, ran out */
-    LANE_HOPE_US = 5 * 1000 * 1000,      /* orders wait so long while no session is there or on its way ... */
-    LANE_HOPE_MAX_US = 30 * 1000 * 1000, /* ... and so long while one is on its way */
+    LANE_PORTS_WAIT_US = 250 * 1000,      /* after the local ports, or a pool, ran out */
+    LANE_AUTH_REST_US = 60 * 1000 * 1000, /* after credentials were refused; control has a longer rest */
+    LANE_TRY_ADDRESSES_MAX = 5,           /* endpoints that fail before orders go back (SMTP.md section 2) */
+    LANE_HOPE_US = 5 * 1000 * 1000,       /* orders wait so long while no session is there or on its way ... */
+    LANE_HOPE_MAX_US = 30 * 1000 * 1000,  /* ... and so long while one is on its way */
 };
 
 enum lane_state { LANE_NONE, LANE_LIVE, LANE_RETIRED };
@@ -22,7 +24,10 @@ enum lane_state { LANE_NONE, LANE_LIVE, LANE_RETIRED };
 struct lane_endpoint {
     uint64_t retry_us;
     uint32_t backoff_us;
-    bool known_good; /* a session became ready since it last failed */
+    uint64_t tls_broken_until_us; /* MAY: sessions go without TLS until then */
+    uint16_t without_tls;         /* ... and so many, however long ago it was */
+    uint8_t tls_failure;          /* enum tls_failure: why the last session did not become ready, where the path does without no TLS */
+    bool known_good;              /* a session became ready since it last failed */
 };
 
 LIST_HEAD(session_list, smtp_session);
@@ -32,14 +37,16 @@ struct lane {
     uint32_t index, generation;
     uint8_t state; /* enum lane_state */
     bool active;   /* on the engine's list of lanes to look at */
-    bool refused;  /* the path asks for what this worker cannot do: TLS or AUTH */
+    bool refused;  /* the path asks for TLS and this worker has none */
     uint8_t next_source;
     bool paced; /* next_connect_us is the last connect's and its interval's: a shorter interval brings it nearer */
     uint32_t open, greeting, ready, busy; /* sessions: all; not ready yet; ready or in a transaction; in a transaction */
     uint32_t capacity;                    /* sum of the sessions' */
     uint32_t held, waiting;               /* orders (recipients) claimed and unanswered; chains that no session has yet */
     uint32_t shown_capacity, shown_open, shown_ready;
-    uint64_t opened_total;
+    uint64_t opened_total, secured_total;
+    uint64_t auth_rest_us; /* credentials were refused: no connection before then */
+    uint32_t failures;     /* of endpoints, one after the other, since a session became ready or a try was given up */
     uint64_t next_connect_us;
     uint64_t hope_us; /* since when orders wait without a ready session; 0: they do not */
     struct order_queue high, normal, later;
@@ -65,6 +72,17 @@ uint32_t lane_demand(const struct lane *lane);
 bool lane_keeps(const struct lane *lane);
 void lane_endpoint_failed(struct lane *lane, uint8_t endpoint, uint64_t now_us);
 void lane_endpoint_worked(struct lane *lane, uint8_t endpoint);
+/* MAY: TLS failed, the endpoint is called without it for path.broken_tls_s, or at least once. */
+void lane_endpoint_tls_broken(struct lane *lane, uint8_t endpoint, uint64_t now_us);
+/* Takes note of a call: without TLS? */
+bool lane_endpoint_without_tls(struct lane *lane, uint8_t endpoint, uint64_t now_us);
+/* TLS failed where the path does not do without: the next endpoint's turn. */
+void lane_endpoint_tls_failed(struct lane *lane, uint8_t endpoint, enum tls_failure failure, uint64_t now_us);
+/* A session became ready. True: the first since the endpoint last failed. */
+bool lane_endpoint_ready(struct lane *lane, uint8_t endpoint);
+/* The server would not have the credentials: it rests, and where that is `final` so does the lane, because they are the same everywhere. */
+void lane_auth_failed(struct lane *lane, uint8_t endpoint, bool final, uint64_t now_us);
+bool lane_auth_rests(const struct lane *lane, uint64_t now_us);
 /* Posts what belongs to no order. `session` may be NULL; `reply` too. */
 struct lane_event {
     enum path_event_kind kind;

@@ -2,6 +2,7 @@
 #include "session.h"
 
 #include "engine.h"
+#include "phase.h"
 #include "transaction.h"
 
 #include <arpa/inet.h>
@@ -21,12 +22,18 @@ static void on_received(struct stream *stream, const uint8_t *bytes, uint32_t le
 static void on_peer_closed(struct stream *stream, uint64_t now_us);
 static void on_acknowledged(struct stream *stream, uint64_t now_us);
 static void on_closed(struct stream *stream, enum tcp_error error, uint64_t now_us);
+static void on_secured(struct stream *stream, uint64_t now_us);
+static void on_insecure(struct stream *stream, enum tls_failure failure, const char *why, uint64_t now_us);
+static void on_tls_flaw(struct stream *stream, enum tls_failure failure, const char *why, uint64_t now_us);
 
 static const struct stream_events events = {.connected = on_connected,
                                             .received = on_received,
                                             .peer_closed = on_peer_closed,
                                             .acknowledged = on_acknowledged,
-                                            .closed = on_closed};
+                                            .closed = on_closed,
+                                            .secured = on_secured,
+                                            .insecure = on_insecure,
+                                            .tls_flaw = on_tls_flaw};
 static_assert(offsetof(struct smtp_session, stream) == 0, "the stream is the session");
 
 enum smtp_stage session_stage(const struct smtp_session *session) {
@@ -80,12 +87,17 @@ static uint64_t state_timeout_us(const struct smtp_session *session, enum sessio
 
 static uint64_t state_deadline_us(const struct smtp_session *session, enum session_state state, uint64_t now_us) {
     uint64_t at_us = now_us + state_timeout_us(session, state);
+    if (state == SESSION_AUTH)
+        return session->phase_until_us; /* the exchange as a whole, however many challenges come */
     bool body = state == SESSION_BODY || (state == SESSION_FINAL && stream_unacknowledged(&session->stream));
     return body && session->body_until_us < at_us ? session->body_until_us : at_us;
 }
 
 static bool is_greeting(enum session_state state) {
     return state < SESSION_READY;
+}
+static bool is_tls(enum session_state state) {
+    return state == SESSION_STARTTLS || state == SESSION_HANDSHAKE;
 }
 static bool is_busy(enum session_state state) {
     return state > SESSION_READY && state <= SESSION_RSET;
@@ -183,6 +195,8 @@ int session_open(struct lane *lane, uint8_t endpoint, uint8_t source, uint64_t n
         pool_give(&engine->sessions, session);
         return error;
     }
+    if (to->tls == PATH_TLS_MAY && lane_endpoint_without_tls(lane, endpoint, now_us))
+        session->security = SESSION_WITHOUT_TLS;
     deadline_set(&engine->deadlines, &session->deadline, now_us + state_timeout_us(session, SESSION_CONNECTING));
     LIST_INSERT_HEAD(&lane->sessions, session, siblings);
     lane->open++;
@@ -205,8 +219,8 @@ static void free_session(struct smtp_session *session) {
     pool_give(&engine->sessions, session);
 }
 
-static void post(struct smtp_session *session, enum path_event_kind kind, uint32_t detail, const struct reply *reply, const char *text,
-                 uint64_t now_us) {
+void session_post(struct smtp_session *session, enum path_event_kind kind, uint32_t detail, const struct reply *reply, const char *text,
+                  uint64_t now_us) {
     struct lane_event event = {.kind = kind,
                                .stage = session_stage(session),
                                .endpoint = session->endpoint,
@@ -219,7 +233,7 @@ static void post(struct smtp_session *session, enum path_event_kind kind, uint32
 
 /* ---- the ways out ---- */
 
-static void close_now(struct smtp_session *session, uint64_t now_us) {
+void session_close(struct smtp_session *session, uint64_t now_us) {
     stream_close(&session->stream, now_us);
     session_enter(session, SESSION_GONE, now_us);
     put_to_work(session, SESSION_UNFLUSHED);
@@ -251,13 +265,21 @@ void session_leave(struct smtp_session *session, uint64_t now_us) {
  * endpoint waits a little: a server that greets and hangs up must not be called in a loop. */
 static void note_failure(struct smtp_session *session, enum tcp_error error, const char *text, uint64_t now_us) {
     if (session->state == SESSION_CONNECTING)
-        post(session, PATH_EVENT_CONNECT_FAILED, error, NULL, text, now_us);
+        session_post(session, PATH_EVENT_CONNECT_FAILED, error, NULL, text, now_us);
+    else if (is_tls(session->state))
+        starttls_lost(session, error, text, now_us);
     else if (is_greeting(session->state))
-        post(session, PATH_EVENT_CLOSED_EARLY, error, NULL, text, now_us);
-    if (is_greeting(session->state) || (session->state == SESSION_READY && !session->transactions))
+        session_post(session, PATH_EVENT_CLOSED_EARLY, error, NULL, text, now_us);
+    if ((is_greeting(session->state) && !is_tls(session->state)) || (session->state == SESSION_READY && !session->transactions))
         lane_endpoint_failed(session->lane, session->endpoint, now_us);
     if (session->order)
         transaction_lost(session, text, now_us);
+}
+
+/* Garbage for an answer to STARTTLS. */
+static void lose_tls(struct smtp_session *session, const char *text, uint64_t now_us) {
+    starttls_lost(session, TCP_OK, text, now_us);
+    session_abort(session, now_us);
 }
 
 void session_lose(struct smtp_session *session, uint64_t now_us) {
@@ -266,7 +288,7 @@ void session_lose(struct smtp_session *session, uint64_t now_us) {
 }
 
 void session_protocol_error(struct smtp_session *session, const struct reply *reply, const char *text, uint64_t now_us) {
-    post(session, PATH_EVENT_PROTOCOL_ERROR, 0, reply, text, now_us);
+    session_post(session, PATH_EVENT_PROTOCOL_ERROR, 0, reply, text, now_us);
     if (is_greeting(session->state) || (session->state == SESSION_READY && !session->transactions))
         lane_endpoint_failed(session->lane, session->endpoint, now_us);
     if (session->order)
@@ -274,8 +296,8 @@ void session_protocol_error(struct smtp_session *session, const struct reply *re
     session_abort(session, now_us);
 }
 
-static void refused(struct smtp_session *session, const struct reply *reply, const char *text, uint64_t now_us) {
-    post(session, PATH_EVENT_GREETING_REFUSED, 0, reply, text, now_us);
+void session_refused(struct smtp_session *session, const struct reply *reply, const char *text, uint64_t now_us) {
+    session_post(session, PATH_EVENT_GREETING_REFUSED, 0, reply, text, now_us);
     lane_endpoint_failed(session->lane, session->endpoint, now_us);
     if (reply->code == 421)
         session_await_fin(session, now_us);
@@ -305,7 +327,7 @@ static bool refuse_loop(struct smtp_session *session, const struct reply *reply,
     own.enhanced[0] = 5;
     own.enhanced[1] = 4;
     own.enhanced[2] = 6;
-    refused(session, &own, "the server greets with our own name: a mail loop", now_us);
+    session_refused(session, &own, "the server greets with our own name: a mail loop", now_us);
     return true;
 }
 
@@ -316,7 +338,7 @@ static void take_banner(struct smtp_session *session, const struct reply *reply,
         session_enter(session, SESSION_EHLO, now_us);
         session_say(session, now_us);
     } else if (reply->code / 100 >= 4) {
-        refused(session, reply, NULL, now_us);
+        session_refused(session, reply, NULL, now_us);
     } else {
         session_protocol_error(session, reply, NULL, now_us);
     }
@@ -327,20 +349,42 @@ static void take_hello(struct smtp_session *session, const struct reply *reply, 
     if (class == 2) {
         if (refuse_loop(session, reply, now_us))
             return;
-        if (!session->lane->endpoints[session->endpoint].known_good) {
-            session->lane->endpoints[session->endpoint].known_good = true;
-            post(session, PATH_EVENT_READY, 0, NULL, NULL, now_us);
-        }
-        session_enter(session, SESSION_READY, now_us);
+        if (starttls_settled(session, now_us))
+            session_settle(session, now_us);
     } else if (class == 5 && session->state == SESSION_EHLO) {
         memset(&session->capabilities, 0, sizeof(session->capabilities));
         session_enter(session, SESSION_HELO, now_us);
         session_say(session, now_us);
     } else if (class >= 4) {
-        refused(session, reply, NULL, now_us);
+        session_refused(session, reply, NULL, now_us);
     } else {
         session_protocol_error(session, reply, NULL, now_us);
     }
+}
+
+void session_settle(struct smtp_session *session, uint64_t now_us) {
+    if (session->lane->path.auth_user)
+        auth_begin(session, now_us);
+    else
+        session_be_ready(session, now_us);
+}
+
+void session_be_ready(struct smtp_session *session, uint64_t now_us) {
+    bool first = lane_endpoint_ready(session->lane, session->endpoint);
+    session_enter(session, SESSION_READY, now_us);
+    if ((session->security & (SESSION_SECURE | SESSION_TLS_FLAWED)) == SESSION_SECURE)
+        session->lane->secured_total++;
+    if (first)
+        session_post(session, PATH_EVENT_READY, 0, NULL, NULL, now_us);
+}
+
+void phase_server(const struct smtp_session *session, char name[PHASE_NAME_BYTES]) {
+    const struct path_endpoint *endpoint = &session->lane->path.endpoints[session->endpoint];
+    const char *text = session->lane->path.strings + endpoint->name;
+    if (*text)
+        snprintf(name, PHASE_NAME_BYTES, "%s", text);
+    else
+        inet_ntop(endpoint->family == 4 ? AF_INET : AF_INET6, endpoint->address, name, PHASE_NAME_BYTES);
 }
 
 /* RFC 5321 4.1.1.1: a name, or the address as a literal where the source has none. */
@@ -390,11 +434,15 @@ void session_say(struct smtp_session *session, uint64_t now_us) {
     case SESSION_FINAL:
         error = transaction_say(session, now_us);
         break;
-    case SESSION_CONNECTING:
-    case SESSION_BANNER:
     case SESSION_STARTTLS:
     case SESSION_HANDSHAKE:
+        error = starttls_say(session, now_us);
+        break;
     case SESSION_AUTH:
+        error = auth_say(session, now_us);
+        break;
+    case SESSION_CONNECTING:
+    case SESSION_BANNER:
     case SESSION_READY:
     case SESSION_LEAVING:
     case SESSION_GONE:
@@ -422,6 +470,14 @@ void session_work(struct smtp_session *session, uint64_t now_us) {
         session_say(session, now_us);
     else
         put_to_work(session, SESSION_BLOCKED);
+    if (session->flags & SESSION_UNFLUSHED && !(session->flags & SESSION_BLOCKED)) {
+        stop_work(session);
+        stream_flush(&session->stream, now_us);
+    }
+}
+
+void session_say_later(struct smtp_session *session) {
+    put_to_work(session, SESSION_BLOCKED);
 }
 
 /* ---- hearing ---- */
@@ -429,7 +485,7 @@ void session_work(struct smtp_session *session, uint64_t now_us) {
 /* A reply that nothing asked for. While nothing is open, 421 is the polite form of it. */
 static void take_unasked(struct smtp_session *session, const struct reply *reply, uint64_t now_us) {
     if (session->state == SESSION_READY && reply->code == 421) {
-        post(session, PATH_EVENT_SHUTDOWN_REPLY, 0, reply, NULL, now_us);
+        session_post(session, PATH_EVENT_SHUTDOWN_REPLY, 0, reply, NULL, now_us);
         if (!session->transactions)
             lane_endpoint_failed(session->lane, session->endpoint, now_us);
         session_await_fin(session, now_us);
@@ -438,7 +494,8 @@ static void take_unasked(struct smtp_session *session, const struct reply *reply
     session_protocol_error(session, reply, NULL, now_us);
 }
 
-static void take_reply(struct smtp_session *session, const struct reply *reply, uint64_t now_us) {
+/* `more`: bytes lie behind it. */
+static void take_reply(struct smtp_session *session, const struct reply *reply, bool more, uint64_t now_us) {
     bool early = session->flags & (SESSION_UNFLUSHED | SESSION_BLOCKED); /* what it would answer has not left yet */
     switch ((enum session_state)session->state) {
     case SESSION_BANNER:
@@ -450,6 +507,18 @@ static void take_reply(struct smtp_session *session, const struct reply *reply, 
             take_unasked(session, reply, now_us);
         else
             take_hello(session, reply, now_us);
+        break;
+    case SESSION_STARTTLS:
+        if (early)
+            take_unasked(session, reply, now_us);
+        else
+            starttls_take(session, reply, more, now_us);
+        break;
+    case SESSION_AUTH:
+        if (early)
+            take_unasked(session, reply, now_us);
+        else
+            auth_take(session, reply, now_us);
         break;
     case SESSION_READY:
         take_unasked(session, reply, now_us);
@@ -469,9 +538,7 @@ static void take_reply(struct smtp_session *session, const struct reply *reply, 
         session_await_fin(session, now_us);
         break;
     case SESSION_CONNECTING:
-    case SESSION_STARTTLS:
     case SESSION_HANDSHAKE:
-    case SESSION_AUTH:
     case SESSION_LEAVING:
     case SESSION_GONE:
     case SESSION_STATES:
@@ -482,13 +549,34 @@ static void take_reply(struct smtp_session *session, const struct reply *reply, 
 static void on_connected(struct stream *stream, uint64_t now_us) {
     struct smtp_session *session = (struct smtp_session *)stream;
     session->connected_us = now_us;
-    session_enter(session, SESSION_BANNER, now_us);
+    if (session->lane->path.flags & PATH_IMPLICIT_TLS) {
+        session_enter(session, SESSION_HANDSHAKE, now_us);
+        session_say_later(session);
+    } else {
+        session_enter(session, SESSION_BANNER, now_us);
+    }
+}
+
+static void on_secured(struct stream *stream, uint64_t now_us) {
+    starttls_secured((struct smtp_session *)stream, now_us);
+}
+
+static void on_insecure(struct stream *stream, enum tls_failure failure, const char *why, uint64_t now_us) {
+    starttls_insecure((struct smtp_session *)stream, failure, why, now_us);
+}
+
+static void on_tls_flaw(struct stream *stream, enum tls_failure failure, const char *why, uint64_t now_us) {
+    starttls_flaw((struct smtp_session *)stream, failure, why, now_us);
 }
 
 static void on_received(struct stream *stream, const uint8_t *bytes, uint32_t length, uint64_t now_us) {
     struct smtp_session *session = (struct smtp_session *)stream;
     struct pool *replies = &session->lane->engine->replies;
     while (length && session->state < SESSION_LEAVING) {
+        if (session->state == SESSION_HANDSHAKE) {
+            starttls_injected(session, now_us);
+            return;
+        }
         if (!session->reply) {
             session->reply = pool_take(replies);
             assert(session->reply); /* there are as many as sessions */
@@ -501,9 +589,11 @@ static void on_received(struct stream *stream, const uint8_t *bytes, uint32_t le
         if (status == REPLY_MORE)
             return;
         if (status == REPLY_DONE)
-            take_reply(session, session->reply, now_us);
+            take_reply(session, session->reply, length > 0, now_us);
         else if (session->state == SESSION_QUIT)
             session_await_fin(session, now_us);
+        else if (session->state == SESSION_STARTTLS)
+            lose_tls(session, reply_fault_text(session->reply->fault), now_us);
         else
             session_protocol_error(session, NULL, reply_fault_text(session->reply->fault), now_us);
         drop_reply(session);
@@ -515,7 +605,7 @@ static void on_peer_closed(struct stream *stream, uint64_t now_us) {
     if (session->state == SESSION_GONE)
         return;
     if (session->state == SESSION_LEAVING || session->state == SESSION_QUIT || session->state == SESSION_RSET) {
-        close_now(session, now_us);
+        session_close(session, now_us);
         return;
     }
     bool in_transaction = session->order != NULL;
@@ -523,7 +613,7 @@ static void on_peer_closed(struct stream *stream, uint64_t now_us) {
     if (in_transaction || session->flags & SESSION_BODY_SENT)
         session_abort(session, now_us); /* what is left of the body must not go out after the verdict */
     else
-        close_now(session, now_us);
+        session_close(session, now_us);
 }
 
 static void on_acknowledged(struct stream *stream, uint64_t now_us) {
@@ -555,7 +645,7 @@ void session_due(struct smtp_session *session, uint64_t now_us) {
         break;
     case SESSION_QUIT:
     case SESSION_LEAVING:
-        close_now(session, now_us);
+        session_close(session, now_us);
         break;
     default:
         if (session->state != SESSION_GONE)

@@ -48,6 +48,7 @@ enum session_security {
     SESSION_TLS_FLAWED = 8,   /* PATH_TLS_TESTING: it is not what the policy in testing would take */
     SESSION_WITHOUT_TLS = 16, /* MAY: TLS failed here before, so that it is not asked for */
     SESSION_AUTHENTICATED = 32,
+    SESSION_HELLO_SAID = 64, /* the handshake has begun */
 };
 
 struct smtp_session {
@@ -68,13 +69,15 @@ struct smtp_session {
     struct order *to_say;    /* whose RCPT is said next */
     struct body_cursor cursor;
     struct capabilities capabilities;
-    uint8_t security;                              /* enum session_security */
-    uint8_t tls_version;                           /* 0 plain, 12 or 13 */
-    uint16_t tls_cipher;                           /* as IANA numbers them */
-    uint8_t auth_mechanism, auth_tried, auth_step; /* auth.c's */
-    uint64_t phase_until_us;                       /* when AUTH must be over, however many challenges come */
-    uint64_t connected_us;  /* monotonic; 0 before */
-    uint64_t body_until_us; /* when all of the body must be acknowledged, however steadily it trickles; DEADLINE_NEVER: no body is going */
+    uint8_t security;                                           /* enum session_security */
+    uint8_t tls_version;                                        /* 0 plain, 12 or 13 */
+    uint16_t tls_cipher;                                        /* as IANA numbers them */
+    uint8_t auth_mechanism, auth_tried, auth_step, auth_rounds; /* auth.c's */
+    bool auth_initial;
+    uint8_t auth_digest[16]; /* CRAM-MD5: the answer to the challenge */
+    uint64_t phase_until_us; /* when AUTH must be over, however many challenges come */
+    uint64_t connected_us;   /* monotonic; 0 before */
+    uint64_t body_until_us;  /* when all of the body must be acknowledged, however steadily it trickles; DEADLINE_NEVER: no body is going */
 };
 enum { SMTP_SESSION_BYTES_MAX = 512 };
 static_assert(sizeof(struct smtp_session) <= SMTP_SESSION_BYTES_MAX, "with a connection of 512 bytes an idle session stays within 1 KiB");

@@ -816,21 +816,22 @@ static void wild_paths_are_ignored(void **state) {
     }
 }
 
-/* Never without TLS or AUTH what the path says needs them. */
-static void a_path_that_needs_tls_or_auth_is_never_used_without(void **state) {
+/* A worker without TLS never uses without it what the path says needs it. */
+static void a_path_that_needs_tls_is_never_used_without(void **state) {
     for (uint32_t i = 0; i < 4; i++) {
         struct world *world = world_new();
         world_path(world, 1, 1, 10);
         if (i < 3)
             world_path_record(world)->endpoints[0].tls = (uint8_t)(PATH_TLS_ENCRYPT + i);
         else
-            world_path_record(world)->auth_user = 1;
+            world_path_record(world)->flags = PATH_IMPLICIT_TLS;
         world_publish(world);
         uint32_t slot = world_send(world, "b@example.test");
         world_run(world, 10 * SECOND);
         assert_int_equal(world->tcp.connects, 0);
         assert_string_equal(world_outcome(world, slot), "LOCAL 454 4.7.0");
         assert_int_equal(world_events(world, PATH_EVENT_TLS_FAILED), 1);
+        assert_int_equal(world->events[0].detail, TLS_FAILURE_LOCAL);
         world_free(world);
     }
 }
@@ -891,7 +892,7 @@ int main(void) {
         cmocka_unit_test(a_member_with_another_message_goes_back),
         cmocka_unit_test(a_stale_generation_goes_back),
         cmocka_unit_test(wild_paths_are_ignored),
-        cmocka_unit_test(a_path_that_needs_tls_or_auth_is_never_used_without),
+        cmocka_unit_test(a_path_that_needs_tls_is_never_used_without),
         cmocka_unit_test(more_orders_than_records_go_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
