@@ -64,6 +64,19 @@ uint32_t bucket_tokens(const struct bucket *bucket, uint64_t now_us) {
     return tokens > bucket->burst ? bucket->burst : (uint32_t)tokens;
 }
 
+uint32_t bucket_ahead(const struct bucket *bucket, uint64_t now_us, uint64_t ahead_us) {
+    if (bucket->stopped)
+        return 0;
+    if (bucket->rate_nano == 0)
+        return UINT32_MAX;
+    uint64_t next_us = bucket->next_us > now_us ? bucket->next_us + (bucket->next_part > 0) : now_us;
+    uint64_t last_us = now_us + ahead_us + TOLERANCE_US;
+    if (next_us > last_us)
+        return 0;
+    double events = 1 + (double)(last_us - next_us) * (double)bucket->rate_nano / 1e15;
+    return events < UINT32_MAX ? (uint32_t)events : UINT32_MAX;
+}
+
 void bucket_take(struct bucket *bucket, uint64_t now_us) {
     if (bucket->rate_nano == 0)
         return;

@@ -22,6 +22,8 @@ void bucket_share(struct bucket *bucket, double per_second, uint64_t now_us);
 uint64_t bucket_ready_us(const struct bucket *bucket);
 /* How many events conform at now_us; UINT32_MAX without a limit. */
 uint32_t bucket_tokens(const struct bucket *bucket, uint64_t now_us);
+/* How many events conform between now and `ahead_us` later, one behind the other; UINT32_MAX without a limit. Taken now they are a debt. */
+uint32_t bucket_ahead(const struct bucket *bucket, uint64_t now_us, uint64_t ahead_us);
 /* Counts an event, whether it conforms or not: debt delays those that follow. */
 void bucket_take(struct bucket *bucket, uint64_t now_us);
 /* Takes one event back. */

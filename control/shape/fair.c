@@ -55,6 +55,7 @@ static int queue_of(struct fair *fair, uint64_t key) {
     }
     if (empty < FAIR_QUEUES_MAX) {
         fair->queues[empty].key = key;
+        fair->queues[empty].owed = 0;
         return (int)empty;
     }
     if (fair->queue_count == FAIR_QUEUES_MAX)
@@ -110,13 +111,64 @@ struct delivery *fair_pop(struct fair *fair) {
     fair->count--;
     if (fair->returned.head)
         return delivery_list_pop(&fair->returned);
+    while (fair->queues[fair->turn].owed > 0 && fair->in_ring > 1) {
+        fair->queues[fair->turn].owed--;
+        fair->turn = fair->queues[fair->turn].next;
+    }
     uint32_t at = fair->turn;
     struct fair_queue *queue = &fair->queues[at];
+    queue->owed = 0; /* of one that is alone: nobody waited for its turns */
     struct delivery *delivery = delivery_list_pop(&queue->list);
     fair->turn = queue->next;
     if (!queue->list.head)
         ring_remove(fair, at);
     return delivery;
+}
+
+/* Those of a list that fit, in their order. */
+static uint32_t take_from(struct delivery_list *list, const struct delivery *first,
+                          bool (*fits)(void *context, const struct delivery *first, const struct delivery *other), void *context,
+                          uint32_t maximum, struct delivery_list *out) {
+    uint32_t taken = 0, others = 0;
+    struct delivery *before = NULL;
+    for (struct delivery *at = list->head; at && taken < maximum && others < FAIR_OTHERS_MAX;) {
+        struct delivery *next = at->next;
+        if (at->job == first->job && fits(context, first, at)) {
+            if (before)
+                before->next = next;
+            else
+                list->head = next;
+            if (list->tail == at)
+                list->tail = before;
+            delivery_list_push(out, at);
+            taken++;
+            others = 0;
+        } else {
+            before = at;
+            others++;
+        }
+        at = next;
+    }
+    return taken;
+}
+
+uint32_t fair_take_like(struct fair *fair, uint64_t key, const struct delivery *first,
+                        bool (*fits)(void *context, const struct delivery *first, const struct delivery *other), void *context,
+                        uint32_t maximum, struct delivery_list *out) {
+    uint32_t taken = take_from(&fair->returned, first, fits, context, maximum, out);
+    for (uint32_t i = 0; i < fair->queue_count && taken < maximum; i++) {
+        struct fair_queue *queue = &fair->queues[i];
+        bool may_hold = queue->key == key || (fair->queue_count == FAIR_QUEUES_MAX && i == key % FAIR_QUEUES_MAX);
+        if (!may_hold || !queue->list.head)
+            continue;
+        uint32_t more = take_from(&queue->list, first, fits, context, maximum - taken, out);
+        taken += more;
+        queue->owed += more;
+        if (!queue->list.head)
+            ring_remove(fair, i);
+    }
+    fair->count -= taken;
+    return taken;
 }
 
 static uint32_t filter_list(struct delivery_list *list, bool (*match)(void *context, const struct delivery *delivery), void *context,

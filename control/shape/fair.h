@@ -6,8 +6,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* More (tenant, queue) pairs than this in one lane share queues. */
-enum { FAIR_QUEUES_MAX = 64 };
+/* More (tenant, queue) pairs than this in one lane share queues. FAIR_OTHERS_MAX: fair_take_like looks past so many in a row. */
+enum { FAIR_QUEUES_MAX = 64, FAIR_OTHERS_MAX = 32 };
 
 struct delivery_list {
     struct delivery *head, *tail;
@@ -17,6 +17,7 @@ struct fair_queue {
     uint64_t key;
     struct delivery_list list;
     uint32_t next, previous; /* in the ring of those that are not empty */
+    uint32_t owed;           /* turns that it has had already: deliveries that were taken beside another */
 };
 
 struct fair {
@@ -38,6 +39,12 @@ int fair_push(struct fair *fair, struct delivery *delivery, uint64_t key);
 void fair_give_back(struct fair *fair, struct delivery *delivery);
 /* The next in turn, or NULL. */
 struct delivery *fair_pop(struct fair *fair);
+/* What `first`, popped just now, may share with: deliveries of its job that `fits`, as they lie in the queue of `key` or came back; at most
+ * `maximum`, appended to `out`. Recipients of a job lie together: the search ends behind the first few of others. Each costs its queue a
+ * turn, which others get first. Returns how many. */
+uint32_t fair_take_like(struct fair *fair, uint64_t key, const struct delivery *first,
+                        bool (*fits)(void *context, const struct delivery *first, const struct delivery *other), void *context,
+                        uint32_t maximum, struct delivery_list *out);
 /* Moves every delivery that `match` is true for to `out`. Looks at all. */
 void fair_filter(struct fair *fair, bool (*match)(void *context, const struct delivery *delivery), void *context,
                  struct delivery_list *out);

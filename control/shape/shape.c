@@ -231,6 +231,25 @@ static bool is_expired(const struct shape *shape, const struct delivery *deliver
     return delivery->job->expires_at_ms > 0 && delivery->job->expires_at_ms <= shape_real_ms(shape, now_us);
 }
 
+/* It takes a token of each rate, whether that conforms or not, and is outstanding. */
+static void note_taken(struct lane_state *lane, struct delivery *delivery, uint64_t now_us) {
+    if (lane->slow_shift > 0)
+        bucket_take(&lane->slow, now_us);
+    bucket_take(&lane->site->messages, now_us);
+    lane->site->share->used++;
+    if (lane->provider) {
+        bucket_take(&lane->provider->messages, now_us);
+        lane->provider->share->used++;
+    }
+    lane->lane.outstanding++;
+    delivery->taken_from = lane;
+    lane_observe(lane, now_us);
+    if (lane->lane.waiting == 0)
+        lane->lane.rate_binds = false;
+    if (lane->lane.waiting < lane->signalled_waiting)
+        lane->signalled_waiting = lane->lane.waiting; /* growth from here is told again */
+}
+
 struct delivery *shape_take(struct shape *shape, struct lane *public_lane, uint64_t now_us, uint64_t *wake_us) {
     struct lane_state *lane = lane_state_of(public_lane);
     struct delivery *delivery = NULL;
@@ -259,26 +278,55 @@ struct delivery *shape_take(struct shape *shape, struct lane *public_lane, uint6
         }
     }
     if (delivery) {
-        if (lane->slow_shift > 0)
-            bucket_take(&lane->slow, now_us);
-        bucket_take(&lane->site->messages, now_us);
-        lane->site->share->used++;
-        if (lane->provider) {
-            bucket_take(&lane->provider->messages, now_us);
-            lane->provider->share->used++;
+        if (lane->provider)
             lane->has_turn = false;
-        }
-        lane->lane.outstanding++;
-        delivery->taken_from = lane;
-        lane_observe(lane, now_us);
-        if (lane->lane.waiting == 0)
-            lane->lane.rate_binds = false;
-        if (lane->lane.waiting < lane->signalled_waiting)
-            lane->signalled_waiting = lane->lane.waiting; /* growth from here is told again */
+        note_taken(lane, delivery, now_us);
     }
     if (shape->expired.head || shape->share_wanted)
         shape_flush(shape);
     return delivery;
+}
+
+/* How many recipients may follow the first of a transaction: what the rates let go within CHAIN_AHEAD_S. */
+static uint32_t tokens_ahead(const struct lane_state *lane, uint64_t now_us) {
+    const struct bucket *const buckets[] = {&lane->site->messages, lane->slow_shift > 0 ? &lane->slow : NULL,
+                                            lane->provider ? &lane->provider->messages : NULL};
+    uint32_t least = UINT32_MAX;
+    for (size_t i = 0; i < sizeof buckets / sizeof buckets[0]; i++) {
+        uint32_t tokens = buckets[i] ? bucket_ahead(buckets[i], now_us, (uint64_t)CHAIN_AHEAD_S * SECOND_US) : UINT32_MAX;
+        least = tokens < least ? tokens : least;
+    }
+    return least;
+}
+
+/* What `fits` asks, and that it has not expired: that one is found when its turn comes. */
+struct likeness {
+    struct shape *shape;
+    uint64_t now_us;
+    bool (*fits)(void *context, const struct delivery *first, const struct delivery *other);
+    void *context;
+};
+
+static bool fits_and_lives(void *context, const struct delivery *first, const struct delivery *other) {
+    const struct likeness *likeness = context;
+    return !is_expired(likeness->shape, other, likeness->now_us) && likeness->fits(likeness->context, first, other);
+}
+
+struct delivery *shape_take_like(struct shape *shape, struct lane *public_lane, const struct delivery *first,
+                                 bool (*fits)(void *context, const struct delivery *first, const struct delivery *other), void *context,
+                                 uint32_t maximum, uint32_t *count, uint64_t now_us) {
+    struct lane_state *lane = lane_state_of(public_lane);
+    struct likeness likeness = {.shape = shape, .now_us = now_us, .fits = fits, .context = context};
+    struct delivery_list out = {0};
+    uint32_t ahead = tokens_ahead(lane, now_us);
+    shape->now_us = now_us;
+    *count = fair_take_like(first->high ? &lane->high : &lane->normal, queue_key(first->job), first, fits_and_lives, &likeness,
+                            ahead < maximum ? ahead : maximum, &out);
+    lane->lane.waiting -= *count;
+    shape->total -= *count;
+    for (struct delivery *delivery = out.head; delivery; delivery = delivery->next)
+        note_taken(lane, delivery, now_us);
+    return out.head;
 }
 
 void shape_sessions(struct shape *shape, struct lane *public_lane, uint32_t worker, uint32_t open, uint32_t ready, uint64_t opened_total,

@@ -89,8 +89,9 @@ void shape_give_back(struct shape *shape, struct delivery *delivery, uint64_t no
  * (UINT64_MAX: when lane_changed says so). lane_changed is called at that time too. Counts it outstanding. Fair between tenants and queues;
  * high first. */
 struct delivery *shape_take(struct shape *shape, struct lane *lane, uint64_t now_us, uint64_t *wake_us);
-/* Behind a shape_take that gave `first`: the next deliveries of the same job in the same lane that `fits` (same message, same domain where
- * that is asked) and whose tokens are there now, at most `maximum`. They are counted outstanding, one each. Linked by `next`; *count. */
+/* Behind a shape_take that gave `first`: deliveries of the same job in the same lane that `fits` (same message, same domain where that is
+ * asked), at most `maximum`, linked by `next`; *count. Each counts outstanding, and takes its tokens though none are there: at most those
+ * of the next 10 s (CHAIN_AHEAD_S), and what waits behind them waits for that. Calls nobody back. */
 struct delivery *shape_take_like(struct shape *shape, struct lane *lane, const struct delivery *first,
                                  bool (*fits)(void *context, const struct delivery *first, const struct delivery *other), void *context,
                                  uint32_t maximum, uint32_t *count, uint64_t now_us);

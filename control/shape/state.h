@@ -34,6 +34,7 @@ enum {
     GROWTH_PAUSE_S = 60, /* after a 421 at the banner */
     OBSERVE_S = 10,
     HANDOVER_MAX = 1000, /* deliveries deferred by one poll of a lane */
+    CHAIN_AHEAD_S = 10,  /* recipients that share a transaction run ahead of a rate by so much at most */
 };
 
 struct shape_provider {

@@ -57,6 +57,10 @@ static void step_enqueue(struct random_world *world) {
     }
 }
 
+static bool some_fit(void *context, const struct delivery *first, const struct delivery *other) {
+    return random() % 4 != 0;
+}
+
 static void step_take(struct random_world *world) {
     struct lane *lane = some_lane(world);
     uint64_t wake_us;
@@ -65,6 +69,14 @@ static void step_take(struct random_world *world) {
         if (!delivery)
             break;
         world->held[world->held_count++] = (struct held){delivery, lane};
+        uint32_t room = HELD_MAX - world->held_count, like, maximum = (uint32_t)random() % 30;
+        if (random() % 3 != 0)
+            continue;
+        delivery = shape_take_like(world->harness.shape, lane, delivery, some_fit, NULL, maximum < room ? maximum : room, &like,
+                                   world->harness.now_us);
+        for (; delivery; delivery = delivery->next, like--)
+            world->held[world->held_count++] = (struct held){delivery, lane};
+        assert_int_equal(like, 0);
     }
 }
 
