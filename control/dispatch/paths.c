@@ -60,76 +60,34 @@ void paths_attention(struct dispatch *dispatch, struct lane_path *path) {
     event_active(dispatch->attention_event, EV_TIMEOUT, 0);
 }
 
-/* Appends a string to the record's strings; its offset, or 0 (the empty string) when it does not fit. */
-static uint16_t add_string(struct path *record, size_t *used, const char *text) {
-    size_t length = strlen(text);
-    if (length == 0 || length > PATH_TEXT_MAX || *used + length + 1 > PATH_STRINGS_BYTES)
-        return 0;
-    memcpy(record->strings + *used, text, length + 1);
-    uint16_t offset = (uint16_t)*used;
-    *used += length + 1;
-    return offset;
-}
-
-static void fill_timeouts(struct path_timeouts *timeouts, const struct shaping_limits *limits) {
-    *timeouts = (struct path_timeouts){
-        .connect = limits->connect_timeout_ms,
-        .banner = limits->banner_timeout_ms,
-        .ehlo = limits->ehlo_timeout_ms,
-        .mail = limits->mail_from_timeout_ms,
-        .rcpt = limits->rcpt_to_timeout_ms,
-        .data = limits->data_timeout_ms,
-        .block = limits->data_block_timeout_ms,
-        .final = limits->data_dot_timeout_ms,
-        .rset = limits->rset_timeout_ms,
-        .quit = limits->quit_timeout_ms,
-        .idle = limits->idle_timeout_ms,
-    };
-}
-
-/* Everything but the word. */
-static void fill_record(struct path *record, const struct lane *lane) {
-    const struct site *site = lane->site;
-    const struct shaping_limits *limits = site->limits;
-    size_t used = 1;
-    memset((uint8_t *)record + sizeof(record->word), 0, sizeof(*record) - sizeof(record->word));
-    record->site = add_string(record, &used, site->name);
-    record->max_deliveries_per_connection = limits->max_deliveries_per_connection;
-    record->max_recipients_per_transaction = 1;
-    record->pipelined_transactions = limits->pipelined_transactions > 0 ? limits->pipelined_transactions : 1;
-    fill_timeouts(&record->timeouts, limits);
-    for (uint32_t i = 0; i < lane->pool->source_count && record->source_count < PATH_SOURCES_MAX; i++) {
-        const struct config_source *source = &lane->pool->sources[i];
-        struct path_source *target = &record->sources[record->source_count++];
-        memcpy(target->address, source->address.bytes, sizeof(target->address));
-        target->family = source->address.family;
-        target->ehlo = add_string(record, &used, source->ehlo);
-    }
-    for (uint32_t i = 0; i < site->endpoint_count && record->endpoint_count < PATH_ENDPOINTS_MAX; i++) {
-        const struct site_endpoint *endpoint = &site->endpoints[i];
-        struct path_endpoint *target = &record->endpoints[record->endpoint_count++];
-        memcpy(target->address, endpoint->address.bytes, sizeof(target->address));
-        target->family = endpoint->address.family;
-        target->port = endpoint->address.port;
-        target->preference = endpoint->preference;
-        target->name = add_string(record, &used, endpoint->name);
-    }
+/* What the live record says, and whence. */
+static void made_from(struct lane_path *path, const struct lane *lane, const struct lane_path *filled) {
+    path->site_generation = lane->site->generation;
+    path->limits = lane->site->limits;
+    path->pool = lane->pool;
+    path->relay = lane->site->relay;
+    path->secret_version = path->relay != NULL ? path->relay->auth_version : 0;
+    memcpy(path->site_endpoints, filled->site_endpoints, sizeof(path->site_endpoints));
+    path->endpoint_count = filled->endpoint_count;
 }
 
 bool paths_current(struct dispatch *dispatch, struct lane_path *path) {
     const struct lane *lane = path->lane;
-    if (path->site_generation == lane->site->generation && path->limits == lane->site->limits && path->pool == lane->pool)
+    const struct config_relay *relay = lane->site->relay;
+    if (path->site_generation == lane->site->generation && path->limits == lane->site->limits && path->pool == lane->pool &&
+        path->relay == relay && path->secret_version == (relay != NULL ? relay->auth_version : 0))
         return true;
     /* Another answer of DNS or another configuration: mostly with the same content. */
     struct path record;
-    fill_record(&record, lane);
+    struct lane_path filled;
+    record_fill(&record, lane, &filled);
     const uint8_t *live = (const uint8_t *)&dispatch->journal->paths[paths_index(dispatch, path)];
-    if (memcmp((const uint8_t *)&record + sizeof(record.word), live + sizeof(record.word), sizeof(record) - sizeof(record.word)) != 0)
-        return false;
-    path->site_generation = lane->site->generation;
-    path->limits = lane->site->limits;
-    path->pool = lane->pool;
-    return true;
+    bool same =
+        memcmp((const uint8_t *)&record + sizeof(record.word), live + sizeof(record.word), sizeof(record) - sizeof(record.word)) == 0;
+    explicit_bzero(&record, sizeof(record));
+    if (same)
+        made_from(path, lane, &filled);
+    return same;
 }
 
 /* Tells a worker to look at a path; at most one such entry for each (path, worker) is under way. */
@@ -149,11 +107,13 @@ void paths_update(struct dispatch *dispatch, struct lane_path *path) {
     uint32_t index = paths_index(dispatch, path);
     struct path_rests *rests = &dispatch->journal->rests[index];
     bool rested = false;
-    for (uint32_t i = 0; i < PATH_ENDPOINTS_MAX; i++)
-        if (atomic_load_explicit(&rests->endpoint_us[i], memory_order_relaxed) != lane->endpoint_rest_until_us[i]) {
-            atomic_store_explicit(&rests->endpoint_us[i], lane->endpoint_rest_until_us[i], memory_order_relaxed);
+    for (uint32_t i = 0; i < path->endpoint_count; i++) {
+        uint64_t until_us = lane->endpoint_rest_until_us[path->site_endpoints[i]];
+        if (atomic_load_explicit(&rests->endpoint_us[i], memory_order_relaxed) != until_us) {
+            atomic_store_explicit(&rests->endpoint_us[i], until_us, memory_order_relaxed);
             rested = true;
         }
+    }
     for (uint32_t i = 0; i < PATH_SOURCES_MAX; i++)
         if (atomic_load_explicit(&rests->source_us[i], memory_order_relaxed) != lane->source_rest_until_us[i]) {
             atomic_store_explicit(&rests->source_us[i], lane->source_rest_until_us[i], memory_order_relaxed);
@@ -222,7 +182,13 @@ static struct lane_path *publish(struct dispatch *dispatch, struct lane *lane) {
     uint32_t index = paths_index(dispatch, path);
     struct path *record = &dispatch->journal->paths[index];
     uint32_t generation = path_word_generation(atomic_load_explicit(&record->word, memory_order_relaxed)) + 1;
-    fill_record(record, lane);
+    struct lane_path filled;
+    if (record_fill(record, lane, &filled) < lane->site->endpoint_count)
+        log_write(
+            LOG_LEVEL_WARNING, "dispatch",
+            "%s: the names of %u of its servers, or their TLSA records, do not fit a path of the pool %s: they are not used. Give that "
+            "pool fewer sources, or shorter EHLO names",
+            lane->site->name, lane->site->endpoint_count - filled.endpoint_count, lane->pool->name);
     memset(&dispatch->journal->rests[index], 0, sizeof(struct path_rests));
     for (uint32_t worker = 0; worker < dispatch->workers; worker++) {
         struct path_cell *cell = journal_cell(dispatch->journal, index, worker);
@@ -235,9 +201,7 @@ static struct lane_path *publish(struct dispatch *dispatch, struct lane *lane) {
     dispatch->free_path_count--;
     path->state = LANE_PATH_LIVE;
     path->generation = generation;
-    path->site_generation = lane->site->generation;
-    path->limits = lane->site->limits;
-    path->pool = lane->pool;
+    made_from(path, lane, &filled);
     path->lane = lane;
     lane->path = path;
     dispatch->counters.paths_published++;
@@ -291,6 +255,7 @@ static void make_free(struct dispatch *dispatch, struct lane_path *path) {
     path->state = LANE_PATH_FREE;
     path->lane = NULL;
     struct path *record = &dispatch->journal->paths[paths_index(dispatch, path)];
+    record_forget_secret(record); /* no worker looks at it any more */
     atomic_store_explicit(&record->word, path_word(path->generation, PATH_FREE), memory_order_release);
 }
 

@@ -29,7 +29,11 @@ struct lane_path {
     uint32_t generation, site_generation;
     const struct shaping_limits *limits; /* what the record was made from */
     const struct config_pool *pool;
-    struct lane *lane; /* NULL when retiring */
+    const struct config_relay *relay;
+    uint32_t secret_version;                    /* the relay's */
+    uint32_t endpoint_count;                    /* of the record: ... */
+    uint8_t site_endpoints[PATH_ENDPOINTS_MAX]; /* ... and their places among the site's */
+    struct lane *lane;                          /* NULL when retiring */
     struct lane_path *next;
     struct event *wake; /* when shape wants to be asked again */
     struct dispatch *dispatch;
@@ -107,6 +111,13 @@ uint32_t paths_index(const struct dispatch *dispatch, const struct lane_path *pa
 /* The path of an order if it is still the same one. */
 struct lane_path *paths_same(struct dispatch *dispatch, uint32_t index, uint32_t generation);
 void paths_attention(struct dispatch *dispatch, struct lane_path *path);
+
+/* record.c */
+/* Everything of a path's record but its word. `filled` gets endpoint_count and site_endpoints: an endpoint that TLS would have to verify,
+ * but whose name or TLSA records do not fit, is left out. Returns endpoint_count. */
+uint32_t record_fill(struct path *record, const struct lane *lane, struct lane_path *filled);
+/* Wipes the password or token. */
+void record_forget_secret(struct path *record);
 
 /* orders.c */
 int orders_create(struct dispatch *dispatch);
