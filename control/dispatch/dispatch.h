@@ -37,8 +37,8 @@ struct dispatch_config {
     /* Asked just before a rendered delivery goes into its slot: true when it may not go any more (what operators stopped); shape gets it
      * back, and the callee sees to its leaving there. NULL: all may go. */
     bool (*stopped)(void *context, const struct delivery *delivery);
-    /* A path event, already given to shape. For logs and counters. */
-    void (*path_event)(void *context, const struct path_event *event, const char *site);
+    /* A path event, before shape gets it; its endpoint is the site's, UINT8_MAX for none. */
+    void (*path_event)(void *context, const struct path_event *event, const struct site *site);
     /* The dataplane came or went. */
     void (*dataplane)(void *context, bool up);
     /* The slots that earlier processes left have all been looked at: fetch may start. Called once. */

@@ -172,7 +172,7 @@ static void take_event(struct dispatch *dispatch, uint32_t worker, uint64_t entr
     event.text[event.text_length] = '\0';
     event.endpoint = event.endpoint < path->endpoint_count ? path->site_endpoints[event.endpoint] : UINT8_MAX; /* the site's from here on */
     if (dispatch->config.path_event != NULL)
-        dispatch->config.path_event(dispatch->config.context, &event, path->lane->site->name);
+        dispatch->config.path_event(dispatch->config.context, &event, path->lane->site);
     shape_path_event(dispatch->config.shape, path->lane, &event, clock_us(CLOCK_MONOTONIC));
 }
 

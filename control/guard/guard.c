@@ -456,10 +456,15 @@ void guard_outcome(struct guard *guard, const struct job *job, uint32_t index, c
 void guard_relay_refused(struct guard *guard, const char *site, uint16_t code, const char *text) {
     char words[ALARM_TEXT_BYTES];
     snprintf(words, sizeof(words),
-             "the relay refuses the login (%u %.160s). Its mail waits, nothing bounces. Correct the user and password, reload, then "
-             "`bypost retry --site %.100s`.",
-             code, text, site);
+             "the relay %.100s refuses the login (%u %.160s). Its mail waits, nothing bounces. Correct `auth` of it in bypost.yaml or the file "
+             "of its secret, reload (SIGHUP), then `bypost retry --site '%.100s'`.",
+             site, code, text, site);
     alarm_raise(guard->config.alarms, "relay_auth", site, words);
+}
+
+void guard_relay_ready(struct guard *guard, const char *site) {
+    if (alarms_count(guard->config.alarms) > 0)
+        alarm_clear(guard->config.alarms, "relay_auth", site);
 }
 
 struct guard *guard_create(const struct guard_config *config) {

@@ -26,12 +26,14 @@ uint64_t shard_fetch_bytes(const struct shard *shard) {
 
 /* -- dispatch -- */
 
-static void on_path_event(void *context, const struct path_event *event, const char *site) {
+static void on_path_event(void *context, const struct path_event *event, const struct site *site) {
     struct shard *shard = context;
     if (event->kind == PATH_EVENT_AUTH_FAILED)
-        guard_relay_refused(shard->guard, site, event->code, event->text);
-    if (event->kind != PATH_EVENT_READY)
-        log_write(LOG_LEVEL_DEBUG, "dispatch", "%s: %s at %s (%u %s)", site, path_event_text(event->kind), smtp_stage_text(event->stage),
+        guard_relay_refused(shard->guard, site->name, event->code, event->text);
+    if (event->kind == PATH_EVENT_READY)
+        guard_relay_ready(shard->guard, site->name);
+    else
+        log_write(LOG_LEVEL_DEBUG, "dispatch", "%s: %s at %s (%u %s)", site->name, path_event_text(event->kind), smtp_stage_text(event->stage),
                   event->code, event->text);
 }
 
