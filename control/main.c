@@ -47,7 +47,7 @@ static void warn(void *context, const char *sentence) {
 /* Does a folder hold nothing but what bypost puts there? Only then may it be given to the user: "/run" itself never is. */
 static bool is_ours(const char *folder) {
     static const char *const names[] = {".",        "..",          "journal",        "control.sock", "dataplane.sock", "identity.key",
-                                        "delivery", "guard.state", "guard.state.new"};
+                                        "delivery", "guard.state", "guard.state.new", "mta-sts",      "mta-sts.new"};
     DIR *directory = opendir(folder);
     bool ours = directory != NULL;
     for (struct dirent *entry; ours && (entry = readdir(directory)) != NULL;) {

@@ -9,7 +9,12 @@
 #include <sys/queue.h>
 #include <unbound.h>
 
-enum { RCODE_NXDOMAIN = 3, CLASS_IN = 1 };
+enum {
+    RCODE_NXDOMAIN = 3,
+    CLASS_IN = 1,
+    NAME_BYTES = 256,
+    PROBE_INTERVAL_S = 30, /* between two looks at the trust anchor's keys while answers are bogus */
+};
 
 enum question_state { QUESTION_WAITING, QUESTION_ASKED, QUESTION_OVER };
 
@@ -36,6 +41,13 @@ struct dns {
     struct question_list asked, waiting;
     uint32_t server_count;
     struct config_address *servers;
+    char *trust_anchor_file; /* NULL: nothing is validated */
+    char anchor[NAME_BYTES]; /* the name whose keys it holds: "." */
+    struct dns_question *probe;
+    struct event *probe_timer;
+    bool stripped; /* told to `changed` */
+    void (*changed)(void *context, const char *why);
+    void *changed_context;
 };
 
 static void question_submit(struct dns_question *question);
@@ -78,14 +90,46 @@ static void question_answer(struct dns_question *question, const struct dns_answ
     dns_fill(dns);
 }
 
+/* A bogus answer may be a forged one, or all are: the anchor's own keys tell. */
+static void probe_soon(struct dns *dns) {
+    struct timeval wait = {.tv_sec = PROBE_INTERVAL_S};
+    if (dns->trust_anchor_file && !dns->probe && !evtimer_pending(dns->probe_timer, NULL))
+        event_add(dns->probe_timer, &wait);
+}
+
+static void on_probed(void *context, const struct dns_answer *answer) {
+    struct dns *dns = context;
+    dns->probe = NULL;
+    bool stripped = answer->bogus || (answer->status != DNS_FAILED && !answer->secure);
+    if (answer->status == DNS_FAILED && !answer->bogus)
+        stripped = dns->stripped; /* no answer says nothing */
+    if (stripped || answer->status == DNS_FAILED)
+        probe_soon(dns);
+    if (stripped == dns->stripped)
+        return;
+    dns->stripped = stripped;
+    if (dns->changed)
+        dns->changed(dns->changed_context,
+                     stripped ? answer->why ? answer->why : "the keys of the trust anchor came without signatures" : NULL);
+}
+
+static void on_probe_timer(evutil_socket_t fd, short what, void *context) {
+    struct dns *dns = context;
+    if (dns->trust_anchor_file && !dns->probe)
+        dns->probe = dns_ask(dns, dns->anchor, DNS_TYPE_DNSKEY, on_probed, dns);
+}
+
 static void on_answer(void *context, int error, struct ub_result *result) {
     struct dns_question *question = context;
     struct dns_answer answer = {.status = DNS_FAILED, .why = "no answer from the name servers"};
-    char why[96];
+    char why[96], canonical[NAME_BYTES];
     if (error != 0) {
         answer.why = ub_strerror(error);
     } else if (result->bogus) {
         answer.why = "the answer's DNSSEC signatures do not hold";
+        answer.bogus = true;
+        if (question != question->dns->probe)
+            probe_soon(question->dns);
     } else if (result->rcode == RCODE_NXDOMAIN) {
         answer.status = DNS_NO_NAME;
     } else if (result->rcode != 0) {
@@ -103,8 +147,17 @@ static void on_answer(void *context, int error, struct ub_result *result) {
         answer.data = (uint8_t **)result->data;
         answer.lengths = result->len;
     }
-    if (error == 0)
+    if (error == 0) {
         answer.ttl_s = result->ttl > 0 ? (uint32_t)result->ttl : 0;
+        answer.secure = result->secure && answer.status != DNS_FAILED;
+        if (answer.status != DNS_FAILED && result->canonname && strlen(result->canonname) < sizeof canonical) {
+            snprintf(canonical, sizeof canonical, "%s", result->canonname);
+            size_t length = strlen(canonical);
+            if (length > 1 && canonical[length - 1] == '.')
+                canonical[length - 1] = '\0';
+            answer.canonical = canonical;
+        }
+    }
     question_answer(question, &answer);
     ub_resolve_free(result);
 }
@@ -175,7 +228,49 @@ static int remove_local_zones(struct ub_ctx *unbound) {
     return 0;
 }
 
-static struct ub_ctx *context_create(const struct config_address *servers, uint32_t server_count, char *error, size_t error_bytes) {
+/* The owner of the first record of a trust anchor file, into anchor[NAME_BYTES]. 0, or -errno with a sentence. */
+static int anchor_read(const char *path, char *anchor, char *error, size_t error_bytes) {
+    FILE *file = fopen(path, "re");
+    char line[4096];
+    if (!file) {
+        int rc = -errno;
+        snprintf(error, error_bytes,
+                 "dns.trust_anchor_file: %s cannot be read (%s), and enable_dane needs it: install the package dns-root-data, or name "
+                 "another one",
+                 path, strerror(errno));
+        return rc;
+    }
+    anchor[0] = '\0';
+    while (!anchor[0] && fgets(line, sizeof line, file)) {
+        char *word = line + strspn(line, " \t");
+        size_t length = strcspn(word, " \t\r\n");
+        if (length > 0 && length < NAME_BYTES && *word != ';') {
+            memcpy(anchor, word, length);
+            anchor[length] = '\0';
+        }
+    }
+    fclose(file);
+    if (anchor[0])
+        return 0;
+    snprintf(error, error_bytes, "dns.trust_anchor_file: %s holds no DNSKEY or DS record", path);
+    return -EINVAL;
+}
+
+static int set_anchor(struct ub_ctx *unbound, const char *path, char *anchor, char *error, size_t error_bytes) {
+    if (!path)
+        return 0;
+    int rc = anchor_read(path, anchor, error, error_bytes);
+    if (rc == 0 && (ub_ctx_add_ta_file(unbound, (char *)(uintptr_t)path) != 0 || option(unbound, "val-bogus-ttl:", "30") != 0)) {
+        snprintf(error, error_bytes, "dns.trust_anchor_file: %s is not usable", path);
+        rc = -EINVAL;
+    }
+    return rc;
+}
+
+/* `anchor`[NAME_BYTES] gets the trust anchor's name. */
+static struct ub_ctx *context_create(const struct dns_settings *settings, char *anchor, char *error, size_t error_bytes) {
+    const struct config_address *servers = settings->servers;
+    uint32_t server_count = settings->server_count;
     struct ub_ctx *unbound = ub_ctx_create();
     if (!unbound) {
         snprintf(error, error_bytes, "libunbound could not be started: %s", strerror(errno));
@@ -183,11 +278,16 @@ static struct ub_ctx *context_create(const struct config_address *servers, uint3
     }
     ub_ctx_debuglevel(unbound, 0);
     /* infra-*: a name server that failed is probed again within seconds instead of being written off for minutes. */
-    if (ub_ctx_async(unbound, 1) != 0 || option(unbound, "module-config:", "iterator") != 0 ||
+    if (ub_ctx_async(unbound, 1) != 0 ||
+        option(unbound, "module-config:", settings->trust_anchor_file ? "validator iterator" : "iterator") != 0 ||
         option(unbound, "do-not-query-localhost:", "no") != 0 || option(unbound, "unblock-lan-zones:", "yes") != 0 ||
         option(unbound, "infra-keep-probing:", "yes") != 0 || option(unbound, "infra-host-ttl:", "30") != 0 ||
         option(unbound, "cache-max-negative-ttl:", "900") != 0) {
         snprintf(error, error_bytes, "libunbound refused an option that bypost needs");
+        ub_ctx_delete(unbound);
+        return NULL;
+    }
+    if (set_anchor(unbound, settings->trust_anchor_file, anchor, error, error_bytes) != 0) {
         ub_ctx_delete(unbound);
         return NULL;
     }
@@ -218,66 +318,94 @@ static struct ub_ctx *context_create(const struct config_address *servers, uint3
 }
 
 /* Takes over `unbound`; -ENOMEM leaves it with the caller and the old one in place. */
-static int dns_adopt(struct dns *dns, struct ub_ctx *unbound, const struct config_address *servers, uint32_t server_count) {
+static int dns_adopt(struct dns *dns, struct ub_ctx *unbound, const struct dns_settings *settings, const char *anchor) {
+    uint32_t server_count = settings->server_count;
     struct config_address *copy = calloc(server_count ? server_count : 1, sizeof *copy);
+    char *file = settings->trust_anchor_file ? strdup(settings->trust_anchor_file) : NULL;
     struct event *readable = event_new(dns->base, ub_fd(unbound), EV_READ | EV_PERSIST, on_readable, dns);
-    if (!copy || !readable) {
+    if (!copy || !readable || (settings->trust_anchor_file && !file)) {
         free(copy);
+        free(file);
         if (readable)
             event_free(readable);
         return -ENOMEM;
     }
     if (server_count > 0)
-        memcpy(copy, servers, server_count * sizeof *copy);
+        memcpy(copy, settings->servers, server_count * sizeof *copy);
     if (dns->readable)
         event_free(dns->readable);
     if (dns->unbound)
         ub_ctx_delete(dns->unbound);
     free(dns->servers);
+    free(dns->trust_anchor_file);
     dns->unbound = unbound;
     dns->servers = copy;
     dns->server_count = server_count;
+    dns->trust_anchor_file = file;
+    snprintf(dns->anchor, sizeof dns->anchor, "%s", anchor);
     dns->readable = readable;
     event_add(readable, NULL);
+    if (file)
+        event_active(dns->probe_timer, EV_TIMEOUT, 0);
     return 0;
 }
 
-struct dns *dns_create(struct event_base *base, const struct config_address *servers, uint32_t server_count, uint32_t timeout_ms,
-                       char *error, size_t error_bytes) {
+struct dns *dns_create(struct event_base *base, const struct dns_settings *settings, char *error, size_t error_bytes) {
+    char anchor[NAME_BYTES] = "";
     struct dns *dns = calloc(1, sizeof *dns);
-    struct ub_ctx *unbound = dns ? context_create(servers, server_count, error, error_bytes) : NULL;
+    struct ub_ctx *unbound = dns ? context_create(settings, anchor, error, error_bytes) : NULL;
     if (!unbound) {
         free(dns);
         return NULL;
     }
     dns->base = base;
-    dns->timeout_ms = timeout_ms ? timeout_ms : DNS_TIMEOUT_DEFAULT_MS;
+    dns->timeout_ms = settings->timeout_ms ? settings->timeout_ms : DNS_TIMEOUT_DEFAULT_MS;
     TAILQ_INIT(&dns->asked);
     TAILQ_INIT(&dns->waiting);
-    if (dns_adopt(dns, unbound, servers, server_count) != 0) {
+    dns->probe_timer = evtimer_new(base, on_probe_timer, dns);
+    if (!dns->probe_timer || dns_adopt(dns, unbound, settings, anchor) != 0) {
         snprintf(error, error_bytes, "out of memory");
         ub_ctx_delete(unbound);
+        if (dns->probe_timer)
+            event_free(dns->probe_timer);
         free(dns);
         return NULL;
     }
     return dns;
 }
 
-int dns_reconfigure(struct dns *dns, const struct config_address *servers, uint32_t server_count, uint32_t timeout_ms, char *error,
-                    size_t error_bytes) {
-    dns->timeout_ms = timeout_ms ? timeout_ms : DNS_TIMEOUT_DEFAULT_MS;
-    if (server_count == dns->server_count && (server_count == 0 || memcmp(servers, dns->servers, server_count * sizeof *servers) == 0))
+void dns_watch(struct dns *dns, void (*changed)(void *context, const char *why), void *context) {
+    dns->changed = changed;
+    dns->changed_context = context;
+}
+
+static bool settings_same(const struct dns *dns, const struct dns_settings *settings) {
+    const char *file = settings->trust_anchor_file;
+    if (settings->server_count != dns->server_count || (file == NULL) != (dns->trust_anchor_file == NULL) ||
+        (file && strcmp(file, dns->trust_anchor_file) != 0))
+        return false;
+    return settings->server_count == 0 || memcmp(settings->servers, dns->servers, settings->server_count * sizeof *settings->servers) == 0;
+}
+
+int dns_reconfigure(struct dns *dns, const struct dns_settings *settings, char *error, size_t error_bytes) {
+    char anchor[NAME_BYTES] = "";
+    dns->timeout_ms = settings->timeout_ms ? settings->timeout_ms : DNS_TIMEOUT_DEFAULT_MS;
+    if (settings_same(dns, settings))
         return 0;
-    struct ub_ctx *unbound = context_create(servers, server_count, error, error_bytes);
+    struct ub_ctx *unbound = context_create(settings, anchor, error, error_bytes);
     if (!unbound)
         return -EINVAL;
+    if (dns->probe) {
+        dns_forget(dns->probe);
+        dns->probe = NULL;
+    }
     struct dns_question *question;
     while ((question = TAILQ_FIRST(&dns->asked))) {
         ub_cancel(dns->unbound, question->async_id);
         event_del(question->timer);
         question_set_state(question, QUESTION_WAITING);
     }
-    int rc = dns_adopt(dns, unbound, servers, server_count);
+    int rc = dns_adopt(dns, unbound, settings, anchor);
     if (rc != 0) {
         snprintf(error, error_bytes, "out of memory");
         ub_ctx_delete(unbound);
@@ -300,7 +428,9 @@ void dns_destroy(struct dns *dns) {
     forget_all(&dns->asked);
     forget_all(&dns->waiting);
     event_free(dns->readable);
+    event_free(dns->probe_timer);
     ub_ctx_delete(dns->unbound);
     free(dns->servers);
+    free(dns->trust_anchor_file);
     free(dns);
 }

@@ -1,6 +1,7 @@
 /* lookup.c: from a domain to its set of hosts: relays, the sandbox, literals, MX, null MX, implicit MX (RFC 5321 5.1, RFC 7505). */
 #include "state.h"
 
+#include "txt.h"
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,6 +15,7 @@ struct target {
     bool needs_mx;
     struct dns_question *question;
     enum dns_status status;
+    bool secure; /* what DNS says of its MX is */
     char why[96];
     struct mx_set set; /* what its MX records say */
 };
@@ -24,6 +26,11 @@ struct lookup {
     const struct config_relay *relay; /* of the configuration of `epoch` */
     uint64_t epoch;
     uint32_t pending, ttl_s;
+    struct sts_query *sts;    /* asked for the domain's MTA-STS policy */
+    struct sts_answer policy; /* what it said, with a copy of the policy or NULL */
+    struct sts_policy *policy_copy;
+    struct dns_question *reports; /* asked where its TLS reports go */
+    char rua[TXT_RUA_BYTES];
     uint32_t target_count;
     struct target targets[];
 };
@@ -82,6 +89,11 @@ static void lookup_free(struct lookup *lookup) {
     for (uint32_t i = 0; i < lookup->target_count; i++)
         if (lookup->targets[i].question)
             dns_forget(lookup->targets[i].question);
+    if (lookup->sts)
+        sts_forget(lookup->sts);
+    if (lookup->reports)
+        dns_forget(lookup->reports);
+    free(lookup->policy_copy);
     free(lookup);
 }
 
@@ -182,6 +194,47 @@ static bool relay_set(struct lookup *lookup, struct mx_set *set, struct route_re
     return false;
 }
 
+/* RFC 7672 2.2.1: DANE is for hosts that were found securely; those of the configuration are. */
+static bool hosts_are_secure(const struct lookup *lookup) {
+    bool secure = true;
+    for (uint32_t i = 0; i < lookup->target_count; i++)
+        secure = secure && (!lookup->targets[i].needs_mx || lookup->targets[i].secure);
+    return secure && lookup->route->config->dns.trust_anchor_file;
+}
+
+static void tell_flaw(const struct lookup *lookup, const struct site_state *site) {
+    static const enum route_flaw FLAWS[] = {
+        [STS_FETCH_ERROR] = ROUTE_FLAW_STS_FETCH, [STS_INVALID] = ROUTE_FLAW_STS_INVALID, [STS_WEBPKI_INVALID] = ROUTE_FLAW_STS_WEBPKI};
+    if (lookup->policy.flaw != STS_FINE)
+        site_flaw(site, FLAWS[lookup->policy.flaw], "", lookup->policy.why);
+}
+
+/* The site of what was found, or NULL. */
+static struct site_state *lookup_site(const struct lookup *lookup, const struct mx_set *set) {
+    struct route *route = lookup->route;
+    const struct domain_entry *entry = lookup->entry;
+    char relay_name[DOMAIN_BYTES];
+    bool own = site_has_own_limits(route->config, entry->name, set);
+    const struct shaping_limits *limits = site_limits(route->config, own ? entry->name : NULL, set->hosts, set->count);
+    bool policy = lookup->policy_copy && lookup->policy_copy->mode != STS_NONE && limits->enable_mta_sts;
+    struct site_terms terms = {.relay = lookup->relay,
+                               .is_public = !lookup->relay && !domain_is_reserved(entry->name),
+                               .dane = limits->enable_dane && !entry->relaxed && hosts_are_secure(lookup),
+                               .policy = policy ? &lookup->policy : NULL,
+                               .rua = lookup->rua[0] ? lookup->rua : NULL};
+    if (own || terms.policy || terms.rua)
+        terms.override_domain = entry->name;
+    if (lookup->relay && lookup->relay->host_count > 1)
+        snprintf(relay_name, sizeof relay_name, "%.240s+%u", lookup->relay->hosts[0], lookup->relay->host_count - 1);
+    else if (lookup->relay)
+        snprintf(relay_name, sizeof relay_name, "%.255s", lookup->relay->hosts[0]);
+    terms.relay_name = lookup->relay ? relay_name : NULL;
+    struct site_state *site = site_of_set(route, set, &terms);
+    if (site)
+        tell_flaw(lookup, site);
+    return site;
+}
+
 static void lookup_done(struct lookup *lookup) {
     struct route *route = lookup->route;
     struct domain_entry *entry = lookup->entry;
@@ -199,19 +252,9 @@ static void lookup_done(struct lookup *lookup) {
         route_fail(&failure, ROUTE_TEMPORARY, CLASS_SYSTEM_ERROR, 451, "4.3.1", "out of memory");
     else
         good = lookup->relay ? relay_set(lookup, set, &failure) : domain_set(lookup, set, &failure);
-    struct site_state *site = NULL;
-    if (good) {
-        bool own = site_has_own_limits(route->config, entry->name, set);
-        bool is_public = !lookup->relay && !domain_is_reserved(entry->name);
-        char relay_name[DOMAIN_BYTES];
-        if (lookup->relay && lookup->relay->host_count > 1)
-            snprintf(relay_name, sizeof relay_name, "%.240s+%u", lookup->relay->hosts[0], lookup->relay->host_count - 1);
-        else if (lookup->relay)
-            snprintf(relay_name, sizeof relay_name, "%.255s", lookup->relay->hosts[0]);
-        site = site_of_set(route, set, own ? entry->name : NULL, lookup->relay ? relay_name : NULL, lookup->relay, is_public);
-        if (!site)
-            route_fail(&failure, ROUTE_TEMPORARY, CLASS_SYSTEM_ERROR, 451, "4.3.1", "too many sites at a time");
-    }
+    struct site_state *site = good ? lookup_site(lookup, set) : NULL;
+    if (good && !site)
+        route_fail(&failure, ROUTE_TEMPORARY, CLASS_SYSTEM_ERROR, 451, "4.3.1", "too many sites at a time");
     free(set);
     entry->lookup = NULL;
     lookup_free(lookup);
@@ -230,6 +273,7 @@ static void on_mx(void *context, const struct dns_answer *answer) {
     struct target *target = context;
     target->question = NULL;
     target->status = answer->status;
+    target->secure = answer->secure;
     if (answer->status == DNS_FAILED)
         snprintf(target->why, sizeof target->why, "%s", answer->why);
     else if (answer->ttl_s < target->lookup->ttl_s)
@@ -237,6 +281,48 @@ static void on_mx(void *context, const struct dns_answer *answer) {
     for (uint32_t i = 0; i < answer->count; i++)
         mx_add_rdata(&target->set, answer->data[i], (size_t)answer->lengths[i]);
     lookup_settle(target->lookup);
+}
+
+static void on_policy(void *context, const struct sts_answer *answer) {
+    struct lookup *lookup = context;
+    lookup->sts = NULL;
+    lookup->policy = *answer;
+    lookup->policy_copy = answer->policy ? sts_policy_copy(answer->policy) : NULL;
+    lookup->policy.policy = lookup->policy_copy;
+    lookup_settle(lookup);
+}
+
+/* RFC 8460 section 3: of several records one may be of this kind. */
+static void on_reports(void *context, const struct dns_answer *answer) {
+    struct lookup *lookup = context;
+    char text[TXT_BYTES_MAX], rua[TXT_RUA_BYTES];
+    uint32_t found = 0;
+    lookup->reports = NULL;
+    for (uint32_t i = 0; i < answer->count; i++) {
+        int length = txt_join(answer->data[i], (size_t)answer->lengths[i], text);
+        int rc = length < 0 ? -ENOENT : tlsrpt_record_read(text, (size_t)length, rua);
+        found += rc != -ENOENT;
+        if (rc == 0)
+            memcpy(lookup->rua, rua, sizeof rua);
+    }
+    if (found != 1)
+        lookup->rua[0] = '\0';
+    lookup_settle(lookup);
+}
+
+/* What else the domain says, beside its MX. Memory that is short loses a policy like a name server that does not answer. */
+static void ask_policies(struct lookup *lookup) {
+    struct route *route = lookup->route;
+    const char *domain = lookup->entry->name;
+    char name[DOMAIN_BYTES + 16];
+    if (lookup->entry->relaxed)
+        return;
+    if (route->use_sts && (lookup->sts = sts_find(route->sts, domain, on_policy, lookup)))
+        lookup->pending++;
+    snprintf(name, sizeof name, "_smtp._tls.%s", domain);
+    if (route->config->tls_reports.enabled && route->reports.open &&
+        (lookup->reports = dns_ask(route->dns, name, DNS_TYPE_TXT, on_reports, lookup)))
+        lookup->pending++;
 }
 
 static void out_of_memory(struct route *route, struct domain_entry *entry) {
@@ -303,5 +389,7 @@ void lookup_start(struct route *route, struct domain_entry *entry) {
         if (!target->question)
             lookup->pending--;
     }
+    if (!relay && literal == 0)
+        ask_policies(lookup);
     lookup_settle(lookup);
 }

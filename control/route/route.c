@@ -2,6 +2,8 @@
 #include "state.h"
 
 #include "control/config/address.h"
+#include "control/observe/alarm.h"
+#include "control/observe/log.h"
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -69,6 +71,90 @@ struct route_result *route_result_copy(const struct route_result *result) {
     if (copy)
         *copy = *result;
     return copy;
+}
+
+/* For policy hosts, which anybody can name: nobody's network is looked at through them. */
+static bool on_policy_address(void *context, const struct config_address *address) {
+    return !route_is_prohibited(context, address);
+}
+
+bool route_is_prohibited(const struct route *route, const struct config_address *address) {
+    if (ip_prohibited(address))
+        return true;
+    for (uint32_t i = 0; i < route->prohibited_count; i++)
+        if (address_on_link(&route->prohibited[i], address))
+            return true;
+    return false;
+}
+
+static struct domain_entry *entry_known(struct route *route, const char *name, uint64_t hash, bool relaxed);
+
+/* Who asks next finds the new policy. */
+static void on_policy_changed(void *context, const char *domain) {
+    struct route *route = context;
+    struct domain_entry *entry = entry_known(route, domain, table_hash(&route->domains, domain, strlen(domain)), false);
+    if (entry && !entry->lookup)
+        entry->fresh_until_us = 0;
+}
+
+static bool limits_any(const struct config *config, bool (*wants)(const struct shaping_limits *limits)) {
+    bool any = wants(&config->defaults);
+    for (uint32_t i = 0; i < config->provider_count; i++)
+        any = any || wants(&config->providers[i].limits);
+    for (uint32_t i = 0; i < config->domain_count; i++)
+        any = any || wants(&config->domains[i].limits);
+    return any;
+}
+
+static bool wants_dane(const struct shaping_limits *limits) {
+    return limits->enable_dane;
+}
+
+static bool wants_sts(const struct shaping_limits *limits) {
+    return limits->enable_mta_sts;
+}
+
+static struct dns_settings dns_settings_of(const struct config *config) {
+    return (struct dns_settings){.servers = config->dns.servers,
+                                 .server_count = config->dns.server_count,
+                                 .timeout_ms = config->dns.timeout_ms,
+                                 .trust_anchor_file = limits_any(config, wants_dane) ? config->dns.trust_anchor_file : NULL};
+}
+
+/* Bogus answers are never used; when all are, the operator must know why mail waits. */
+static void on_dnssec(void *context, const char *why) {
+    static const char KIND[] = "dnssec", SUBJECT[] = "dns.servers";
+    struct route *route = context;
+    char text[ALARM_TEXT_BYTES];
+    if (!why) {
+        alarm_clear(route->alarms, KIND, SUBJECT);
+        log_write(LOG_LEVEL_INFO, "route", "the name servers let DNSSEC through: answers are validated");
+        return;
+    }
+    snprintf(
+        text, sizeof text,
+        "The name servers do not let DNSSEC through (%.200s), so that no answer from a signed zone can be used and its mail waits. Name "
+        "servers that pass DNSSEC on under `dns: servers:`, such as a local unbound, or set `enable_dane: false` in shaping.yaml.",
+        why);
+    alarm_raise(route->alarms, KIND, SUBJECT, text);
+    if (!route->alarms)
+        log_write(LOG_LEVEL_WARNING, "route", "%s", text);
+}
+
+void route_set_alarms(struct route *route, struct alarms *alarms) {
+    route->alarms = alarms;
+}
+
+void route_set_reports(struct route *route, const struct route_reports *reports) {
+    route->reports = *reports;
+}
+
+struct dns *route_dns(struct route *route) {
+    return route->dns;
+}
+
+struct https *route_https(struct route *route) {
+    return route->https;
 }
 
 static bool is_busy(const struct domain_entry *entry) {
@@ -179,14 +265,21 @@ void entry_failed(struct route *route, struct domain_entry *entry, const struct 
     entry_tell(entry, failure);
 }
 
-static struct domain_entry *entry_named(struct route *route, const char *name) {
-    size_t length = strlen(name);
-    uint64_t hash = table_hash(&route->domains, name, length);
+static struct domain_entry *entry_known(struct route *route, const char *name, uint64_t hash, bool relaxed) {
     for (struct table_node *node = table_first(&route->domains, hash); node; node = table_next(node)) {
         struct domain_entry *entry = TABLE_ENTRY(node, struct domain_entry, node);
-        if (strcmp(entry->name, name) == 0)
+        if (entry->relaxed == relaxed && strcmp(entry->name, name) == 0)
             return entry;
     }
+    return NULL;
+}
+
+static struct domain_entry *entry_named(struct route *route, const char *name, bool relaxed) {
+    size_t length = strlen(name);
+    uint64_t hash = table_hash(&route->domains, name, length);
+    struct domain_entry *known = entry_known(route, name, hash, relaxed);
+    if (known)
+        return known;
     if (route->domains.count >= ROUTE_DOMAINS_MAX) {
         struct domain_entry *oldest = TAILQ_FIRST(&route->by_use);
         if (is_busy(oldest))
@@ -197,13 +290,15 @@ static struct domain_entry *entry_named(struct route *route, const char *name) {
     if (!entry)
         return NULL;
     memcpy(entry->name, name, length + 1);
+    entry->relaxed = relaxed;
     STAILQ_INIT(&entry->waiters);
     table_insert(&route->domains, &entry->node, hash);
     TAILQ_INSERT_TAIL(&route->by_use, entry, by_use);
     return entry;
 }
 
-void route_find(struct route *route, const char *domain, void (*done)(void *context, const struct route_result *result), void *context) {
+static void find(struct route *route, const char *domain, bool relaxed, void (*done)(void *context, const struct route_result *result),
+                 void *context) {
     char name[DOMAIN_BYTES];
     struct route_result result;
     if (domain_normalise(domain, name) != 0) {
@@ -211,7 +306,7 @@ void route_find(struct route *route, const char *domain, void (*done)(void *cont
         done(context, &result);
         return;
     }
-    struct domain_entry *entry = route->closing ? NULL : entry_named(route, name);
+    struct domain_entry *entry = route->closing ? NULL : entry_named(route, name, relaxed);
     struct waiter *waiter = entry ? malloc(sizeof *waiter) : NULL;
     if (!waiter) {
         route_fail(&result, ROUTE_TEMPORARY, CLASS_SYSTEM_ERROR, 451, "4.3.1", "too many lookups at a time");
@@ -242,6 +337,15 @@ void route_find(struct route *route, const char *domain, void (*done)(void *cont
         entry_await_site(route, entry);
     else
         lookup_start(route, entry);
+}
+
+void route_find(struct route *route, const char *domain, void (*done)(void *context, const struct route_result *result), void *context) {
+    find(route, domain, false, done, context);
+}
+
+void route_find_relaxed(struct route *route, const char *domain, void (*done)(void *context, const struct route_result *result),
+                        void *context) {
+    find(route, domain, true, done, context);
 }
 
 /* Drops what nobody used for long: domains first, then the sites that they held. */
@@ -283,9 +387,26 @@ static int digest_config(struct route *route, const struct config *config, char 
     for (uint32_t i = 0; i < config->pool_count; i++)
         for (uint32_t j = 0; j < config->pools[i].source_count; j++)
             route->use_ipv6 = route->use_ipv6 || config->pools[i].sources[j].address.family == 6;
+    route->use_sts = limits_any(config, wants_sts);
     route->config = config;
     route->epoch++;
     return 0;
+}
+
+static bool create_policies(struct route *route, char *error, size_t error_bytes) {
+    snprintf(error, error_bytes, "out of memory");
+    dns_watch(route->dns, on_dnssec, route);
+    route->https = https_create(route->base, route->dns, route->config->tls.ca_file);
+    struct sts_config sts = {.base = route->base,
+                             .dns = route->dns,
+                             .https = route->https,
+                             .state_directory = route->config->state_directory,
+                             .sandbox = route->config->sandbox,
+                             .allowed = on_policy_address,
+                             .changed = on_policy_changed,
+                             .context = route};
+    route->sts = route->https ? sts_create(&sts) : NULL;
+    return route->sts != NULL;
 }
 
 struct route *route_create(struct event_base *base, const struct config *config, char *error, size_t error_bytes) {
@@ -301,9 +422,10 @@ struct route *route_create(struct event_base *base, const struct config *config,
         route->random = route_now_us() | 1;
     snprintf(error, error_bytes, "out of memory");
     route->sweep = event_new(base, -1, EV_PERSIST, on_sweep, route);
+    struct dns_settings dns = dns_settings_of(config);
     if (!route->sweep || table_init(&route->domains) != 0 || table_init(&route->sites) != 0 ||
-        digest_config(route, config, error, error_bytes) != 0 ||
-        !(route->dns = dns_create(base, config->dns.servers, config->dns.server_count, config->dns.timeout_ms, error, error_bytes))) {
+        digest_config(route, config, error, error_bytes) != 0 || !(route->dns = dns_create(base, &dns, error, error_bytes)) ||
+        !create_policies(route, error, error_bytes)) {
         route_destroy(route);
         return NULL;
     }
@@ -342,6 +464,8 @@ void route_destroy(struct route *route) {
         table_each(&route->domains, entry_close, route);
     if (route->sites.buckets)
         table_each(&route->sites, site_close, route);
+    sts_destroy(route->sts);
+    https_destroy(route->https);
     dns_destroy(route->dns);
     if (route->sweep)
         event_free(route->sweep);
@@ -359,6 +483,10 @@ void route_reconfigure(struct route *route, const struct config *config) {
     char error[256];
     if (digest_config(route, config, error, sizeof error) != 0)
         return; /* config_load has refused it before */
-    dns_reconfigure(route->dns, config->dns.servers, config->dns.server_count, config->dns.timeout_ms, error, sizeof error);
+    struct dns_settings dns = dns_settings_of(config);
+    if (dns_reconfigure(route->dns, &dns, error, sizeof error) != 0)
+        log_write(LOG_LEVEL_ERROR, "route", "%s; the name servers from before are asked on", error);
+    https_reconfigure(route->https, config->tls.ca_file);
+    sts_set_sandbox(route->sts, config->sandbox);
     table_each(&route->sites, site_renew, route);
 }

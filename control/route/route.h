@@ -44,8 +44,10 @@ struct site {
     const struct config_relay *relay;                   /* or NULL; of the configuration that route has */
     bool tls_testing;                                   /* an MTA-STS policy in mode testing: failures are reported, mail goes */
     void *report;                                       /* control/report's: where its TLS results are counted, or NULL */
-    void *shape;                                        /* shape's own state of this site, or NULL */
-    void *own;                                          /* route's own; NULL for a site that route did not make: it is never freed */
+    char mta_sts[192]; /* in words, for people: "MTA-STS enforce, id 2026a, until 2026-12-01T00:00:00Z"; or "" */
+    char dane[256];    /* "DANE: 2 TLSA records of mx1.example.net, none of mx2.example.net"; or "" */
+    void *shape;       /* shape's own state of this site, or NULL */
+    void *own;         /* route's own; NULL for a site that route did not make: it is never freed */
 };
 void site_hold(struct site *site);
 /* A site without references is dropped after ROUTE_SITE_IDLE_S. It may outlive its route: then the last release frees it. */
@@ -57,13 +59,37 @@ struct route_result {
     enum route_status status;
     struct site *site; /* ROUTE_FOUND: hold it to keep it */
     /* Otherwise what to settle with: 451 4.4.3 (DNS), 550 5.1.2 (no such domain), 556 5.1.10 (null MX), 550 5.4.4 (no address),
-     * 550 5.4.6 (loop), 550 5.7.1 (sandbox, prohibited host). */
+     * 550 5.4.6 (loop), 550 5.7.1 (sandbox, prohibited host), 451 4.7.5 (DANE or MTA-STS leave no host). */
     enum reply_class class;
     uint16_t code;
     uint16_t enhanced[3];
     char text[256];
 };
 
+/* What route tells of policies, for TLS reports (RFC 8460). */
+enum route_policy { ROUTE_POLICY_NONE, ROUTE_POLICY_STS, ROUTE_POLICY_TLSA };
+enum route_flaw {
+    ROUTE_FLAW_DNSSEC_INVALID,
+    ROUTE_FLAW_TLSA_INVALID,
+    ROUTE_FLAW_STS_FETCH,
+    ROUTE_FLAW_STS_INVALID,
+    ROUTE_FLAW_STS_WEBPKI,
+    ROUTE_FLAW_STS_MX, /* an MX host that the policy does not allow */
+};
+struct route_reports {
+    /* A site of a domain that wants reports; rua: addresses, NUL-terminated each, an empty one ends them. What it returns is site->report.
+     */
+    void *(*open)(void *context, const char *domain, const char *rua);
+    void (*close)(void *context, void *report); /* the site is gone */
+    /* The policy that holds from here on, a line each. */
+    void (*policy)(void *context, void *report, enum route_policy policy, const char *lines);
+    void (*flaw)(void *context, void *report, enum route_flaw flaw, const char *host, const char *why);
+    void *context;
+};
+
+struct alarms;
+struct dns;
+struct https;
 struct route;
 /* NULL with a sentence in `error`. The EHLO names and addresses of all pools are its own: found in an MX set they mean a loop. */
 struct route *route_create(struct event_base *base, const struct config *config, char *error, size_t error_bytes);
@@ -76,5 +102,15 @@ void route_reconfigure(struct route *route, const struct config *config);
  * at once when the answer is cached, else later from the event loop; the site in the result is the caller's only if it holds it. Lookups of
  * the same domain share one query. The rules are those of RFC 5321 5.1 and RFC 7505; README.md has them with the reply codes. */
 void route_find(struct route *route, const char *domain, void (*done)(void *context, const struct route_result *result), void *context);
+/* The same for mail that must arrive though its domain's DANE and MTA-STS fail, and that counts in no report: TLS reports themselves
+ * (RFC 8460 section 3). It uses sites of its own or shared ones without policy. */
+void route_find_relaxed(struct route *route, const char *domain, void (*done)(void *context, const struct route_result *result),
+                        void *context);
+/* Before the first question. Both may be left out. */
+void route_set_alarms(struct route *route, struct alarms *alarms);
+void route_set_reports(struct route *route, const struct route_reports *reports);
+/* For those who post reports: route's own, as long as it lives. */
+struct dns *route_dns(struct route *route);
+struct https *route_https(struct route *route);
 
 #endif

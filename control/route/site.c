@@ -1,44 +1,11 @@
-/* site.c: sites, their limits and provider, and the endpoints that their hosts' addresses make. */
-#include "state.h"
+/* site.c: sites: their limits, provider, relay and policies, and what becomes of them when DNS has answered. */
+#include "endpoints.h"
 
-#include "control/config/address.h"
-#include <arpa/inet.h>
 #include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-enum { SMTP_PORT = 25 };
-
-struct gather_host {
-    uint32_t v4_count, v6_count;
-    uint8_t v4[HOST_ADDRESSES_MAX][4], v6[HOST_ADDRESSES_MAX][16];
-};
-
-struct gather_question {
-    struct gather *gather;
-    uint32_t host;
-    uint8_t family;
-    struct dns_question *question;
-};
-
-struct gather {
-    struct site_state *site;
-    uint32_t pending;
-    uint32_t ttl_s;
-    bool failed;
-    char why[96];
-    struct gather_host hosts[MX_HOSTS_MAX];
-    struct gather_question questions[MX_HOSTS_MAX * 2];
-    uint32_t question_count;
-};
-
-/* The endpoints that came out, before they are compared with those that the site has. */
-struct endpoint_set {
-    uint32_t count;
-    bool loop, prohibited;
-    struct site_endpoint endpoints[SITE_ENDPOINTS_MAX];
-};
+#include <time.h>
 
 static const struct shaping_provider *hosts_provider(const struct config *config, const struct mx_host *hosts, uint32_t host_count) {
     const struct shaping_provider *provider = NULL;
@@ -116,18 +83,21 @@ static void relay_adopt(struct site_state *site, const struct config_relay *rela
     site->site.relay = relay;
 }
 
+const struct shaping_limits *site_limits(const struct config *config, const char *override_domain, const struct mx_host *hosts,
+                                         uint32_t host_count) {
+    const struct shaping_provider *provider = hosts_provider(config, hosts, host_count);
+    const struct shaping_limits *base = base_limits(config, provider);
+    const struct shaping_limits *limits = override_domain ? config_limits(config, override_domain, provider) : base;
+    for (uint32_t i = 0; i < host_count && limits == base; i++)
+        limits = config_limits(config, hosts[i].name, provider);
+    return limits;
+}
+
 void site_reconfigure(struct site_state *site) {
     const struct config *config = site->route->config;
     relay_renew(site, config);
-    const struct shaping_provider *provider = hosts_provider(config, site->hosts, site->host_count);
-    const struct shaping_limits *base = base_limits(config, provider);
-    const struct shaping_limits *limits = base;
-    if (site->override_domain)
-        limits = config_limits(config, site->override_domain, provider);
-    for (uint32_t i = 0; i < site->host_count && limits == base; i++)
-        limits = config_limits(config, site->hosts[i].name, provider);
-    site->site.provider = provider;
-    site->site.limits = limits;
+    site->site.provider = hosts_provider(config, site->hosts, site->host_count);
+    site->site.limits = site_limits(config, site->override_domain, site->hosts, site->host_count);
     site->fresh_until_us = 0;
 }
 
@@ -154,13 +124,6 @@ void site_release(struct site *site) {
     TAILQ_INSERT_TAIL(&state->route->by_idle, state, by_idle);
 }
 
-static void gather_free(struct gather *gather) {
-    for (uint32_t i = 0; i < gather->question_count; i++)
-        if (gather->questions[i].question)
-            dns_forget(gather->questions[i].question);
-    free(gather);
-}
-
 void site_free(struct site_state *site) {
     if (site->route) {
         table_remove(&site->route->sites, &site->node);
@@ -169,6 +132,9 @@ void site_free(struct site_state *site) {
     }
     if (site->gather)
         gather_free(site->gather);
+    if (site->site.report && site->reports.close)
+        site->reports.close(site->reports.context, site->site.report);
+    free(site->policy);
     free(site->failure);
     free(site->hosts);
     free(site->override_domain);
@@ -185,17 +151,75 @@ static void make_room(struct route *route) {
         site_free(oldest);
 }
 
-struct site_state *site_of_set(struct route *route, const struct mx_set *set, const char *override_domain, const char *relay_name,
-                               const struct config_relay *relay, bool is_public) {
+void site_flaw(const struct site_state *site, enum route_flaw flaw, const char *host, const char *why) {
+    if (site->site.report && site->reports.flaw)
+        site->reports.flaw(site->reports.context, site->site.report, flaw, host, why);
+}
+
+static void report_policy(struct site_state *site) {
+    char *lines = NULL;
+    size_t bytes = 0;
+    FILE *out = site->site.report && site->reports.policy ? open_memstream(&lines, &bytes) : NULL;
+    if (!out)
+        return;
+    fprintf(out, "version: STSv1\nmode: %s\n", sts_mode_text(site->policy->mode));
+    for (const char *mx = sts_policy_next(site->policy, NULL); mx; mx = sts_policy_next(site->policy, mx))
+        fprintf(out, "mx: %s\n", mx);
+    fprintf(out, "max_age: %u\n", site->policy->max_age_s);
+    if (fclose(out) == 0)
+        site->reports.policy(site->reports.context, site->site.report, ROUTE_POLICY_STS, lines);
+    free(lines);
+}
+
+/* The words for operators, and the policy itself when it is another: then the endpoints are found anew. */
+static void site_adopt_policy(struct site_state *site, const struct sts_answer *answer) {
+    if (!answer)
+        return;
+    time_t until = (time_t)answer->until_s;
+    char when[40] = "";
+    struct tm day;
+    if (gmtime_r(&until, &day))
+        strftime(when, sizeof when, "%Y-%m-%dT%H:%M:%SZ", &day);
+    snprintf(site->site.mta_sts, sizeof site->site.mta_sts, "MTA-STS %s, id %s, until %s", sts_mode_text(answer->policy->mode), answer->id,
+             when);
+    if (site->policy && sts_policy_same(site->policy, answer->policy))
+        return;
+    struct sts_policy *copy = sts_policy_copy(answer->policy);
+    if (!copy)
+        return;
+    free(site->policy);
+    site->policy = copy;
+    site->fresh_until_us = 0;
+    if (site->site.tls_testing != (copy->mode == STS_TESTING)) {
+        site->site.tls_testing = copy->mode == STS_TESTING;
+        site->site.generation++;
+    }
+    report_policy(site);
+}
+
+static void site_adopt_reports(struct site_state *site, const char *rua) {
+    const struct route_reports *reports = &site->route->reports;
+    if (!rua || site->site.report || !reports->open)
+        return;
+    site->reports = *reports;
+    site->site.report = reports->open(reports->context, site->override_domain, rua);
+    if (site->policy)
+        report_policy(site);
+}
+
+struct site_state *site_of_set(struct route *route, const struct mx_set *set, const struct site_terms *terms) {
     static const char EMPTY[] = "";
+    const char *override_domain = terms->override_domain, *relay_name = terms->relay_name;
+    const struct config_relay *relay = terms->relay;
     size_t key_bytes = MX_KEY_BYTES + 3 * DOMAIN_BYTES;
     /* One relay's credentials and TLS settings must not serve another's mail, though the hosts be the same. */
     const char *own_relay = relay && config_relay_has_settings(relay) ? relay->domain : EMPTY;
     char *key = malloc(key_bytes);
     if (!key)
         return NULL;
-    int head = snprintf(key, key_bytes, "%s %s %c %s\n", override_domain ? override_domain : EMPTY, relay_name ? "relay" : "mx",
-                        is_public ? 'p' : 't', own_relay);
+    int head =
+        snprintf(key, key_bytes, "%s %s %c%c%c%c %s\n", override_domain ? override_domain : EMPTY, relay_name ? "relay" : "mx",
+                 terms->is_public ? 'p' : 't', terms->dane ? 'd' : '-', terms->policy ? 's' : '-', terms->rua ? 'r' : '-', own_relay);
     size_t key_length = (size_t)head + mx_key(set, key + head, key_bytes - (size_t)head);
     uint64_t hash = table_hash(&route->sites, key, key_length);
     for (struct table_node *node = table_first(&route->sites, hash); node; node = table_next(node)) {
@@ -203,6 +227,8 @@ struct site_state *site_of_set(struct route *route, const struct mx_set *set, co
         if (strcmp(site->key, key) == 0) {
             free(key);
             relay_adopt(site, relay);
+            site_adopt_policy(site, terms->policy);
+            site_adopt_reports(site, terms->rua);
             return site;
         }
     }
@@ -231,7 +257,8 @@ struct site_state *site_of_set(struct route *route, const struct mx_set *set, co
     site->relay = relay_name != NULL;
     site->relay_domain = relay_domain;
     site->relay_hosts = relay_hosts;
-    site->is_public = is_public;
+    site->is_public = terms->is_public;
+    site->dane = terms->dane;
     site->host_count = set->count;
     site->hosts = hosts;
     TAILQ_INIT(&site->waiting);
@@ -246,112 +273,12 @@ struct site_state *site_of_set(struct route *route, const struct mx_set *set, co
         snprintf(site->site.name, sizeof site->site.name, "%s", name);
     table_insert(&route->sites, &site->node, hash);
     site_reconfigure(site);
+    site_adopt_reports(site, terms->rua);
+    site_adopt_policy(site, terms->policy);
     site->idle = true; /* until somebody holds it */
     site->idle_since_us = route_now_us();
     TAILQ_INSERT_TAIL(&route->by_idle, site, by_idle);
     return site;
-}
-
-static bool is_prohibited(const struct route *route, const struct config_address *address) {
-    if (ip_prohibited(address))
-        return true;
-    for (uint32_t i = 0; i < route->prohibited_count; i++)
-        if (address_on_link(&route->prohibited[i], address))
-            return true;
-    return false;
-}
-
-/* The addresses of one preference in the order to try them. */
-struct candidates {
-    uint32_t count;
-    struct {
-        struct config_address address;
-        uint32_t host;
-    } items[MX_HOSTS_MAX * HOST_ADDRESSES_MAX];
-};
-
-static void candidates_shuffle(struct route *route, struct candidates *candidates) {
-    for (uint32_t i = candidates->count; i > 1; i--) {
-        uint32_t j = (uint32_t)(route_random(route) % i);
-        typeof(candidates->items[0]) swap = candidates->items[i - 1];
-        candidates->items[i - 1] = candidates->items[j];
-        candidates->items[j] = swap;
-    }
-}
-
-/* False: the address is one of our own, which ends the list here (RFC 5321 5.1). */
-static bool candidates_add(const struct site_state *site, struct candidates *candidates, struct endpoint_set *set, uint32_t host,
-                           uint8_t family, const uint8_t *bytes) {
-    struct config_address address = {.family = family, .prefix_length = (uint8_t)(family == 6 ? 128 : 32)};
-    memcpy(address.bytes, bytes, family == 6 ? 16 : 4);
-    if (!site->relay && route_is_own_address(site->route, &address)) {
-        set->loop = true;
-        return false;
-    }
-    if (site->is_public && !site->relay && is_prohibited(site->route, &address)) {
-        set->prohibited = true;
-        return true;
-    }
-    candidates->items[candidates->count].address = address;
-    candidates->items[candidates->count++].host = host;
-    return true;
-}
-
-static void endpoint_add(const struct site_state *site, struct endpoint_set *set, const struct candidates *candidates, uint32_t at) {
-    const struct mx_host *host = &site->hosts[candidates->items[at].host];
-    struct site_endpoint *endpoint = &set->endpoints[set->count++];
-    memset(endpoint, 0, sizeof *endpoint);
-    endpoint->address = candidates->items[at].address;
-    endpoint->address.port = host->port ? host->port : site->site.limits->port ? site->site.limits->port : SMTP_PORT;
-    endpoint->preference = host->preference;
-    static_assert(sizeof endpoint->name == sizeof host->name, "an endpoint bears its host's name");
-    memcpy(endpoint->name, host->name, sizeof endpoint->name);
-}
-
-/* RFC 5321 5.1: by preference, shuffled within one; v4 and v6 in turn, so that a broken family costs one connect and not all of them. */
-static void endpoints_build(struct site_state *site, const struct gather *gather, struct endpoint_set *set, struct candidates *v4,
-                            struct candidates *v6) {
-    for (uint32_t first = 0; first < site->host_count && !set->loop;) {
-        uint32_t end = first;
-        v4->count = v6->count = 0;
-        for (; end < site->host_count && site->hosts[end].preference == site->hosts[first].preference; end++) {
-            const struct gather_host *host = &gather->hosts[end];
-            for (uint32_t i = 0; i < host->v4_count && !set->loop; i++)
-                candidates_add(site, v4, set, end, 4, host->v4[i]);
-            for (uint32_t i = 0; i < host->v6_count && !set->loop; i++)
-                candidates_add(site, v6, set, end, 6, host->v6[i]);
-        }
-        if (set->loop)
-            break;
-        candidates_shuffle(site->route, v4);
-        candidates_shuffle(site->route, v6);
-        for (uint32_t i = 0; i < v4->count || i < v6->count; i++) {
-            if (i < v4->count && set->count < SITE_ENDPOINTS_MAX)
-                endpoint_add(site, set, v4, i);
-            if (i < v6->count && set->count < SITE_ENDPOINTS_MAX)
-                endpoint_add(site, set, v6, i);
-        }
-        first = end;
-    }
-}
-
-static bool endpoint_same(const struct site_endpoint *left, const struct site_endpoint *right) {
-    return left->preference == right->preference && left->address.port == right->address.port &&
-           address_equal(&left->address, &right->address) && strcmp(left->name, right->name) == 0;
-}
-
-/* The same endpoints in another order are no change: every change costs a path. */
-static bool endpoints_differ(const struct site *site, const struct endpoint_set *set) {
-    if (site->endpoint_count != set->count)
-        return true;
-    for (uint32_t i = 0; i < set->count; i++) {
-        bool found = false;
-        for (uint32_t j = 0; j < site->endpoint_count && !found; j++)
-            found = endpoint_same(&set->endpoints[i], &site->endpoints[j]);
-        if (!found)
-            return true;
-    }
-    return false;
 }
 
 static void site_fail(struct site_state *site, const struct endpoint_set *set, const struct gather *gather) {
@@ -361,6 +288,15 @@ static void site_fail(struct site_state *site, const struct endpoint_set *set, c
     uint32_t ttl_s = route_clamp_ttl(gather->ttl_s == UINT32_MAX ? 0 : gather->ttl_s, ROUTE_NEGATIVE_TTL_MAX_S);
     if (set->loop) {
         route_fail(&result, ROUTE_PERMANENT, CLASS_RELAY_DENIED, 550, "5.4.6", "mail for %s loops back to this sender's own address", name);
+    } else if (set->dane_failed) {
+        route_fail(&result, ROUTE_TEMPORARY, CLASS_DNS_FAILURE, 451, "4.7.5", "DANE: the TLSA records of %s cannot be known: %s",
+                   set->dane_host->name, set->dane_failed->why);
+        ttl_s = ROUTE_TEMPORARY_TTL_S;
+    } else if (set->sts_host) {
+        route_fail(&result, ROUTE_TEMPORARY, CLASS_TLS_REQUIRED, 451, "4.7.5",
+                   "the MTA-STS policy of %s allows none of its MX hosts, %s for one", site->override_domain ? site->override_domain : name,
+                   set->sts_host->name);
+        ttl_s = ROUTE_TEMPORARY_TTL_S;
     } else if (gather->failed) {
         route_fail(&result, ROUTE_TEMPORARY, CLASS_DNS_FAILURE, 451, "4.4.3", "addresses of %s: %s", name, gather->why);
         ttl_s = ROUTE_TEMPORARY_TTL_S;
@@ -377,7 +313,12 @@ static void site_fail(struct site_state *site, const struct endpoint_set *set, c
                    site->route->use_ipv6 ? "address" : "IPv4 address, and no pool has an IPv6 one");
     }
     site->fresh_until_us = now_us + (uint64_t)ttl_s * 1000000;
-    if (result.status == ROUTE_TEMPORARY && !site->failure && site->site.endpoint_count > 0 && now_us < site->stale_until_us)
+    bool policy = !set->loop && (set->dane_failed || set->sts_host);
+    if (policy && site->site.endpoint_count > 0) { /* what waits must not go where it may not go any more */
+        site->site.endpoint_count = 0;
+        site->site.generation++;
+    }
+    if (result.status == ROUTE_TEMPORARY && !policy && !site->failure && site->site.endpoint_count > 0 && now_us < site->stale_until_us)
         return; /* the last good answer serves on */
     free(site->failure);
     site->failure = route_result_copy(&result);
@@ -386,16 +327,61 @@ static void site_fail(struct site_state *site, const struct endpoint_set *set, c
         site->site.endpoint_count = 0; /* told as a temporary failure */
 }
 
-static void site_resolved(struct site_state *site) {
+/* "DANE: 2 TLSA records of mx1.example.net, none of mx2.example.net" */
+static void describe_dane(struct site_state *site, const struct gather *gather) {
+    char *out = site->site.dane;
+    size_t room = sizeof site->site.dane, used = 0;
+    static const char *const WORDS[] = {"insecure: ", "none of ", NULL, "only unusable ones of ", "unknown, skipped: "};
+    out[0] = '\0';
+    for (uint32_t i = 0; site->dane && i < site->host_count && used < room; i++) {
+        const struct gather_host *host = &gather->hosts[i];
+        used += (size_t)snprintf(out + used, room - used, "%s", i > 0 ? ", " : "DANE: ");
+        if (used < room && host->dane == HOST_DANE_RECORDS)
+            used += (size_t)snprintf(out + used, room - used, "%u TLSA record%s of %s", host->tlsa_count, host->tlsa_count > 1 ? "s" : "",
+                                     site->hosts[i].name);
+        else if (used < room)
+            used += (size_t)snprintf(out + used, room - used, "%s%s", WORDS[host->dane], site->hosts[i].name);
+    }
+}
+
+/* For reports: the records in use, and what was wrong with the others. */
+static void report_dane(const struct site_state *site, const struct gather *gather) {
+    char *lines = NULL;
+    size_t bytes = 0;
+    FILE *out = site->dane && site->site.report && site->reports.policy ? open_memstream(&lines, &bytes) : NULL;
+    if (!out)
+        return;
+    bool any = false;
+    for (uint32_t i = 0; i < site->host_count; i++) {
+        const struct gather_host *host = &gather->hosts[i];
+        any = any || host->dane == HOST_DANE_RECORDS;
+        for (uint32_t j = 0; j < host->tlsa_count; j++) {
+            fprintf(out, "_%u._tcp.%s. IN TLSA %u %u %u ", site_port(site, &site->hosts[i]), host->base, host->tlsa[j].usage,
+                    host->tlsa[j].selector, host->tlsa[j].matching);
+            for (uint32_t k = 0; k < host->tlsa[j].length; k++)
+                fprintf(out, "%02x", host->tlsa[j].data[k]);
+            fputc('\n', out);
+        }
+        if (host->dane == HOST_DANE_FAILED)
+            site_flaw(site, host->dnssec ? ROUTE_FLAW_DNSSEC_INVALID : ROUTE_FLAW_TLSA_INVALID, site->hosts[i].name, host->why);
+        if (host->dane == HOST_DANE_UNUSABLE)
+            site_flaw(site, ROUTE_FLAW_TLSA_INVALID, site->hosts[i].name, "no TLSA record is usable");
+    }
+    if (fclose(out) == 0 && any)
+        site->reports.policy(site->reports.context, site->site.report, ROUTE_POLICY_TLSA, lines);
+    free(lines);
+}
+
+void site_resolved(struct site_state *site) {
     struct route *route = site->route;
     struct gather *gather = site->gather;
-    struct endpoint_set *set = calloc(1, sizeof *set);
-    struct candidates *candidates = calloc(2, sizeof *candidates);
+    struct endpoint_set *set = endpoints_build(site, gather);
     site->gather = NULL;
-    if (set && candidates)
-        endpoints_build(site, gather, set, &candidates[0], &candidates[1]);
-    else
-        gather->failed = true;
+    gather->failed = gather->failed || !set;
+    describe_dane(site, gather);
+    report_dane(site, gather);
+    if (set && set->sts_host)
+        site_flaw(site, ROUTE_FLAW_STS_MX, set->sts_host->name, "the MTA-STS policy does not allow this MX host");
     if (set && set->count > 0) {
         uint32_t ttl_s = route_clamp_ttl(gather->ttl_s, ROUTE_TTL_MAX_S);
         site->fresh_until_us = route_now_us() + (uint64_t)ttl_s * 1000000;
@@ -410,7 +396,6 @@ static void site_resolved(struct site_state *site) {
     } else if (set) {
         site_fail(site, set, gather);
     }
-    free(candidates);
     free(set);
     gather_free(gather);
     site_hold(&site->site);
@@ -425,66 +410,6 @@ static void site_resolved(struct site_state *site) {
     site_release(&site->site);
 }
 
-static void gather_done(struct gather *gather) {
-    if (--gather->pending == 0)
-        site_resolved(gather->site);
-}
-
-static void on_addresses(void *context, const struct dns_answer *answer) {
-    struct gather_question *question = context;
-    struct gather *gather = question->gather;
-    struct gather_host *host = &gather->hosts[question->host];
-    question->question = NULL;
-    if (answer->status == DNS_FAILED) {
-        gather->failed = true;
-        snprintf(gather->why, sizeof gather->why, "%s", answer->why);
-    } else if (answer->ttl_s < gather->ttl_s) {
-        gather->ttl_s = answer->ttl_s;
-    }
-    for (uint32_t i = 0; i < answer->count; i++) {
-        if (question->family == 4 && answer->lengths[i] == 4 && host->v4_count < HOST_ADDRESSES_MAX)
-            memcpy(host->v4[host->v4_count++], answer->data[i], 4);
-        if (question->family == 6 && answer->lengths[i] == 16 && host->v6_count < HOST_ADDRESSES_MAX)
-            memcpy(host->v6[host->v6_count++], answer->data[i], 16);
-    }
-    gather_done(gather);
-}
-
-static void gather_ask(struct gather *gather, uint32_t host, uint8_t family) {
-    struct gather_question *question = &gather->questions[gather->question_count++];
-    question->gather = gather;
-    question->host = host;
-    question->family = family;
-    gather->pending++;
-    question->question =
-        dns_ask(gather->site->route->dns, gather->site->hosts[host].name, family == 4 ? DNS_TYPE_A : DNS_TYPE_AAAA, on_addresses, question);
-    if (!question->question) {
-        gather->failed = true;
-        gather->pending--;
-    }
-}
-
 void site_resolve(struct site_state *site) {
-    if (site->gather)
-        return;
-    struct gather *gather = calloc(1, sizeof *gather);
-    if (!gather)
-        return; /* the caller's wait ends with the next question for this site */
-    site->gather = gather;
-    gather->site = site;
-    gather->ttl_s = UINT32_MAX;
-    gather->pending = 1; /* this function's own, so that no answer finishes it early */
-    for (uint32_t i = 0; i < site->host_count; i++) {
-        const struct config_address *literal = &site->hosts[i].literal;
-        if (literal->family == 4) {
-            memcpy(gather->hosts[i].v4[gather->hosts[i].v4_count++], literal->bytes, 4);
-        } else if (literal->family == 6 && site->route->use_ipv6) {
-            memcpy(gather->hosts[i].v6[gather->hosts[i].v6_count++], literal->bytes, 16);
-        } else if (literal->family == 0) {
-            gather_ask(gather, i, 4);
-            if (site->route->use_ipv6)
-                gather_ask(gather, i, 6);
-        }
-    }
-    gather_done(gather);
+    gather_start(site);
 }

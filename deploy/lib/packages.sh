@@ -7,13 +7,14 @@ PACKAGES_RUN=(
     librte-meta-net librte-meta-mempool librte-meta-bus # drivers, which DPDK loads by itself
     dpdk                                                # dpdk-devbind.py
     ca-certificates iproute2 ethtool procps
+    dns-root-data # the trust anchor of enable_dane
     python3 libbpf1 pci.ids kmod # deploy/nic
 )
 # Libraries: those that bypost links. For --runtime-only the run-time packages are read from what these depend on.
 # nettle-dev: on Debian 12 libunbound.pc asks for it and its package does not.
 PACKAGES_LIBRARY=(
     libdpdk-dev libbpf-dev libxdp-dev libhiredis-dev libevent-dev libunbound-dev nettle-dev libfyaml-dev libjansson-dev libyajl-dev
-    'libmsgpack-c-dev|libmsgpack-dev' libidn2-dev libpcre2-dev libjemalloc-dev
+    'libmsgpack-c-dev|libmsgpack-dev' libidn2-dev libpcre2-dev libjemalloc-dev libcurl4-openssl-dev zlib1g-dev
 )
 PACKAGES_BUILD=(
     gcc libc6-dev make autoconf automake libtool meson ninja-build pkg-config
@@ -24,12 +25,13 @@ PACKAGES_TEST=(
     libcmocka-dev libclang-rt-dev clang-format clang-tidy
     python3 python3-dkim python3-aiosmtpd python3-redis python3-jsonschema
     postfix unbound nftables
+    knot python3-cryptography # test_policy: a signed zone, a test authority
     redis-tools jq nodejs node-redis # deploy/examples/clients
     prometheus # promtool judges /metrics and its rules
     logrotate
 )
 # Packages that bring services, some of them only as dependencies. One that was there before is left as it is.
-PACKAGES_DAEMON=(redis-server valkey-server postfix unbound dpdk rdma-core ibacm prometheus)
+PACKAGES_DAEMON=(redis-server valkey-server postfix unbound knot dpdk rdma-core ibacm prometheus)
 
 PACKAGES_NAMED_MAX=12 # more are told by their number
 PACKAGES_NEED_MIB_ALL=2600
