@@ -20,6 +20,8 @@ int tcp_connect(struct tcp_stack *stack, const struct tcp_address *local, const 
             continue;
         memset(free, 0, offsetof(struct tcp_conn, wire));
         free->wire_length = 0;
+        free->held_length = 0;
+        free->fin_held = false;
         free->fin_sent = free->peer_fin = free->aborted = free->closing = false;
         free->error = TCP_OK;
         free->server = NULL;
@@ -79,6 +81,36 @@ void tcp_output(struct tcp_conn *conn, uint64_t now_us) {
 static void release(struct tcp_owner *owner) {
     if (owner && --owner->references == 0)
         owner->release(owner);
+}
+
+static void hand_up(struct tcp_conn *conn, uint64_t now_us) {
+    while (conn->held_length > 0 && conn->state == FAKE_OPEN && !conn->aborted) {
+        uint32_t taken = conn->stack->events.received(conn->user, conn, conn->held, conn->held_length, now_us);
+        assert(taken <= conn->held_length);
+        if (taken == 0)
+            return;
+        conn->held_length -= taken;
+        memmove(conn->held, conn->held + taken, conn->held_length);
+    }
+    if (conn->fin_held && conn->held_length == 0) {
+        conn->fin_held = false;
+        conn->stack->events.peer_closed(conn->user, conn, now_us);
+    }
+}
+
+void fake_deliver(struct tcp_conn *conn, const uint8_t *bytes, uint32_t length, uint64_t now_us) {
+    if (conn->aborted || conn->closing)
+        return;
+    assert(conn->held_length + length <= FAKE_HELD_BYTES);
+    bool behind = conn->held_length > 0;
+    memcpy(conn->held + conn->held_length, bytes, length);
+    conn->held_length += length;
+    if (!behind)
+        hand_up(conn, now_us);
+}
+
+void tcp_receive_resume(struct tcp_conn *conn, uint64_t now_us) {
+    hand_up(conn, now_us);
 }
 
 void fake_acknowledge(struct tcp_conn *conn, uint64_t now_us) {
@@ -143,7 +175,10 @@ void fake_peer_fin(struct tcp_conn *conn, uint64_t now_us) {
     conn->peer_fin = true;
     if (conn->fin_sent && !conn->unacknowledged)
         conn->closing = true;
-    conn->stack->events.peer_closed(conn->user, conn, now_us);
+    if (conn->held_length > 0)
+        conn->fin_held = true;
+    else
+        conn->stack->events.peer_closed(conn->user, conn, now_us);
 }
 
 uint32_t fake_reap(struct tcp_stack *stack, uint64_t now_us) {

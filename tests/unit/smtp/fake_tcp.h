@@ -5,7 +5,7 @@
 
 #include "dataplane/tcp/tcp.h"
 
-enum { FAKE_CONNS_MAX = 64, FAKE_RANGES_MAX = 4096, FAKE_WIRE_BYTES = 1 << 20 };
+enum { FAKE_CONNS_MAX = 64, FAKE_RANGES_MAX = 4096, FAKE_WIRE_BYTES = 1 << 20, FAKE_HELD_BYTES = 1 << 16 };
 
 enum fake_state { FAKE_FREE, FAKE_CONNECTING, FAKE_OPEN };
 
@@ -22,7 +22,10 @@ struct tcp_conn {
     uint32_t wire_length;
     bool fin_sent, peer_fin, aborted, closing;
     enum tcp_error error;
-    void *server; /* the test's */
+    uint8_t held[FAKE_HELD_BYTES]; /* arrived and not taken */
+    uint32_t held_length;
+    bool fin_held; /* peer_fin is to be told behind them */
+    void *server;  /* the test's */
 };
 
 struct tcp_stack {
@@ -42,6 +45,8 @@ struct tcp_stack {
 /* The handshake ends well, or with an error. */
 void fake_establish(struct tcp_conn *conn, uint64_t now_us);
 void fake_end(struct tcp_conn *conn, enum tcp_error error, uint64_t now_us);
+/* Bytes from the peer. What the layer above leaves is held until tcp_receive_resume. */
+void fake_deliver(struct tcp_conn *conn, const uint8_t *bytes, uint32_t length, uint64_t now_us);
 /* Acknowledges what left. */
 void fake_acknowledge(struct tcp_conn *conn, uint64_t now_us);
 /* The peer's FIN. */
