@@ -77,7 +77,7 @@ int body_next(const struct body_source *source, struct body_cursor *cursor, stru
         uint32_t length = piece.length - cursor->offset;
         if (length > budget_bytes)
             length = budget_bytes;
-        if (source->leading_dots) {
+        if (source->leading_dots && !source->chunked) {
             if (cursor->line == BODY_LINE_START && bytes[0] == '.') {
                 pieces[count++] = (struct tcp_piece){.bytes = dot, .length = 1};
                 cursor->line = BODY_LINE_WITHIN;
@@ -98,7 +98,9 @@ int body_next(const struct body_source *source, struct body_cursor *cursor, stru
     struct arena_piece piece;
     while (cursor->offset == 0 && cursor->piece < source->piece_count && read_piece(source, cursor->piece, &piece) && piece.length == 0)
         cursor->piece++;
-    if (cursor->piece == source->piece_count && count < BODY_BATCH)
+    if (source->chunked)
+        cursor->ended = cursor->piece == source->piece_count;
+    else if (cursor->piece == source->piece_count && count < BODY_BATCH)
         count += put_end(cursor, &pieces[count]);
     return (int)count;
 }

@@ -18,6 +18,7 @@ struct body_source {
     uint64_t table; /* offset of the table */
     uint32_t piece_count;
     bool leading_dots; /* lines may begin with a dot: look for them */
+    bool chunked;      /* under BDAT (RFC 3030): no dot is stuffed and none ends it */
     struct tcp_owner *owner;
 };
 
@@ -27,7 +28,7 @@ enum body_line { BODY_LINE_START, BODY_LINE_WITHIN, BODY_LINE_CR };
 struct body_cursor {
     uint32_t piece, offset;
     uint8_t line; /* enum body_line */
-    bool ended;   /* the closing dot was given too */
+    bool ended;   /* the last byte was given, the closing dot among them */
 };
 
 /* Walks the table: every piece within the arena, and the sum within 32 bits? Sets *total_bytes. */

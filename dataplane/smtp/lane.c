@@ -323,6 +323,12 @@ void lane_enqueue(struct lane *lane, struct order *first) {
     }
 }
 
+void lane_requeue(struct lane *lane, struct order *first) {
+    lane->waiting++;
+    TAILQ_INSERT_HEAD(first->slot_flags & SLOT_HIGH ? &lane->high : &lane->normal, first, queue);
+    lane_wake(lane);
+}
+
 static void take_due(struct lane *lane, uint64_t now_us) {
     struct order *order;
     while ((order = TAILQ_FIRST(&lane->later)) && order->not_before_us <= now_us) {
@@ -486,6 +492,30 @@ static struct smtp_session *pick_session(struct lane *lane, const struct order *
     return first;
 }
 
+/* Gives what still waits to sessions that can begin another transaction before the verdict on their last. */
+static uint32_t bind_behind(struct lane *lane, uint32_t allowed, uint64_t now_us) {
+    struct smtp_session *session;
+    uint32_t steps = 0;
+    while ((session = LIST_FIRST(&lane->roomy)) && LIST_EMPTY(&lane->idle)) {
+        if (lane->state == LANE_LIVE && lane->greeting + lane->ready > allowed)
+            break; /* they are to end */
+        if (!stream_is_open(&session->stream)) {
+            session_lose(session, now_us);
+            continue;
+        }
+        if (steps == LANE_BINDS_MAX) {
+            lane_wake(lane);
+            break;
+        }
+        struct order *order = next_order(lane);
+        if (!order)
+            break;
+        session_bind(session, order, now_us);
+        steps++;
+    }
+    return steps;
+}
+
 static uint32_t bind_orders(struct lane *lane, uint32_t allowed, uint64_t now_us) {
     struct smtp_session *session;
     uint32_t steps = 0;
@@ -512,7 +542,7 @@ static uint32_t bind_orders(struct lane *lane, uint32_t allowed, uint64_t now_us
         session_bind(pick_session(lane, order), order, now_us);
         steps++;
     }
-    return steps;
+    return steps + bind_behind(lane, allowed, now_us);
 }
 
 /* For orders that no session could take: that every host was tried, and TLS stood in the way at each, is an answer. Otherwise they were not

@@ -50,7 +50,7 @@ struct lane {
     uint64_t next_connect_us;
     uint64_t hope_us; /* since when orders wait without a ready session; 0: they do not */
     struct order_queue high, normal, later;
-    struct session_list sessions, idle;
+    struct session_list sessions, idle, roomy; /* roomy: in a transaction, and can take another behind it */
     TAILQ_ENTRY(lane) activity;
     LIST_ENTRY(lane) loaded;
     struct deadline deadline;
@@ -66,6 +66,8 @@ void lane_wake(struct lane *lane);
 uint32_t lane_serve(struct lane *lane, uint64_t now_us);
 /* A claimed chain waits for a session. */
 void lane_enqueue(struct lane *lane, struct order *first);
+/* Recipients of a chain wait for another transaction: before all others. */
+void lane_requeue(struct lane *lane, struct order *first);
 /* Control's cell: deliveries that wait. */
 uint32_t lane_demand(const struct lane *lane);
 /* Should a session that has just finished a transaction stay? */

@@ -9,7 +9,7 @@ struct envelope {
     uint32_t next, next_generation, path, path_generation, dataplane_generation;
     uint32_t piece_count, size_bytes;
     uint16_t worker, sender_length, recipient_length;
-    uint8_t flags;
+    uint8_t flags, dsn, envid_length;
     uint64_t pieces, not_before_us;
 };
 
@@ -32,6 +32,8 @@ static void read_envelope(const struct slot *slot, struct envelope *envelope) {
         .sender_length = slot->sender_length,
         .recipient_length = slot->recipient_length,
         .flags = slot->flags,
+        .dsn = slot->dsn,
+        .envid_length = slot->envid_length,
         .pieces = slot->pieces,
         .not_before_us = slot->not_before_us,
     };
@@ -61,7 +63,7 @@ static void count_verdict(struct smtp_engine *engine, const struct verdict *verd
 
 /* Fills the slot's reply. The text lies behind the addresses, whose lengths are those of the checked copy. */
 static void write_reply(struct smtp_engine *engine, struct slot *slot, uint32_t addresses_length, const struct verdict *verdict,
-                        const struct smtp_session *session, uint64_t now_us) {
+                        uint8_t flags, const struct smtp_session *session, uint64_t now_us) {
     struct slot_reply reply = {
         .outcome = verdict->outcome,
         .stage = verdict->stage,
@@ -69,8 +71,9 @@ static void write_reply(struct smtp_engine *engine, struct slot *slot, uint32_t 
         .enhanced = {verdict->enhanced[0], verdict->enhanced[1], verdict->enhanced[2]},
         .worker = engine->config.worker,
         .finished_us = engine_realtime(engine, now_us),
+        .flags = flags,
     };
-    uint32_t room = addresses_length < SLOT_TEXT_BYTES ? SLOT_TEXT_BYTES - addresses_length : 0;
+    uint32_t room = slot_reply_room(addresses_length);
     reply.text_length = (uint16_t)(verdict->text_length < room ? verdict->text_length : room);
     if (session) {
         const struct path_endpoint *endpoint = &session->lane->path.endpoints[session->endpoint];
@@ -98,7 +101,7 @@ static void publish(struct smtp_engine *engine, uint32_t slot, uint32_t generati
 /* A claimed slot that gets no record. */
 static void answer_slot(struct smtp_engine *engine, uint32_t slot, uint32_t generation, uint32_t addresses_length,
                         const struct verdict *verdict, uint64_t now_us) {
-    write_reply(engine, slot_of(engine, slot), addresses_length, verdict, NULL, now_us);
+    write_reply(engine, slot_of(engine, slot), addresses_length, verdict, 0, NULL, now_us);
     publish(engine, slot, generation);
 }
 
@@ -123,11 +126,12 @@ static const struct verdict *wild(struct smtp_engine *engine) {
 
 static const struct verdict returned_unattempted = {.outcome = OUTCOME_RETURNED, .stage = STAGE_CONNECT};
 
-/* Can the addresses go on the wire? Checked again in the copy that goes out. */
+/* Can the texts go on the wire? Checked again in the copy that goes out. */
 static bool check_addresses(const struct slot *slot, const struct envelope *envelope, struct verdict *verdict) {
-    char copy[2 * SLOT_ADDRESS_MAX];
+    char copy[2 * SLOT_ADDRESS_MAX + SLOT_ENVID_MAX];
     bool utf8 = envelope->flags & SLOT_SMTPUTF8;
-    memcpy(copy, slot->text, (size_t)envelope->sender_length + envelope->recipient_length);
+    uint32_t addresses_length = (uint32_t)envelope->sender_length + envelope->recipient_length;
+    memcpy(copy, slot->text, (size_t)addresses_length + envelope->envid_length);
     enum command_fault sender = command_check_address(copy, envelope->sender_length, utf8);
     enum command_fault recipient = command_check_address(copy + envelope->sender_length, envelope->recipient_length, utf8);
     if (sender == COMMAND_BAD_ADDRESS)
@@ -136,6 +140,8 @@ static bool check_addresses(const struct slot *slot, const struct envelope *enve
         *verdict = LOCAL_VERDICT(STAGE_RCPT, 553, 1, 3, "the recipient address has bytes that no address may have");
     else if (sender == COMMAND_NEEDS_UTF8 || recipient == COMMAND_NEEDS_UTF8)
         *verdict = LOCAL_VERDICT(STAGE_MAIL, 553, 6, 7, "an address beyond ASCII in an order that does not ask for SMTPUTF8");
+    else if (!command_is_xtext(copy + addresses_length, envelope->envid_length))
+        *verdict = LOCAL_VERDICT(STAGE_MAIL, 554, 5, 4, "the envelope identifier is not xtext");
     else
         return true;
     return false;
@@ -153,6 +159,8 @@ static struct order *make_order(struct smtp_engine *engine, struct lane *lane, u
                             .sender_length = envelope->sender_length,
                             .recipient_length = envelope->recipient_length,
                             .slot_flags = envelope->flags,
+                            .dsn = envelope->dsn,
+                            .envid_length = envelope->envid_length,
                             .piece_count = envelope->piece_count,
                             .size_bytes = envelope->size_bytes,
                             .pieces = envelope->pieces,
@@ -162,7 +170,12 @@ static struct order *make_order(struct smtp_engine *engine, struct lane *lane, u
 }
 
 static bool lengths_fit(const struct envelope *envelope) {
-    return envelope->sender_length <= SLOT_ADDRESS_MAX && envelope->recipient_length >= 1 && envelope->recipient_length <= SLOT_ADDRESS_MAX;
+    return envelope->sender_length <= SLOT_ADDRESS_MAX && envelope->recipient_length >= 1 &&
+           envelope->recipient_length <= SLOT_ADDRESS_MAX && envelope->envid_length <= SLOT_ENVID_MAX;
+}
+
+static uint32_t texts_length(const struct envelope *envelope) {
+    return slot_addresses_length(envelope->sender_length, envelope->recipient_length, envelope->envid_length);
 }
 
 /* Follows the chain behind `first`. A withdrawn member is skipped: its link is valid while its word says that it is withdrawn. */
@@ -194,7 +207,7 @@ static void claim_chain(struct smtp_engine *engine, struct order *first, uint32_
             answer_slot(engine, index, generation, SLOT_TEXT_BYTES, wild(engine), now_us);
             continue;
         }
-        uint32_t addresses_length = (uint32_t)envelope.sender_length + envelope.recipient_length;
+        uint32_t addresses_length = texts_length(&envelope);
         if (envelope.path != path || envelope.pieces != first->pieces || envelope.piece_count != first->piece_count) {
             /* Not of this message: the link was stale. Nobody may get another one's mail. */
             counter_add(&engine->counters->wild_values, 1);
@@ -229,7 +242,7 @@ void order_hint(struct smtp_engine *engine, uint32_t index, uint32_t generation,
     struct envelope envelope;
     read_envelope(slot, &envelope);
     bool fits = lengths_fit(&envelope);
-    uint32_t addresses_length = fits ? (uint32_t)envelope.sender_length + envelope.recipient_length : SLOT_TEXT_BYTES;
+    uint32_t addresses_length = fits ? texts_length(&envelope) : SLOT_TEXT_BYTES;
     struct body_source source = {.arena = engine->config.arena,
                                  .arena_bytes = engine->config.arena_bytes,
                                  .table = envelope.pieces,
@@ -253,6 +266,7 @@ void order_hint(struct smtp_engine *engine, uint32_t index, uint32_t generation,
         return;
     }
     order->flags = ORDER_FIRST;
+    order->body_bytes = (uint32_t)total_bytes;
     claim_chain(engine, order, envelope.next, envelope.next_generation, envelope.path, now_us);
     struct verdict verdict;
     if (!check_addresses(slot, &envelope, &verdict)) {
@@ -275,7 +289,9 @@ static void publish_order(struct order *order) {
 void order_answer(struct order *order, const struct verdict *verdict, const struct smtp_session *session, uint64_t now_us) {
     struct smtp_engine *engine = order->lane->engine;
     assert(!(order->flags & ORDER_ANSWERED));
-    write_reply(engine, slot_of(engine, order->slot), (uint32_t)order->sender_length + order->recipient_length, verdict, session, now_us);
+    uint32_t texts = slot_addresses_length(order->sender_length, order->recipient_length, order->envid_length);
+    bool passed_on = order->flags & ORDER_DSN_SAID && verdict->outcome == OUTCOME_REPLIED && verdict->code / 100 == 2;
+    write_reply(engine, slot_of(engine, order->slot), texts, verdict, passed_on ? REPLY_DSN_PASSED_ON : 0, session, now_us);
     order->flags |= ORDER_ANSWERED;
     if (!(order->flags & ORDER_FIRST))
         publish_order(order);
@@ -315,7 +331,7 @@ void order_answer_all(struct order *first, const struct verdict *verdict, const 
 
 void order_advance(const struct order *first, enum slot_state state) {
     for (const struct order *order = first; order; order = order->next_recipient) {
-        if (!(order->flags & ORDER_ANSWERED))
+        if ((order->flags & (ORDER_TAKEN | ORDER_ANSWERED)) == ORDER_TAKEN)
             slot_advance(slot_of(order->lane->engine, order->slot), order->generation, state);
     }
 }
@@ -326,6 +342,10 @@ const char *order_sender(const struct order *order) {
 
 const char *order_recipient(const struct order *order) {
     return order_sender(order) + order->sender_length;
+}
+
+const char *order_envid(const struct order *order) {
+    return order_recipient(order) + order->recipient_length;
 }
 
 void order_body(const struct order *first, struct body_source *source) {

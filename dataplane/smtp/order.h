@@ -19,26 +19,43 @@ enum {
 };
 
 enum order_flag {
-    ORDER_SAID = 1,      /* its RCPT was sent */
-    ORDER_ACCEPTED = 2,  /* RCPT was answered 2xx */
-    ORDER_ANSWERED = 4,  /* its reply is written in the slot */
-    ORDER_PUBLISHED = 8, /* SLOT_ANSWERED is stored: the slot is control's */
-    ORDER_FIRST = 16,    /* it carries the chain's message */
-    ORDER_FINISHED = 32, /* a first one whose chain is answered: it waits for the stack to let go of the body */
+    ORDER_SAID = 1 << 0,      /* its RCPT was sent */
+    ORDER_ACCEPTED = 1 << 1,  /* RCPT was answered 2xx */
+    ORDER_ANSWERED = 1 << 2,  /* its reply is written in the slot */
+    ORDER_PUBLISHED = 1 << 3, /* SLOT_ANSWERED is stored: the slot is control's */
+    ORDER_FIRST = 1 << 4,     /* it carries the chain's message */
+    ORDER_FINISHED = 1 << 5,  /* a first one whose chain is answered: it waits for the stack to let go of the body */
+    ORDER_TAKEN = 1 << 6,     /* a recipient of the transaction under way */
+    ORDER_DSN_SAID = 1 << 7,  /* its RCPT carried NOTIFY */
+    /* Of the transaction, in its first order: */
+    ORDER_CUT = 1 << 8,         /* recipients were left for another transaction */
+    ORDER_AFTER_RSET = 1 << 9,  /* RSET goes before its MAIL, in the same group */
+    ORDER_MAIL_SAID = 1 << 10,  /* and RSET before it */
+    ORDER_DATA_SAID = 1 << 11,  /* DATA, or the first BDAT */
+    ORDER_CHUNK_OPEN = 1 << 12, /* a chunk before the last was said and not answered */
+    ORDER_REST_SAID = 1 << 13,  /* the last BDAT was said; its bytes may still be on their way to the stack */
+    ORDER_BODY_SENT = 1 << 14,  /* the last body byte was queued */
+    ORDER_OF_TRANSACTION =
+        ORDER_CUT | ORDER_AFTER_RSET | ORDER_MAIL_SAID | ORDER_DATA_SAID | ORDER_CHUNK_OPEN | ORDER_REST_SAID | ORDER_BODY_SENT,
 };
 
-/* The first recipient of a chain carries the message. */
+/* The first recipient of a chain carries the message, and the transaction that a session makes of it. */
 struct order {
     struct tcp_owner owner; /* of the body's bytes; one reference is ours until the chain is answered */
     struct lane *lane;
     struct order *next_recipient;
-    TAILQ_ENTRY(order) queue;
+    struct order *next_transaction; /* on its session, in the order in which they were said */
+    TAILQ_ENTRY(order) queue;       /* of the lane */
     uint32_t slot, generation;
     uint16_t sender_length, recipient_length;
-    uint8_t slot_flags; /* SLOT_BODY_8BIT ... */
-    uint8_t flags;      /* enum order_flag */
+    uint8_t slot_flags;   /* SLOT_BODY_8BIT ... */
+    uint8_t dsn;          /* SLOT_NOTIFY_*, SLOT_RET_* */
+    uint8_t envid_length; /* the first one's counts */
+    uint16_t flags;       /* enum order_flag */
     uint32_t piece_count;
     uint32_t size_bytes;
+    uint32_t body_bytes; /* sum of the pieces when the first was claimed */
+    uint32_t begin, end; /* places in what its session queued (smtp_session.queued): of its last words, and behind its body */
     uint64_t pieces;
     uint64_t not_before_us;
 };
@@ -62,11 +79,12 @@ void order_answer(struct order *order, const struct verdict *verdict, const stru
 void order_answer_all(struct order *first, const struct verdict *verdict, const struct smtp_session *session, uint64_t now_us);
 /* Every recipient of the chain is answered: publishes the first, as soon as the stack needs the body no more, and frees the records. */
 void order_finish(struct order *first);
-/* Stores a later state in the slots of the chain that were said and not answered. */
+/* Stores a later state in the slots of the transaction's recipients that are not answered. */
 void order_advance(const struct order *first, enum slot_state state);
 /* Copies of the addresses are made by the command builder; these point into shared memory. */
 const char *order_sender(const struct order *order);
 const char *order_recipient(const struct order *order);
+const char *order_envid(const struct order *order);
 void order_body(const struct order *first, struct body_source *source);
 
 #endif

@@ -71,7 +71,7 @@ static uint64_t state_timeout_us(const struct smtp_session *session, enum sessio
     case SESSION_BODY:
         return timeouts->block * UINT64_C(1000);
     case SESSION_FINAL: /* the verdict's time begins when the server has everything */
-        return (stream_unacknowledged(&session->stream) ? timeouts->block : timeouts->final) * UINT64_C(1000);
+        return (transaction_is_unacknowledged(session) ? timeouts->block : timeouts->final) * UINT64_C(1000);
     case SESSION_RSET:
         return timeouts->rset * UINT64_C(1000);
     case SESSION_QUIT:
@@ -89,7 +89,7 @@ static uint64_t state_deadline_us(const struct smtp_session *session, enum sessi
     uint64_t at_us = now_us + state_timeout_us(session, state);
     if (state == SESSION_AUTH)
         return session->phase_until_us; /* the exchange as a whole, however many challenges come */
-    bool body = state == SESSION_BODY || (state == SESSION_FINAL && stream_unacknowledged(&session->stream));
+    bool body = state == SESSION_BODY || (state == SESSION_FINAL && transaction_is_unacknowledged(session));
     return body && session->body_until_us < at_us ? session->body_until_us : at_us;
 }
 
@@ -111,6 +111,8 @@ uint32_t session_deliveries_left(const struct smtp_session *session) {
     uint32_t limit = session->lane->path.max_deliveries_per_connection, said = session->capabilities.mail_max;
     if (said && (!limit || said < limit))
         limit = said;
+    if (session->flags & SESSION_LAST)
+        return 0;
     if (!limit)
         return UINT32_MAX;
     return session->transactions < limit ? limit - session->transactions : 0;
@@ -120,12 +122,29 @@ static void recount(struct smtp_session *session) {
     struct lane *lane = session->lane;
     uint32_t capacity = 0;
     if (is_ready(session->state)) {
-        uint64_t can = (uint64_t)session_deliveries_left(session) + (is_busy(session->state) ? 1 : 0);
+        uint64_t can = (uint64_t)session_deliveries_left(session) + session->in_flight;
         uint32_t most = lane->path.pipelined_transactions + 1;
         capacity = can < most ? (uint32_t)can : most;
     }
     lane->capacity += capacity - session->capacity;
     session->capacity = (uint16_t)capacity;
+}
+
+void session_offer(struct smtp_session *session) {
+    struct lane *lane = session->lane;
+    if (session_deliveries_left(session) <= lane->path.pipelined_transactions)
+        recount(session);
+    bool room = transaction_has_room(session);
+    if (room == ((session->flags & SESSION_ROOMY) != 0))
+        return;
+    session->flags ^= SESSION_ROOMY;
+    if (!room) {
+        LIST_REMOVE(session, ready);
+        return;
+    }
+    LIST_INSERT_HEAD(&lane->roomy, session, ready);
+    if (lane->waiting)
+        lane_wake(lane);
 }
 
 static void count_class(struct lane *lane, enum session_state state, uint32_t by) {
@@ -141,6 +160,10 @@ void session_enter(struct smtp_session *session, enum session_state state, uint6
     deadline_set(&lane->engine->deadlines, &session->deadline, state_deadline_us(session, state, now_us));
     if (is_busy(before) && is_busy(state))
         return;
+    if (session->flags & SESSION_ROOMY) {
+        session->flags &= (uint8_t)~SESSION_ROOMY;
+        LIST_REMOVE(session, ready);
+    }
     if (before == SESSION_READY)
         LIST_REMOVE(session, ready);
     if (state == SESSION_READY)
@@ -151,6 +174,10 @@ void session_enter(struct smtp_session *session, enum session_state state, uint6
         counter_add(&lane->engine->counters->sessions_ready, is_ready(state) ? 1 : (uint64_t)-1);
     recount(session);
     lane_wake(lane);
+}
+
+void session_expect(struct smtp_session *session, uint64_t at_us) {
+    deadline_set(&session->lane->engine->deadlines, &session->deadline, at_us);
 }
 
 static void put_to_work(struct smtp_session *session, enum session_flag flag) {
@@ -273,7 +300,7 @@ static void note_failure(struct smtp_session *session, enum tcp_error error, con
     if ((is_greeting(session->state) && !is_tls(session->state)) || (session->state == SESSION_READY && !session->transactions))
         lane_endpoint_failed(session->lane, session->endpoint, now_us);
     if (session->order)
-        transaction_lost(session, text, now_us);
+        transaction_lost(session, error, text, now_us);
 }
 
 /* Garbage for an answer to STARTTLS. */
@@ -292,7 +319,7 @@ void session_protocol_error(struct smtp_session *session, const struct reply *re
     if (is_greeting(session->state) || (session->state == SESSION_READY && !session->transactions))
         lane_endpoint_failed(session->lane, session->endpoint, now_us);
     if (session->order)
-        transaction_lost(session, text ? text : "the server said what nothing asked for", now_us);
+        transaction_lost(session, TCP_ABORTED, text ? text : "the server said what nothing asked for", now_us);
     session_abort(session, now_us);
 }
 
@@ -421,8 +448,8 @@ void session_say(struct smtp_session *session, uint64_t now_us) {
     case SESSION_HELO:
         error = say_hello(session, now_us);
         break;
-    case SESSION_RSET:
-        error = session_send_text(session, "RSET\r\n", now_us);
+    case SESSION_RSET: /* before a transaction that follows another it is said with that */
+        error = session->order ? transaction_say(session, now_us) : session_send_text(session, "RSET\r\n", now_us);
         break;
     case SESSION_QUIT:
         error = session_send_text(session, "QUIT\r\n", now_us);
@@ -529,7 +556,7 @@ static void take_reply(struct smtp_session *session, const struct reply *reply, 
     case SESSION_BODY:
     case SESSION_FINAL:
     case SESSION_RSET:
-        if (early && reply->code != 421 && session->state != SESSION_BODY && session->state != SESSION_FINAL)
+        if (transaction_is_early(session) && reply->code != 421 && session->state != SESSION_BODY && session->state != SESSION_FINAL)
             take_unasked(session, reply, now_us);
         else
             transaction_take(session, reply, now_us);
@@ -604,7 +631,8 @@ static void on_peer_closed(struct stream *stream, uint64_t now_us) {
     struct smtp_session *session = (struct smtp_session *)stream;
     if (session->state == SESSION_GONE)
         return;
-    if (session->state == SESSION_LEAVING || session->state == SESSION_QUIT || session->state == SESSION_RSET) {
+    if (session->state == SESSION_LEAVING || session->state == SESSION_QUIT ||
+        (session->state == SESSION_RSET && !session->order)) {
         session_close(session, now_us);
         return;
     }
@@ -623,6 +651,8 @@ static void on_acknowledged(struct stream *stream, uint64_t now_us) {
     if (session->state == SESSION_BODY || session->state == SESSION_FINAL)
         deadline_set(&session->lane->engine->deadlines, &session->deadline,
                      state_deadline_us(session, (enum session_state)session->state, now_us));
+    if (session->order && session->lane->path.pipelined_transactions > 1)
+        session_offer(session);
 }
 
 static void on_closed(struct stream *stream, enum tcp_error error, uint64_t now_us) {

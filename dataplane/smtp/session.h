@@ -31,13 +31,14 @@ enum session_state {
 };
 
 enum session_flag {
-    SESSION_MAIL_SAID = 1,
-    SESSION_DATA_SAID = 2,
+    SESSION_LAST = 1,       /* takes no further transaction */
+    SESSION_SHUTDOWN = 2,   /* 421 was heard in the transaction before those that are left */
     SESSION_UNFLUSHED = 4,  /* on the work list: queued bytes have to leave */
     SESSION_BLOCKED = 8,    /* on the work list: a pool was empty, say it again */
-    SESSION_IGNORE = 16,    /* the dot of a message without recipients: its verdict means nothing */
-    SESSION_BODY_SENT = 32, /* the last body byte was queued */
-    SESSION_OPENED = 64,    /* MAIL was answered 2xx: a transaction is open at the server */
+    SESSION_IGNORE = 16,    /* the verdict that comes next is that of a message without recipients: it means nothing */
+    SESSION_BODY_SENT = 32, /* the last byte of a body was queued */
+    SESSION_OPENED = 64,    /* MAIL was answered 2xx, or a chunk refused: a transaction may be open at the server */
+    SESSION_ROOMY = 128,    /* on the lane's list of those in a transaction that can take another */
 };
 
 /* What was settled before the session became ready. */
@@ -61,13 +62,20 @@ struct smtp_session {
     uint16_t capacity; /* orders that it counts for in ready_capacity */
     uint32_t transactions;
     LIST_ENTRY(smtp_session) siblings; /* all sessions of the lane */
-    LIST_ENTRY(smtp_session) ready;    /* those of the lane in SESSION_READY */
+    LIST_ENTRY(smtp_session) ready;    /* those of the lane in SESSION_READY, or those with SESSION_ROOMY */
     TAILQ_ENTRY(smtp_session) work;
     struct reply *reply;     /* on loan while a reply comes in */
-    struct order *order;     /* the transaction's first recipient, from MAIL to the verdict */
+    struct order *order;     /* first recipient of the transaction that is answered next, from MAIL to the verdict; others follow it ... */
+    struct order *last;      /* ... up to this one */
+    struct order *saying;    /* whose words are to be said: the last one; NULL: nothing is left to say */
     struct order *recipient; /* whose RCPT is answered next */
     struct order *to_say;    /* whose RCPT is said next */
-    struct body_cursor cursor;
+    struct body_cursor cursor; /* in the body of the last one */
+    uint32_t chunk_bytes;      /* of it, given with BDAT so far */
+    uint32_t queued;           /* bytes of transactions queued so far, as the stream counts them (within TLS its records) */
+    uint32_t ignored_end;      /* SESSION_IGNORE: the place behind the body */
+    uint32_t domain_hash, domains; /* of the recipient last said; changes so far (RFC 9422 RCPTDOMAINMAX) */
+    uint16_t in_flight;            /* transactions from `order` to `last` */
     struct capabilities capabilities;
     uint8_t security;                                           /* enum session_security */
     uint8_t tls_version;                                        /* 0 plain, 12 or 13 */
@@ -89,7 +97,7 @@ static inline bool session_offers_requiretls(const struct smtp_session *session)
 
 /* Opens a connection from a source to an endpoint of the lane's path. 0 or the error of stream_open; -ENOBUFS when the pool is empty. */
 int session_open(struct lane *lane, uint8_t endpoint, uint8_t source, uint64_t now_us);
-/* Gives an order to a ready session. The order may be answered from here when the server could not take it. */
+/* Gives an order to a session that is ready, or has SESSION_ROOMY. The order may be answered from here when the server could not take it. */
 void session_bind(struct smtp_session *session, struct order *order, uint64_t now_us);
 /* Ends a session in SESSION_READY politely; one that is not greeted yet at once; others end after their transaction (see lane_keeps). */
 void session_leave(struct smtp_session *session, uint64_t now_us);

@@ -1,40 +1,67 @@
-/* transaction.c: with PIPELINING the whole envelope leaves in one segment and its replies are matched in order; without, one at a time. */
+/* transaction.c: what is heard in a transaction, and how it begins and ends. What is said stands in speech.c. */
 #include "transaction.h"
 
 #include "engine.h"
+#include "speech.h"
 
 #include <errno.h>
-#include <stdio.h>
-
-enum {
-    RCPT_LINE_MAX = sizeof("RCPT TO:<>\r\n") - 1 + SLOT_ADDRESS_MAX,
-    /* Buffers of the longest group: MAIL and DATA take one each at most. */
-    GROUP_BUFFERS_MAX = ORDER_RECIPIENTS_MAX / (COMMAND_TEXT_BYTES / RCPT_LINE_MAX) + 3,
-    FEED_BYTES = 64 * 1024,
-};
 
 static struct order *unanswered(struct order *order) {
-    while (order && order->flags & ORDER_ANSWERED)
+    while (order && (order->flags & (ORDER_TAKEN | ORDER_ANSWERED)) != ORDER_TAKEN)
         order = order->next_recipient;
     return order;
 }
 
 static struct order *said(struct order *order) {
-    while (order && !(order->flags & ORDER_SAID))
+    while (order && (order->flags & (ORDER_TAKEN | ORDER_SAID)) != (ORDER_TAKEN | ORDER_SAID))
         order = order->next_recipient;
     return order;
 }
 
 static bool any_accepted(const struct order *order) {
     for (; order; order = order->next_recipient) {
-        if ((order->flags & (ORDER_ACCEPTED | ORDER_ANSWERED)) == ORDER_ACCEPTED)
+        if ((order->flags & (ORDER_TAKEN | ORDER_ACCEPTED | ORDER_ANSWERED)) == (ORDER_TAKEN | ORDER_ACCEPTED))
             return true;
     }
     return false;
 }
 
-static bool is_pipelined(const struct smtp_session *session) {
-    return session->capabilities.flags & CAP_PIPELINING;
+/* ---- where the bytes are ---- */
+
+/* Bytes that were queued behind a place; within TLS with what it may have queued of its own. */
+static uint32_t queued_behind(const struct smtp_session *session, uint32_t place) {
+    return session->queued - place + (session->stream.tls ? (uint32_t)TRANSACTION_TLS_OWN_BYTES : 0);
+}
+
+/* Has all of its body left, so that the server may have it? */
+static bool has_left(const struct smtp_session *session, const struct order *order) {
+    return order->flags & ORDER_BODY_SENT && stream_unsent(&session->stream) <= queued_behind(session, order->end);
+}
+
+bool transaction_is_early(const struct smtp_session *session) {
+    if (!session->order)
+        return session->flags & (SESSION_UNFLUSHED | SESSION_BLOCKED);
+    return stream_unsent(&session->stream) >= session->queued - session->order->begin;
+}
+
+bool transaction_is_unacknowledged(const struct smtp_session *session) {
+    if (session->state == SESSION_BODY)
+        return true;
+    if (session->flags & SESSION_IGNORE) /* its dot may not be said yet */
+        return (session->flags & SESSION_BLOCKED && !session->saying) ||
+               stream_unacknowledged(&session->stream) > queued_behind(session, session->ignored_end);
+    return session->order && stream_unacknowledged(&session->stream) > queued_behind(session, session->order->end);
+}
+
+bool transaction_has_room(const struct smtp_session *session) {
+    uint32_t most = session->lane->path.pipelined_transactions;
+    if (most < 2 || session->state < SESSION_MAIL || session->state > SESSION_RSET || !session->order || session->saying)
+        return false;
+    return session->capabilities.flags & CAP_PIPELINING && session->last->flags & ORDER_BODY_SENT &&
+           session->in_flight + (session->flags & SESSION_IGNORE ? 1u : 0u) < most &&
+           !(session->flags & (SESSION_BLOCKED | SESSION_LAST)) && session_deliveries_left(session) &&
+           stream_unsent(&session->stream) < TRANSACTION_UNSENT_MAX_BYTES &&
+           stream_unacknowledged(&session->stream) < TRANSACTION_QUEUED_MAX_BYTES;
 }
 
 /* ---- beginning ---- */
@@ -60,40 +87,103 @@ static bool cannot_take(struct smtp_session *session, struct order *order, uint6
         return refuse_locally(session, order, 554, 6, 3, "the message is 8-bit and the server has no 8BITMIME", now_us);
     if (order->slot_flags & SLOT_SMTPUTF8 && !(can->flags & CAP_SMTPUTF8))
         return refuse_locally(session, order, 553, 6, 7, "the addresses need SMTPUTF8, which the server does not have", now_us);
+    if (order->slot_flags & SLOT_REQUIRETLS && !session_offers_requiretls(session)) /* RFC 8689 4.2.1 */
+        return refuse_locally(session, order, 550, 7, 30, "REQUIRETLS support required", now_us);
     return false;
 }
 
-/* Recipients beyond what the server (RFC 9422) or the path takes in one transaction belong in another. */
-static void cut_chain(struct smtp_session *session, struct order *first, uint64_t now_us) {
-    static const char text[] = "more recipients than one transaction may have";
-    static const struct verdict verdict = {
-        .outcome = OUTCOME_LOCAL, .stage = STAGE_RCPT, .code = 452, .enhanced = {4, 5, 3}, .text = text, .text_length = sizeof(text) - 1};
+/* FNV-1a over the domain, in lower case. */
+static uint32_t domain_of(const struct order *order) {
+    char copy[SLOT_ADDRESS_MAX];
+    uint32_t length = order->recipient_length, hash = 2166136261u;
+    memcpy(copy, order_recipient(order), length);
+    uint32_t at = length;
+    while (at && copy[at - 1] != '@')
+        at--;
+    for (; at < length; at++) {
+        unsigned char byte = (unsigned char)copy[at];
+        hash = (hash ^ (byte >= 'A' && byte <= 'Z' ? byte + 32u : byte)) * 16777619u;
+    }
+    return hash;
+}
+
+/* RFC 9422 RCPTDOMAINMAX counts the domains of a session. Here each change to another domain counts: never too few. */
+static bool takes_domain(struct smtp_session *session, const struct order *order) {
+    uint32_t most = session->capabilities.rcpt_domain_max;
+    if (!most)
+        return true;
+    uint32_t hash = domain_of(order);
+    if (session->domains && hash == session->domain_hash)
+        return true;
+    if (session->domains >= most)
+        return false;
+    session->domains++;
+    session->domain_hash = hash;
+    return true;
+}
+
+/* Marks the recipients of this transaction: as many as the server (RFC 9422) and the path take in one. The rest of the chain follows in
+ * another. False: this session takes none of them any more. */
+static bool take_recipients(struct smtp_session *session, struct order *first) {
     uint32_t limit = session->lane->path.max_recipients_per_transaction, announced = session->capabilities.rcpt_max, count = 0;
     if (announced && (!limit || announced < limit))
         limit = announced;
-    if (!limit)
-        return;
+    first->flags &= (uint16_t)~ORDER_OF_TRANSACTION;
     for (struct order *order = first; order; order = order->next_recipient) {
-        if (!(order->flags & ORDER_ANSWERED) && ++count > limit)
-            order_answer(order, &verdict, session, now_us);
+        order->flags &= (uint16_t) ~(ORDER_TAKEN | ORDER_SAID | ORDER_ACCEPTED);
+        if (order->flags & ORDER_ANSWERED)
+            continue;
+        if ((limit && count == limit) || first->flags & ORDER_CUT || !takes_domain(session, order)) {
+            first->flags |= ORDER_CUT;
+            continue;
+        }
+        order->flags |= ORDER_TAKEN;
+        count++;
     }
+    return count > 0;
+}
+
+static void append(struct smtp_session *session, struct order *order) {
+    if (session->state != SESSION_READY && speech_is_chunked(session))
+        order->flags |= ORDER_AFTER_RSET;
+    order->next_transaction = NULL;
+    if (session->order)
+        session->last->next_transaction = order;
+    else
+        session->order = order;
+    session->last = order;
+    session->in_flight++;
+    order->begin = order->end = session->queued;
 }
 
 void session_bind(struct smtp_session *session, struct order *order, uint64_t now_us) {
-    assert(session->state == SESSION_READY && !session->order);
+    assert(session->state == SESSION_READY ? !session->order : (session->flags & SESSION_ROOMY) != 0);
     if (cannot_take(session, order, now_us))
         return;
-    cut_chain(session, order, now_us);
-    session->order = order;
-    session->recipient = NULL;
+    if (!take_recipients(session, order)) {
+        lane_requeue(session->lane, order);
+        session->flags |= SESSION_LAST;
+        if (session->state == SESSION_READY)
+            session_quit(session, now_us);
+        else
+            session_offer(session);
+        return;
+    }
+    append(session, order);
     session->to_say = unanswered(order);
+    session->saying = order;
     session->cursor = (struct body_cursor){0};
-    session->body_until_us = DEADLINE_NEVER;
-    session->flags &= SESSION_UNFLUSHED | SESSION_BLOCKED;
+    session->chunk_bytes = 0;
     session->transactions++;
     order_advance(order, SLOT_ENVELOPE_SENT);
-    session_enter(session, SESSION_MAIL, now_us);
+    if (session->state == SESSION_READY) {
+        session->recipient = NULL;
+        session->body_until_us = DEADLINE_NEVER;
+        session->flags &= SESSION_UNFLUSHED | SESSION_BLOCKED;
+        session_enter(session, SESSION_MAIL, now_us);
+    }
     session_say(session, now_us);
+    session_offer(session);
 }
 
 /* ---- ending ---- */
@@ -106,23 +196,41 @@ static void go_on(struct smtp_session *session, uint64_t now_us) {
         session_enter(session, SESSION_READY, now_us);
 }
 
+/* The first transaction is over: its recipients are answered, but for those that were left for another. */
 static void finish_order(struct smtp_session *session) {
     struct order *order = session->order;
-    session->order = session->recipient = session->to_say = NULL;
-    if (order)
+    session->order = order->next_transaction;
+    session->in_flight--;
+    session->recipient = NULL;
+    if (session->saying == order)
+        session->saying = session->to_say = NULL;
+    if (!session->order)
+        session->last = NULL;
+    if (order->flags & ORDER_CUT)
+        lane_requeue(session->lane, order);
+    else
         order_finish(order);
 }
 
+/* All replies of a transaction were taken. The next one has been said, or its replies are not expected before the session is free. */
 static void end(struct smtp_session *session, uint64_t now_us) {
-    finish_order(session);
-    if (session->flags & SESSION_OPENED && session_deliveries_left(session) && lane_keeps(session->lane)) {
-        session->flags &= (uint8_t)~SESSION_OPENED;
+    uint8_t opened = session->flags & SESSION_OPENED;
+    session->flags &= (uint8_t) ~(SESSION_OPENED | SESSION_IGNORE);
+    if (session->order) {
+        session->body_until_us = DEADLINE_NEVER;
+        session_enter(session, session->order->flags & ORDER_AFTER_RSET ? SESSION_RSET : SESSION_MAIL, now_us);
+        session_offer(session);
+    } else if (opened && session_deliveries_left(session) && lane_keeps(session->lane)) {
         session_enter(session, SESSION_RSET, now_us);
         session_say(session, now_us);
     } else {
-        session->flags &= (uint8_t)~SESSION_OPENED;
         go_on(session, now_us);
     }
+}
+
+static void finish(struct smtp_session *session, uint64_t now_us) {
+    finish_order(session);
+    end(session, now_us);
 }
 
 static void answer_rest(struct smtp_session *session, const struct verdict *verdict, uint64_t now_us) {
@@ -130,15 +238,30 @@ static void answer_rest(struct smtp_session *session, const struct verdict *verd
         order_answer(order, verdict, session, now_us);
 }
 
-void transaction_lost(struct smtp_session *session, const char *why, uint64_t now_us) {
-    bool sent = session->flags & SESSION_BODY_SENT && !stream_unsent(&session->stream);
-    struct verdict verdict = {.outcome = sent ? OUTCOME_UNCERTAIN : OUTCOME_LOST,
-                              .stage = (uint8_t)session_stage(session),
-                              .enhanced = {4, 4, 2},
-                              .text = why,
-                              .text_length = (uint32_t)strlen(why)};
-    answer_rest(session, &verdict, now_us);
-    finish_order(session);
+void transaction_lost(struct smtp_session *session, enum tcp_error error, const char *why, uint64_t now_us) {
+    /* The first one was begun: the server's silence is an attempt, unless the silence is another transaction's. */
+    bool begun = session->state != SESSION_RSET && !(session->flags & SESSION_IGNORE);
+    bool refused = session->flags & SESSION_SHUTDOWN;
+    uint32_t unacknowledged = stream_unacknowledged(&session->stream);
+    while (session->order) {
+        struct order *order = session->order;
+        bool unheard = error == TCP_OK && unacknowledged >= session->queued - order->begin; /* the server closed before it had any of it */
+        struct verdict verdict = {.outcome = OUTCOME_RETURNED, .stage = STAGE_MAIL};
+        if (has_left(session, order) && !unheard && !refused)
+            verdict.outcome = OUTCOME_UNCERTAIN;
+        else if (begun)
+            verdict.outcome = OUTCOME_LOST;
+        if (verdict.outcome != OUTCOME_RETURNED) {
+            verdict.stage = begun ? (uint8_t)session_stage(session) : (uint8_t)STAGE_FINAL;
+            verdict.enhanced[0] = verdict.enhanced[1] = 4;
+            verdict.enhanced[2] = 2;
+            verdict.text = why;
+            verdict.text_length = (uint32_t)strlen(why);
+        }
+        answer_rest(session, &verdict, now_us);
+        finish_order(session);
+        begun = false;
+    }
 }
 
 static struct verdict replied(const struct smtp_session *session, const struct reply *reply) {
@@ -152,157 +275,79 @@ static struct verdict replied(const struct smtp_session *session, const struct r
 
 /* ---- saying ---- */
 
-static enum command_fault add_mail(struct smtp_session *session, struct command *command) {
-    const struct order *order = session->order;
-    const struct capabilities *can = &session->capabilities;
-    bool utf8 = order->slot_flags & SLOT_SMTPUTF8;
-    char parameters[64];
-    int length = 0;
-    parameters[0] = '\0';
-    if (can->flags & CAP_SIZE)
-        length = snprintf(parameters, sizeof(parameters), " SIZE=%u", order->size_bytes);
-    snprintf(parameters + length, sizeof(parameters) - (size_t)length, "%s%s", order->slot_flags & SLOT_BODY_8BIT ? " BODY=8BITMIME" : "",
-             utf8 ? " SMTPUTF8" : "");
-    return command_mail(command, order_sender(order), order->sender_length, parameters, utf8);
-}
-
-static enum command_fault add_rcpt(struct smtp_session *session, struct command *command, struct order *order) {
-    enum command_fault fault =
-        command_rcpt(command, order_recipient(order), order->recipient_length, session->order->slot_flags & SLOT_SMTPUTF8);
-    if (fault == COMMAND_FINE)
-        order->flags |= ORDER_SAID;
-    return fault;
-}
-
-/* Puts as much of the envelope as fits into an empty buffer: all that is left with PIPELINING, else what the state waits for. */
-static enum command_fault fill(struct smtp_session *session, struct command *command) {
-    bool pipelined = is_pipelined(session);
-    enum command_fault fault = COMMAND_FINE;
-    if (!(session->flags & SESSION_MAIL_SAID)) {
-        fault = add_mail(session, command);
-        if (fault != COMMAND_FINE)
-            return fault;
-        session->flags |= SESSION_MAIL_SAID;
-        if (!pipelined)
-            return COMMAND_FINE;
-    }
-    while (session->to_say && (pipelined || session->state == SESSION_RCPT)) {
-        fault = add_rcpt(session, command, session->to_say);
-        if (fault != COMMAND_FINE)
-            return fault;
-        session->to_say = unanswered(session->to_say->next_recipient);
-        if (!pipelined)
-            return COMMAND_FINE;
-    }
-    fault = command_line(command, "DATA", NULL);
-    if (fault == COMMAND_FINE)
-        session->flags |= SESSION_DATA_SAID;
-    return fault;
-}
-
-/* All buffers of a group are queued together or not at all, so that a retry begins from the same place. */
-static int say_envelope(struct smtp_session *session, uint64_t now_us) {
-    struct command *buffers[GROUP_BUFFERS_MAX];
-    struct tcp_piece pieces[GROUP_BUFFERS_MAX];
-    uint32_t count = 0;
-    uint8_t flags = session->flags;
-    struct order *to_say = session->to_say;
-    enum command_fault fault = COMMAND_FULL;
-    int error = 0;
-    while (fault == COMMAND_FULL && !error) {
-        struct command *command = count < GROUP_BUFFERS_MAX ? command_take(&session->lane->engine->commands) : NULL;
-        if (!command) {
-            error = -ENOBUFS;
-            break;
-        }
-        fault = fill(session, command);
-        pieces[count] = (struct tcp_piece){.bytes = (const uint8_t *)command->text, .length = command->length, .owner = &command->owner};
-        buffers[count++] = command;
-        if (fault == COMMAND_BAD_ADDRESS || fault == COMMAND_NEEDS_UTF8) {
-            /* It was fine when the slot was claimed: control writes in what is not its own. */
-            counter_add(&session->lane->engine->counters->wild_values, 1);
-            error = -EPROTO;
-        }
-    }
-    if (!error)
-        error = stream_send(&session->stream, pieces, count, now_us);
-    for (uint32_t i = 0; i < count; i++)
-        command_drop(buffers[i]);
-    if (error) {
-        session->flags = flags;
-        session->to_say = to_say;
-        for (struct order *order = to_say; order; order = order->next_recipient)
-            order->flags &= (uint8_t)~ORDER_SAID;
-    }
-    return error;
-}
-
-/* Queues the body as far as the bounds allow. */
-static int say_body(struct smtp_session *session, uint64_t now_us) {
-    struct body_source source;
-    order_body(session->order, &source);
-    while (stream_unsent(&session->stream) < TRANSACTION_UNSENT_MAX_BYTES &&
-           stream_unacknowledged(&session->stream) < TRANSACTION_QUEUED_MAX_BYTES) {
-        struct body_cursor cursor = session->cursor;
-        struct tcp_piece pieces[BODY_BATCH];
-        int count = body_next(&source, &cursor, pieces, FEED_BYTES);
-        if (count < 0) {
-            counter_add(&session->lane->engine->counters->wild_values, 1);
-            return -EPROTO;
-        }
-        bool last = cursor.piece == source.piece_count;
-        if (last && !(session->flags & SESSION_BODY_SENT))
-            order_advance(session->order, SLOT_BODY_SENT);
-        int error = stream_send(&session->stream, pieces, (uint32_t)count, now_us);
-        if (error)
-            return error;
-        if (last)
-            session->flags |= SESSION_BODY_SENT;
-        session->cursor = cursor;
-        if (cursor.ended) {
-            session_enter(session, SESSION_FINAL, now_us);
-            break;
-        }
-    }
-    return 0;
-}
-
 int transaction_say(struct smtp_session *session, uint64_t now_us) {
-    if (session->state == SESSION_BODY)
-        return say_body(session, now_us);
-    if (session->state == SESSION_FINAL)
-        return session_send_text(session, ".\r\n", now_us); /* nothing was said in this state but the dot of an ignored message */
-    return say_envelope(session, now_us);
+    if (session->saying)
+        return session->state == SESSION_BODY ? speech_body(session, now_us) : speech_envelope(session, now_us);
+    if (session->state == SESSION_FINAL && session->flags & SESSION_IGNORE && !speech_is_chunked(session))
+        return speech_dot(session, now_us);
+    return 0;
 }
 
 /* ---- hearing ---- */
 
+static void await_verdict(struct smtp_session *session, uint64_t now_us) {
+    session->body_until_us = now_us + session->lane->path.timeouts.block * UINT64_C(1000) +
+                             (session->order ? session->order->size_bytes : 0) * (UINT64_C(1000000) / TRANSACTION_RATE_MIN_BYTES);
+}
+
+/* The body has to go, or went with the envelope. */
+static void begin_body(struct smtp_session *session, uint64_t now_us) {
+    await_verdict(session, now_us);
+    if (session->order->flags & ORDER_BODY_SENT) {
+        session_enter(session, SESSION_FINAL, now_us);
+        return;
+    }
+    session->saying = session->order;
+    session_enter(session, SESSION_BODY, now_us);
+    session_say(session, now_us);
+}
+
+/* Nobody is left to whom the message could go, but a verdict is still to come. */
+static void ignore_verdict(struct smtp_session *session, uint64_t now_us) {
+    await_verdict(session, now_us);
+    session->ignored_end = speech_is_chunked(session) && session->order->flags & ORDER_BODY_SENT ? session->order->end : session->queued;
+    finish_order(session);
+    session->flags |= SESSION_IGNORE;
+    session_enter(session, SESSION_FINAL, now_us);
+}
+
 /* The reply to the RCPT of the last recipient was taken, or MAIL's when there is none to wait for. */
 static void after_recipients(struct smtp_session *session, uint64_t now_us) {
-    if (session->flags & SESSION_DATA_SAID) {
-        session_enter(session, SESSION_DATA, now_us);
-    } else if (any_accepted(session->order)) {
+    bool accepted = any_accepted(session->order), chunked = speech_is_chunked(session);
+    if (session->order->flags & ORDER_DATA_SAID) {
+        if (!chunked) {
+            session_enter(session, SESSION_DATA, now_us);
+        } else if (accepted) {
+            begin_body(session, now_us);
+        } else {
+            session->flags |= SESSION_OPENED; /* RFC 3030 4.2: RSET after a chunk that failed */
+            ignore_verdict(session, now_us);
+        }
+    } else if (!accepted) {
+        finish(session, now_us);
+    } else if (chunked) {
+        begin_body(session, now_us);
+    } else {
+        session->saying = session->order;
         session_enter(session, SESSION_DATA, now_us);
         session_say(session, now_us);
-    } else {
-        end(session, now_us);
     }
 }
 
 /* Waits for the next RCPT's reply, after saying it if that was not done. */
 static void next_recipient(struct smtp_session *session, struct order *from, uint64_t now_us) {
-    if (is_pipelined(session)) {
-        session->recipient = said(from);
-    } else {
-        session->recipient = session->to_say = unanswered(from);
-    }
+    bool pipelined = session->capabilities.flags & CAP_PIPELINING;
+    session->recipient = pipelined ? said(from) : unanswered(from);
     if (!session->recipient) {
         after_recipients(session, now_us);
         return;
     }
     session_enter(session, SESSION_RCPT, now_us);
-    if (!is_pipelined(session))
-        session_say(session, now_us);
+    if (pipelined)
+        return;
+    session->to_say = session->recipient;
+    session->saying = session->order;
+    session_say(session, now_us);
 }
 
 static void take_mail(struct smtp_session *session, const struct reply *reply, uint64_t now_us) {
@@ -313,10 +358,10 @@ static void take_mail(struct smtp_session *session, const struct reply *reply, u
     }
     struct verdict verdict = replied(session, reply);
     answer_rest(session, &verdict, now_us);
-    if (is_pipelined(session))
+    if (session->capabilities.flags & CAP_PIPELINING)
         next_recipient(session, session->order, now_us); /* the replies to the rest of the group are still to come */
     else
-        end(session, now_us);
+        finish(session, now_us);
 }
 
 static void take_rcpt(struct smtp_session *session, const struct reply *reply, uint64_t now_us) {
@@ -334,74 +379,121 @@ static void take_data(struct smtp_session *session, const struct reply *reply, u
     if (reply->code != 354) {
         struct verdict verdict = replied(session, reply);
         answer_rest(session, &verdict, now_us);
-        end(session, now_us);
+        finish(session, now_us);
     } else if (any_accepted(session->order)) {
-        session->body_until_us = now_us + session->lane->path.timeouts.block * UINT64_C(1000) +
-                                 session->order->size_bytes * (UINT64_C(1000000) / TRANSACTION_RATE_MIN_BYTES);
-        session_enter(session, SESSION_BODY, now_us);
-        session_say(session, now_us);
+        begin_body(session, now_us);
     } else {
-        finish_order(session);
-        session->flags |= SESSION_IGNORE;
-        session_enter(session, SESSION_FINAL, now_us);
+        ignore_verdict(session, now_us); /* RFC 2920 3.1: only the dot */
         session_say(session, now_us);
     }
 }
 
 static void take_final(struct smtp_session *session, const struct reply *reply, uint64_t now_us) {
-    session->flags &= (uint8_t)~SESSION_OPENED; /* whatever it says, the transaction is over */
-    if (session->order) {
-        if (reply->code / 100 == 2)
-            counter_add(&session->lane->engine->counters->message_bytes, session->order->size_bytes);
-        struct verdict verdict = replied(session, reply);
-        answer_rest(session, &verdict, now_us);
+    bool ignored = session->flags & SESSION_IGNORE, good = reply->code / 100 == 2;
+    /* After the dot the transaction is over, whatever the reply says. A failed chunk is followed by RSET (RFC 3030 4.2). */
+    if (!speech_is_chunked(session) || (good && !ignored))
+        session->flags &= (uint8_t)~SESSION_OPENED;
+    if (ignored) {
+        end(session, now_us);
+        return;
     }
-    end(session, now_us);
+    if (good)
+        counter_add(&session->lane->engine->counters->message_bytes, session->order->size_bytes);
+    else if (speech_is_chunked(session))
+        session->flags |= SESSION_OPENED;
+    struct verdict verdict = replied(session, reply);
+    answer_rest(session, &verdict, now_us);
+    finish(session, now_us);
 }
 
 /* A verdict before the server has the whole message. A refusal explains what is about to happen; anything else is confused. */
 static void take_early(struct smtp_session *session, const struct reply *reply, uint64_t now_us) {
+    static const char why[] = "the server refused the message before this one while it was on its way";
     if (reply->code / 100 < 4) {
         session_protocol_error(session, reply, "the server answered before it had the whole message", now_us);
         return;
     }
-    struct verdict verdict = replied(session, reply);
-    verdict.stage = STAGE_BODY;
-    answer_rest(session, &verdict, now_us);
-    finish_order(session);
+    if (!(session->flags & SESSION_IGNORE)) {
+        struct verdict verdict = replied(session, reply);
+        verdict.stage = STAGE_BODY;
+        answer_rest(session, &verdict, now_us);
+    }
+    transaction_lost(session, TCP_ABORTED, why, now_us);
     session_abort(session, now_us); /* what is queued of the body must not reach the server after its refusal */
 }
 
-/* 421 in a transaction: the message goes back, the session is over. */
+/* 421 in a transaction: the message goes back, the session is over. Transactions behind it were in the server's hands too, so what it
+ * still says is heard: if it closes now, it has done nothing of them. */
 static void take_shutdown(struct smtp_session *session, const struct reply *reply, uint64_t now_us) {
-    struct verdict verdict = replied(session, reply);
-    answer_rest(session, &verdict, now_us);
-    finish_order(session);
-    session_await_fin(session, now_us);
+    static const char why[] = "the server shut down before it came to this message";
+    bool resetting = session->state == SESSION_RSET, ignored = session->flags & SESSION_IGNORE;
+    if (session->order && !resetting && !ignored) {
+        struct verdict verdict = replied(session, reply);
+        answer_rest(session, &verdict, now_us);
+    }
+    session->flags |= SESSION_LAST | SESSION_SHUTDOWN;
+    if (resetting || !session->order || (!ignored && !session->order->next_transaction)) {
+        transaction_lost(session, TCP_ABORTED, why, now_us);
+        session_await_fin(session, now_us);
+        return;
+    }
+    switch ((enum session_state)session->state) {
+    case SESSION_MAIL:
+        next_recipient(session, session->order, now_us);
+        break;
+    case SESSION_RCPT:
+        next_recipient(session, session->recipient->next_recipient, now_us);
+        break;
+    default: /* SESSION_FINAL: nothing else has others behind it */
+        if (ignored)
+            end(session, now_us);
+        else
+            finish(session, now_us);
+    }
+    session_expect(session, now_us + session->lane->path.timeouts.quit * UINT64_C(1000));
 }
 
 /* May a reply of this class come in this state? */
-static bool is_expected(const struct smtp_session *session, unsigned class) {
+static bool is_expected(const struct smtp_session *session, const struct reply *reply) {
+    unsigned class = reply->code / 100u;
     if (class >= 4 || class == 2)
         return session->state != SESSION_DATA || class != 2;
-    return class == 3 && session->state == SESSION_DATA;
+    return reply->code == 354 && session->state == SESSION_DATA;
 }
 
-/* Could the server know all of what it judges? Its verdict on the dot comes with the acknowledgement of the dot. */
-static bool is_early(const struct smtp_session *session) {
-    return session->state == SESSION_BODY || (session->state == SESSION_FINAL && stream_unacknowledged(&session->stream));
+/* A chunk before the last may be answered while the rest is on its way; good news need no more than that. */
+static bool take_chunk(struct smtp_session *session, const struct reply *reply) {
+    if (session->flags & SESSION_IGNORE || !session->order || !(session->order->flags & ORDER_CHUNK_OPEN) || reply->code / 100 != 2)
+        return false;
+    session->order->flags &= (uint16_t)~ORDER_CHUNK_OPEN;
+    return true;
+}
+
+/* Under BDAT the server counts the bytes, so that a refusal ahead of them leaves nothing in doubt when nobody was to get them. */
+static bool is_harmless(const struct smtp_session *session, const struct reply *reply) {
+    return session->flags & SESSION_IGNORE && speech_is_chunked(session) && reply->code / 100 >= 4 && session->state == SESSION_FINAL;
+}
+
+static bool is_body(const struct smtp_session *session) {
+    return session->state == SESSION_BODY || session->state == SESSION_FINAL;
 }
 
 void transaction_take(struct smtp_session *session, const struct reply *reply, uint64_t now_us) {
-    if (is_early(session)) {
-        take_early(session, reply, now_us);
-        return;
+    session->flags &= (uint8_t)~SESSION_SHUTDOWN; /* if it was heard, the server goes on after all */
+    if (is_body(session)) { /* could the server know all of what it judges? Its verdict comes with the acknowledgement of the last byte */
+        if (take_chunk(session, reply))
+            return;
+        bool chunk_open = session->order && session->order->flags & ORDER_CHUNK_OPEN && !(session->flags & SESSION_IGNORE);
+        if ((chunk_open || transaction_is_unacknowledged(session)) && !is_harmless(session, reply)) {
+            take_early(session, reply, now_us);
+            return;
+        }
     }
     if (reply->code == 421) {
         take_shutdown(session, reply, now_us);
         return;
     }
-    if (!is_expected(session, reply->code / 100u) || (session->state == SESSION_DATA && reply->code / 100 == 3 && reply->code != 354)) {
+    if (!is_expected(session, reply)) {
         session_protocol_error(session, reply, "the server answered with a code that does not fit", now_us);
         return;
     }
@@ -420,9 +512,14 @@ void transaction_take(struct smtp_session *session, const struct reply *reply, u
         take_final(session, reply, now_us);
         break;
     default: /* SESSION_RSET */
-        if (reply->code / 100 == 2)
+        if (session->order && reply->code / 100 == 2) {
+            session_enter(session, SESSION_MAIL, now_us);
+        } else if (session->order) {
+            session_protocol_error(session, reply, "the server refuses RSET between two transactions", now_us);
+        } else if (reply->code / 100 == 2) {
             go_on(session, now_us);
-        else
+        } else {
             session_quit(session, now_us);
+        }
     }
 }
