@@ -22,7 +22,7 @@ PACKAGES_BUILD=(
     dpkg-dev debian-archive-keyring # wolfSSL comes as a source package
 )
 PACKAGES_TEST=(
-    libcmocka-dev libclang-rt-dev clang-format clang-tidy
+    libcmocka-dev libssl-dev libclang-rt-dev clang-format clang-tidy
     python3 python3-dkim python3-aiosmtpd python3-redis python3-jsonschema
     postfix unbound nftables
     knot python3-cryptography # test_policy: a signed zone, a test authority
