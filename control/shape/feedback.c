@@ -2,6 +2,8 @@
  * 6). */
 #include "state.h"
 
+#include "control/tls_level.h"
+#include <stdio.h>
 #include <string.h>
 
 /* Postfix's feedback: as many successes as the window has sessions widen it by one; a failure narrows it by one. */
@@ -57,6 +59,111 @@ void lane_rest_endpoint(struct lane_state *lane, uint32_t endpoint, uint32_t fir
         return;
     reload_users(rest, now_us);
     reload(lane, now_us);
+}
+
+static uint64_t mix_text(uint64_t hash, const char *text) {
+    for (; text && *text; text++)
+        hash = (hash ^ (uint8_t)*text) * UINT64_C(1099511628211);
+    return (hash ^ 0xff) * UINT64_C(1099511628211);
+}
+
+/* Whatever could mend it makes another scope: another policy, another level, other credentials. */
+uint64_t policy_scope(const struct shape *shape, const struct site *site, uint32_t endpoint) {
+    const struct config_relay *relay = site->relay;
+    uint64_t hash = mix_text(shape->key_seed ^ UINT64_C(14695981039346656037), site->name);
+    hash = mix_text(hash, site->endpoints[endpoint].name);
+    hash = (hash ^ tls_level_of(site, endpoint)) * UINT64_C(1099511628211);
+    hash = (hash ^ site->limits->tls_version_min) * UINT64_C(1099511628211);
+    if (relay) {
+        hash = (hash ^ relay->tls_identity ^ (uint64_t)relay->implicit_tls << 32 ^ (uint64_t)relay->auth_mechanisms << 40) *
+               UINT64_C(1099511628211);
+        for (char *const *name = relay->tls_names; name && *name; name++)
+            hash = mix_text(hash, *name);
+        hash = mix_text(mix_text(hash, relay->auth_user), relay->auth_secret);
+    }
+    return hash ? hash : 1;
+}
+
+static struct rest *trouble_of(const struct shape *shape, const struct site *site, uint32_t endpoint) {
+    struct rest_key key = rest_key_of(&site->endpoints[endpoint].address, policy_scope(shape, site, endpoint));
+    return rests_find((struct rests *)&shape->endpoints, &key);
+}
+
+static void reload_site(struct lane_state *lane, uint64_t now_us) {
+    struct lane_state *other;
+    LIST_FOREACH (other, &lane->site->lanes, on_site)
+        reload(other, now_us);
+}
+
+/* An endpoint rests for this site only, for what its policy asks or its credentials are worth there. */
+static bool rest_policy(struct lane_state *lane, uint32_t endpoint, enum shape_trouble_kind kind, uint32_t first_s, const char *why,
+                        uint64_t now_us) {
+    const struct site *site = lane->lane.site;
+    struct rest_key key = rest_key_of(&site->endpoints[endpoint].address, policy_scope(lane->shape, site, endpoint));
+    struct rest *rest = rests_get(&lane->shape->endpoints, &key);
+    if (!rest)
+        return false;
+    rest_say(rest, kind, why);
+    lane->shape->has_troubles = true;
+    return rest_fail(rest, (uint64_t)first_s * SECOND_US, (uint64_t)ENDPOINT_REST_MAX_S * SECOND_US, now_us);
+}
+
+static void on_tls_failed(struct lane_state *lane, const struct path_event *event, uint64_t now_us) {
+    const struct site *site = lane->lane.site;
+    if (event->endpoint >= site->endpoint_count || !tls_failure_stops(tls_level_of(site, event->endpoint), event->detail))
+        return; /* the next connection goes without, or it is only told: no reason to use the host less */
+    char why[sizeof(((struct shape_trouble *)0)->text)];
+    snprintf(why, sizeof why, "%.80s: %s%s%.64s", site->endpoints[event->endpoint].name, tls_failure_text(event->detail),
+             event->text[0] ? ": " : "", event->text);
+    lane_failed(lane, now_us);
+    if (rest_policy(lane, event->endpoint, TROUBLE_TLS, TLS_REST_S, why, now_us))
+        reload_site(lane, now_us);
+}
+
+/* All its hosts would say the same, and count the attempts. */
+static void on_login_refused(struct lane_state *lane, const struct path_event *event, uint64_t now_us) {
+    const struct site *site = lane->lane.site;
+    char why[sizeof(((struct shape_trouble *)0)->text)];
+    bool rested = false;
+    if (event->endpoint >= site->endpoint_count)
+        return;
+    snprintf(why, sizeof why, "%.80s refuses the login: %u %.80s", site->endpoints[event->endpoint].name, event->code, event->text);
+    for (uint32_t i = 0; i < site->endpoint_count; i++)
+        rested |= rest_policy(lane, i, TROUBLE_LOGIN, AUTH_REST_S, why, now_us);
+    if (rested)
+        reload_site(lane, now_us);
+}
+
+void shape_trouble(const struct shape *shape, const struct site *site, struct shape_trouble *trouble) {
+    const struct rest *latest = NULL;
+    *trouble = (struct shape_trouble){.kind = TROUBLE_NONE};
+    for (uint32_t i = 0; shape->has_troubles && i < site->endpoint_count; i++) {
+        const struct rest *rest = trouble_of(shape, site, i);
+        if (rest && rest->until_us > shape->now_us && (!latest || rest->until_us >= latest->until_us))
+            latest = rest;
+    }
+    if (!latest)
+        return;
+    trouble->kind = latest->trouble;
+    snprintf(trouble->text, sizeof trouble->text, "%s", latest->why ? latest->why : "");
+}
+
+/* One transaction was too long for the server: half of it next time. */
+static void narrow_batch(struct lane_state *lane, uint64_t now_us) {
+    uint32_t limit = lane->batch_limit > 0 ? lane->batch_limit : lane->lane.site->limits->max_recipients_per_batch;
+    if (limit < 2 || (lane->batch_limit > 0 && now_us < lane->batch_since_us + (uint64_t)BATCH_STEP_S * SECOND_US))
+        return;
+    lane->batch_limit = limit / 2;
+    lane->batch_since_us = now_us;
+}
+
+uint32_t lane_batch(struct lane_state *lane, uint32_t maximum, uint64_t now_us) {
+    if (lane->batch_limit > 0 && now_us >= lane->batch_since_us + (uint64_t)BATCH_PROBE_S * SECOND_US) {
+        uint32_t limit = lane->lane.site->limits->max_recipients_per_batch;
+        lane->batch_limit = lane->batch_limit * 2 < limit ? lane->batch_limit * 2 : 0;
+        lane->batch_since_us = now_us;
+    }
+    return lane->batch_limit > 0 && lane->batch_limit < maximum ? lane->batch_limit : maximum;
 }
 
 void lane_rest_source(struct lane_state *lane, uint32_t source, uint32_t first_s, uint32_t max_s, uint64_t now_us) {
@@ -155,6 +262,9 @@ void shape_ended(struct shape *shape, struct lane *public_lane, const struct out
             lane_slow_down(lane, now_us);
             lane_rest_source(lane, source, RATE_REST_FIRST_S, RATE_REST_MAX_S, now_us);
             break;
+        case CLASS_TOO_MANY_RECIPIENTS:
+            narrow_batch(lane, now_us);
+            break;
         case CLASS_IP_REPUTATION:
             lane_rest_source(lane, source, REPUTATION_REST_FIRST_S, REPUTATION_REST_MAX_S, now_us);
             break;
@@ -176,6 +286,10 @@ static void on_ready(struct lane_state *lane, uint32_t endpoint, uint64_t now_us
     }
     if (rest && rest_clear(rest))
         reload_users(rest, now_us);
+    rest =
+        lane->shape->has_troubles && endpoint < lane->lane.site->endpoint_count ? trouble_of(lane->shape, lane->lane.site, endpoint) : NULL;
+    if (rest && rest_clear(rest))
+        reload_site(lane, now_us);
     lane_succeeded(lane, now_us);
 }
 
@@ -200,15 +314,17 @@ void shape_path_event(struct shape *shape, struct lane *public_lane, const struc
     switch ((enum path_event_kind)event->kind) {
     case PATH_EVENT_CONNECT_FAILED:
     case PATH_EVENT_CLOSED_EARLY:
-    case PATH_EVENT_TLS_FAILED:
         lane_failed(lane, now_us);
         lane_rest_endpoint(lane, event->endpoint, ENDPOINT_REST_FIRST_S, now_us);
         break;
     case PATH_EVENT_GREETING_REFUSED:
         on_greeting_refused(lane, event, now_us);
         break;
+    case PATH_EVENT_TLS_FAILED:
+        on_tls_failed(lane, event, now_us);
+        break;
     case PATH_EVENT_AUTH_FAILED:
-        lane_rest_endpoint(lane, event->endpoint, AUTH_REST_S, now_us);
+        on_login_refused(lane, event, now_us);
         break;
     case PATH_EVENT_PROTOCOL_ERROR: {
         struct rest *rest = endpoint_of(lane, event->endpoint);

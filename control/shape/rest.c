@@ -13,8 +13,13 @@ int rests_init(struct rests *rests) {
     return table_init(&rests->table);
 }
 
+static void rest_free(struct rest *rest) {
+    free(rest->why);
+    free(rest);
+}
+
 static void rest_drop(void *context, struct table_node *node) {
-    free(TABLE_ENTRY(node, struct rest, node));
+    rest_free(TABLE_ENTRY(node, struct rest, node));
 }
 
 void rests_free(struct rests *rests) {
@@ -52,7 +57,7 @@ static void add_unused(struct rests *rests, struct rest *rest) {
     struct rest *oldest = TAILQ_FIRST(&rests->unused);
     TAILQ_REMOVE(&rests->unused, oldest, by_failure);
     table_remove(&rests->table, &oldest->node);
-    free(oldest);
+    rest_free(oldest);
 }
 
 struct rest *rests_get(struct rests *rests, const struct rest_key *key) {
@@ -90,7 +95,7 @@ void rests_detach(struct rests *rests, struct rest_use *use) {
         return;
     }
     table_remove(&rests->table, &rest->node);
-    free(rest);
+    rest_free(rest);
 }
 
 bool rest_fail(struct rest *rest, uint64_t first_us, uint64_t max_us, uint64_t now_us) {
@@ -104,6 +109,13 @@ bool rest_fail(struct rest *rest, uint64_t first_us, uint64_t max_us, uint64_t n
     rest->failures++;
     rest->until_us = now_us + rest->length_us;
     return true;
+}
+
+void rest_say(struct rest *rest, enum shape_trouble_kind trouble, const char *why) {
+    char *copy = strdup(why);
+    rest->trouble = trouble;
+    free(rest->why);
+    rest->why = copy;
 }
 
 bool rest_strike(struct rest *rest, uint32_t limit, uint64_t now_us) {

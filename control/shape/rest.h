@@ -4,6 +4,7 @@
 
 #include "control/config/config.h"
 #include "control/route/table.h"
+#include "shape.h"
 #include <stdint.h>
 #include <sys/queue.h>
 
@@ -21,7 +22,7 @@ struct rest_use {
 
 struct rest_key {
     uint8_t bytes[16];
-    uint64_t scope; /* endpoints: 0; sources: where they rest, a provider or a site */
+    uint64_t scope; /* endpoints: 0, or the policy by which they failed; sources: where they rest, a provider or a site */
     uint16_t port;
     uint8_t family;
     uint8_t reserved[5]; /* zero: keys are compared as bytes */
@@ -37,6 +38,8 @@ struct rest {
     uint64_t length_us;
     uint32_t strikes; /* lesser faults within the minute that began at */
     uint64_t strikes_since_us;
+    enum shape_trouble_kind trouble; /* of an endpoint's policy: TLS or login ... */
+    char *why;                       /* ... and the last failure in words, or NULL */
 };
 
 struct rests {
@@ -57,6 +60,8 @@ void rests_detach(struct rests *rests, struct rest_use *use);
 /* A failure: rests it `first_us`, doubling to `max_us` while failures follow each other; failures while it rests are the same one. True: it
  * rests longer than before. */
 bool rest_fail(struct rest *rest, uint64_t first_us, uint64_t max_us, uint64_t now_us);
+/* What it rests for. Without memory the words are missing. */
+void rest_say(struct rest *rest, enum shape_trouble_kind trouble, const char *why);
 /* A lesser fault; true for the `limit`-th within a minute, which starts the count again. */
 bool rest_strike(struct rest *rest, uint32_t limit, uint64_t now_us);
 /* It works: nothing is held against it. True: it rested. */

@@ -104,6 +104,8 @@ static uint64_t reachable_at(const struct lane *lane, uint64_t now_us) {
             uint64_t pair_us = endpoint_us > source_us ? endpoint_us : source_us;
             at_us = pair_us < at_us ? pair_us : at_us;
         }
+    if (lane->site->endpoint_count == 0) /* route took them away: another route is asked for soon */
+        return now_us + ((uint64_t)DEFER_AFTER_S + 1) * SECOND_US;
     return at_us < UINT64_MAX ? at_us : now_us + (uint64_t)ENDPOINT_REST_MAX_S * SECOND_US;
 }
 
@@ -123,6 +125,12 @@ void lane_load_rests(struct lane_state *lane, uint64_t now_us) {
         if (i < site->endpoint_count) {
             struct rest_key key = rest_key_of(&site->endpoints[i].address, 0);
             rest = rests_find(&shape->endpoints, &key);
+        }
+        if (i < site->endpoint_count && shape->has_troubles) {
+            struct rest_key key = rest_key_of(&site->endpoints[i].address, policy_scope(shape, site, i));
+            struct rest *trouble = rests_find(&shape->endpoints, &key);
+            if (trouble && (!rest || trouble->until_us > rest->until_us))
+                rest = trouble;
         }
         publish(lane, &lane->lane.endpoint_rest_until_us[i], rest, now_us);
     }

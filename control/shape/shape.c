@@ -320,6 +320,7 @@ struct delivery *shape_take_like(struct shape *shape, struct lane *public_lane, 
     struct delivery_list out = {0};
     uint32_t ahead = tokens_ahead(lane, now_us);
     shape->now_us = now_us;
+    maximum = lane_batch(lane, maximum < UINT32_MAX ? maximum + 1 : maximum, now_us) - 1; /* the first counts too */
     *count = fair_take_like(first->high ? &lane->high : &lane->normal, queue_key(first->job), first, fits_and_lives, &likeness,
                             ahead < maximum ? ahead : maximum, &out);
     lane->lane.waiting -= *count;

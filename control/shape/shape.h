@@ -42,6 +42,14 @@ struct shape_demand {
     uint32_t total[SHARE_PARTS], want[SHARE_PARTS], held[SHARE_PARTS];
 };
 
+/* Why the servers of a site rest, where it is neither their absence nor their load: what the policy or the configuration asks of them is
+ * not to be had. */
+enum shape_trouble_kind { TROUBLE_NONE, TROUBLE_TLS, TROUBLE_LOGIN };
+struct shape_trouble {
+    enum shape_trouble_kind kind;
+    char text[192]; /* the last failure */
+};
+
 struct shape_config {
     const struct config *config;
     uint32_t workers;
@@ -105,8 +113,10 @@ void shape_sessions_reset(struct shape *shape, uint64_t now_us);
 void shape_ended(struct shape *shape, struct lane *lane, const struct outcome *outcome, const struct classification *classification,
                  uint32_t source, uint64_t now_us);
 /* A path event: concurrency feedback and rests of endpoints and sources (SMTP.md sections 1 and 2: a host that failed rests, for all its
- * domains). */
+ * domains; one whose TLS or login failed rests for the site whose policy or credentials those were). */
 void shape_path_event(struct shape *shape, struct lane *lane, const struct path_event *event, uint64_t now_us);
+/* Why the site's servers rest: TROUBLE_NONE when one of them may be used as far as TLS and login go. */
+void shape_trouble(const struct shape *shape, const struct site *site, struct shape_trouble *trouble);
 /* Timers: token buckets, rests that end, expiry. Returns when it wants to be called again (absolute us). */
 uint64_t shape_poll(struct shape *shape, uint64_t now_us);
 /* Everything it holds, given to `expired` one by one (drain: the caller gives them back to Redis). */

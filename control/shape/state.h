@@ -22,6 +22,9 @@ enum {
     ENDPOINT_REST_FIRST_S = 30, /* doubling to ... */
     ENDPOINT_REST_MAX_S = 1800,
     AUTH_REST_S = 300,     /* a relay that refuses our credentials */
+    TLS_REST_S = 120,      /* no TLS as the policy wants it: longer than DEFER_AFTER_S, so that what waits is told why */
+    BATCH_STEP_S = 1,      /* one transaction's refusals halve the batch once */
+    BATCH_PROBE_S = 3600,  /* so long without one: twice as many again */
     STRIKES = 3,           /* 421 in transactions within a minute (SMTP.md section 1) */
     RATE_REST_FIRST_S = 5, /* rate_limited: a short rest, and the lane slows */
     RATE_REST_MAX_S = 300,
@@ -110,6 +113,10 @@ struct lane_state {
     uint32_t use_count;
     struct rest_use *uses;
 
+    /* recipients of a transaction: what the server has been seen to bear; 0: nothing was learnt */
+    uint32_t batch_limit;
+    uint64_t batch_since_us;
+
     /* rate */
     uint32_t slow_shift;
     uint64_t slow_since_us;
@@ -154,6 +161,7 @@ struct shape {
     uint32_t nodes;           /* that share the limits; 1: only this one */
     struct share_list shares; /* those with demand, while limits are shared */
     bool share_wanted;
+    bool has_troubles; /* some endpoint has rested by a policy: only then are those looked for */
 };
 
 static inline struct lane_state *lane_state_of(struct lane *lane) {
@@ -198,6 +206,10 @@ void lane_slow_down(struct lane_state *lane, uint64_t now_us);
 void lane_speed_up(struct lane_state *lane, uint64_t now_us);
 void lane_rest_endpoint(struct lane_state *lane, uint32_t endpoint, uint32_t first_s, uint64_t now_us);
 void lane_observe(struct lane_state *lane, uint64_t now_us);
+/* How many of `maximum` recipients may share a transaction. */
+uint32_t lane_batch(struct lane_state *lane, uint32_t maximum, uint64_t now_us);
+/* What an endpoint's TLS and login are asked for at this site: rests by them are not other sites'. */
+uint64_t policy_scope(const struct shape *shape, const struct site *site, uint32_t endpoint);
 
 /* sessions.c */
 /* Brings the sessions of a lane in line with its demand, its limits and its rests. */

@@ -98,6 +98,7 @@ static void test_concurrency_shrinks_on_failure(void **state) {
     struct site *site = site_make(&harness, "mx.example.net", 4);
     harness_fill(&harness, site, 100);
     struct lane *lane = harness_lane(&harness, site);
+    harness.config.defaults.tls = PATH_TLS_ENCRYPT;
     harness_event(&harness, lane, PATH_EVENT_CONNECT_FAILED, 0, 0);
     assert_int_equal(lane_allowed(lane), 4);
     harness_event(&harness, lane, PATH_EVENT_TLS_FAILED, 1, 0);
