@@ -74,7 +74,72 @@ static bool read_number(const char *text, size_t length, uint64_t *number) {
     return true;
 }
 
-static enum command_error take_parameter(struct command *command, struct cursor word, uint8_t extensions) {
+static bool is_hex(char c) {
+    return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'F');
+}
+
+/* RFC 3461 section 4. */
+static bool is_xtext(struct cursor text) {
+    for (; text.at < text.end; text.at++) {
+        if (*text.at == '+') {
+            if (text.end - text.at < 3 || !is_hex(text.at[1]) || !is_hex(text.at[2]))
+                return false;
+            text.at += 2;
+        } else if (*text.at < '!' || *text.at > '~' || *text.at == '=') {
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool cursor_is(struct cursor cursor, const char *word) {
+    return cursor_takes(&cursor, word) && cursor.at == cursor.end;
+}
+
+/* NOTIFY=NEVER, or a list of the others (RFC 3461 4.1). */
+static bool is_notify(struct cursor list) {
+    if (cursor_is(list, "NEVER"))
+        return true;
+    while (cursor_takes(&list, "SUCCESS") || cursor_takes(&list, "FAILURE") || cursor_takes(&list, "DELAY")) {
+        if (list.at == list.end)
+            return true;
+        if (*list.at++ != ',')
+            return false;
+    }
+    return false;
+}
+
+static enum command_error take_recipient_parameter(struct command *command, struct cursor word, uint16_t extensions) {
+    if ((extensions & EXTENSION_DSN) != 0 && cursor_takes(&word, "NOTIFY=")) {
+        command->notify = true;
+        return is_notify(word) ? COMMAND_GOOD : COMMAND_BAD_VALUE;
+    }
+    if ((extensions & EXTENSION_DSN) != 0 && cursor_takes(&word, "ORCPT=")) {
+        const char *type_end = memchr(word.at, ';', (size_t)(word.end - word.at));
+        if (type_end == NULL || type_end == word.at || !is_xtext((struct cursor){type_end + 1, word.end}))
+            return COMMAND_BAD_VALUE;
+        return COMMAND_GOOD;
+    }
+    return COMMAND_BAD_PARAMETER;
+}
+
+static enum command_error take_rare_parameter(struct command *command, struct cursor word, uint16_t extensions) {
+    if ((extensions & EXTENSION_DSN) != 0 && cursor_takes(&word, "RET="))
+        return cursor_is(word, "FULL") || cursor_is(word, "HDRS") ? COMMAND_GOOD : COMMAND_BAD_VALUE;
+    if ((extensions & EXTENSION_DSN) != 0 && cursor_takes(&word, "ENVID="))
+        return word.at < word.end && word.end - word.at <= COMMAND_ENVID_BYTES_MAX && is_xtext(word) ? COMMAND_GOOD : COMMAND_BAD_VALUE;
+    if ((extensions & EXTENSION_AUTH) != 0 && cursor_takes(&word, "AUTH=")) /* RFC 4954 section 5 */
+        return cursor_is(word, "<>") || (word.at < word.end && is_xtext(word)) ? COMMAND_GOOD : COMMAND_BAD_VALUE;
+    if ((extensions & EXTENSION_REQUIRETLS) != 0 && cursor_is(word, "REQUIRETLS")) {
+        command->require_tls = true;
+        return COMMAND_GOOD;
+    }
+    return COMMAND_BAD_PARAMETER;
+}
+
+static enum command_error take_parameter(struct command *command, struct cursor word, uint16_t extensions) {
+    if (command->verb == COMMAND_RCPT)
+        return take_recipient_parameter(command, word, extensions);
     if ((extensions & EXTENSION_SIZE) != 0 && cursor_takes(&word, "SIZE="))
         return read_number(word.at, (size_t)(word.end - word.at), &command->size) ? COMMAND_GOOD : COMMAND_BAD_VALUE;
     if ((extensions & EXTENSION_8BITMIME) != 0 && cursor_takes(&word, "BODY=")) {
@@ -85,10 +150,10 @@ static enum command_error take_parameter(struct command *command, struct cursor 
         command->utf8 = true;
         return COMMAND_GOOD;
     }
-    return COMMAND_BAD_PARAMETER;
+    return take_rare_parameter(command, word, extensions);
 }
 
-static enum command_error take_parameters(struct command *command, struct cursor *cursor, uint8_t extensions) {
+static enum command_error take_parameters(struct command *command, struct cursor *cursor, uint16_t extensions) {
     while (cursor->at < cursor->end) {
         if (*cursor->at != ' ')
             return COMMAND_BAD_SYNTAX;
@@ -109,18 +174,18 @@ static enum command_error take_parameters(struct command *command, struct cursor
     return COMMAND_GOOD;
 }
 
-static enum command_error parse_mail(struct command *command, struct cursor *cursor, uint8_t extensions) {
+static enum command_error parse_mail(struct command *command, struct cursor *cursor, uint16_t extensions) {
     if (!cursor_takes(cursor, " FROM:") || !take_path(command, cursor) || (command->path_length > 0 && !path_has_parts(command)))
         return COMMAND_BAD_SYNTAX;
     enum command_error error = take_parameters(command, cursor, extensions);
     return error == COMMAND_GOOD && command->path_is_utf8 && !command->utf8 ? COMMAND_BAD_SYNTAX : error;
 }
 
-static enum command_error parse_rcpt(struct command *command, struct cursor *cursor) {
+static enum command_error parse_rcpt(struct command *command, struct cursor *cursor, uint16_t extensions) {
     if (!cursor_takes(cursor, " TO:") || !take_path(command, cursor))
         return COMMAND_BAD_SYNTAX;
     bool postmaster = command->path_length == 10 && strncasecmp(command->path, "postmaster", 10) == 0; /* RFC 5321 4.5.1 */
-    return postmaster || path_has_parts(command) ? take_parameters(command, cursor, 0) : COMMAND_BAD_SYNTAX;
+    return postmaster || path_has_parts(command) ? take_parameters(command, cursor, extensions) : COMMAND_BAD_SYNTAX;
 }
 
 static enum command_error parse_bdat(struct command *command, struct cursor *cursor) {
@@ -148,14 +213,24 @@ static enum command_error parse_hello(struct command *command, const struct curs
     return COMMAND_GOOD;
 }
 
+/* AUTH mechanism [initial-response]. */
+static enum command_error parse_auth(struct command *command, const struct cursor *cursor) {
+    if (cursor->end - cursor->at < 2 || *cursor->at != ' ')
+        return COMMAND_BAD_SYNTAX;
+    command->path = cursor->at + 1;
+    command->path_length = (uint32_t)(cursor->end - command->path);
+    return COMMAND_GOOD;
+}
+
 static enum command_verb find_verb(struct cursor *cursor) {
     static const struct {
         char name[5];
         enum command_verb verb;
-    } verbs[] = {{"MAIL", COMMAND_MAIL}, {"RCPT", COMMAND_RCPT}, {"DATA", COMMAND_DATA}, {"BDAT", COMMAND_BDAT}, {"EHLO", COMMAND_EHLO},
-                 {"QUIT", COMMAND_QUIT}, {"RSET", COMMAND_RSET}, {"NOOP", COMMAND_NOOP}, {"HELO", COMMAND_HELO}, {"VRFY", COMMAND_VRFY}};
+    } verbs[] = {{"MAIL", COMMAND_MAIL}, {"RCPT", COMMAND_RCPT}, {"DATA", COMMAND_DATA}, {"BDAT", COMMAND_BDAT},
+                 {"EHLO", COMMAND_EHLO}, {"QUIT", COMMAND_QUIT}, {"RSET", COMMAND_RSET}, {"NOOP", COMMAND_NOOP},
+                 {"HELO", COMMAND_HELO}, {"VRFY", COMMAND_VRFY}, {"AUTH", COMMAND_AUTH}};
     if (cursor->end - cursor->at < 4 || (cursor->end - cursor->at > 4 && cursor->at[4] != ' '))
-        return COMMAND_UNKNOWN;
+        return cursor_takes(cursor, "STARTTLS") ? COMMAND_STARTTLS : COMMAND_UNKNOWN;
     char upper[4];
     for (int i = 0; i < 4; i++)
         upper[i] = (char)(cursor->at[i] & ~0x20);
@@ -168,7 +243,7 @@ static enum command_verb find_verb(struct cursor *cursor) {
     return COMMAND_UNKNOWN;
 }
 
-void command_parse(struct command *command, const char *line, size_t length, uint8_t extensions) {
+void command_parse(struct command *command, const char *line, size_t length, uint16_t extensions) {
     *command = (struct command){.error = COMMAND_GOOD};
     struct cursor cursor = {line, line + length};
     command->verb = find_verb(&cursor);
@@ -181,7 +256,7 @@ void command_parse(struct command *command, const char *line, size_t length, uin
         command->error = parse_mail(command, &cursor, extensions);
         break;
     case COMMAND_RCPT:
-        command->error = parse_rcpt(command, &cursor);
+        command->error = parse_rcpt(command, &cursor, extensions);
         break;
     case COMMAND_BDAT:
         command->error = parse_bdat(command, &cursor);
@@ -189,9 +264,13 @@ void command_parse(struct command *command, const char *line, size_t length, uin
     case COMMAND_DATA:
     case COMMAND_RSET:
     case COMMAND_QUIT:
+    case COMMAND_STARTTLS:
         while (cursor.at < cursor.end && *cursor.at == ' ')
             cursor.at++;
         command->error = cursor.at == cursor.end ? COMMAND_GOOD : COMMAND_BAD_SYNTAX;
+        break;
+    case COMMAND_AUTH:
+        command->error = parse_auth(command, &cursor);
         break;
     case COMMAND_VRFY:
         command->error = cursor.end - cursor.at > 1 ? COMMAND_GOOD : COMMAND_BAD_SYNTAX;

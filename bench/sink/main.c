@@ -1,4 +1,5 @@
 /* main.c: bypost-sink: EAL, one device, a worker on each lcore, and the statistics. */
+#include "certificate.h"
 #include "dataplane/eal.h"
 #include "report.h"
 
@@ -38,6 +39,8 @@ struct program {
     FILE *record;
     struct sink_worker workers[SINK_QUEUES_MAX];
     double started_s;
+    struct report_rate rate;
+    struct certificate_files certificate;
 };
 
 static double clock_s(void) {
@@ -58,6 +61,31 @@ static int open_record(struct program *program, char *error) {
     return 0;
 }
 
+static int open_tls(struct program *program, char *error) {
+    struct sink_options *options = &program->options;
+    if (!sink_options_tls(options))
+        return 0;
+    if (options->tls_test_ca != NULL) {
+        const struct port_options *wire = &options->dataplane.ports[0];
+        const struct certificate_request request = {.directory = options->tls_test_ca,
+                                                    .name = options->name,
+                                                    .more = options->tls_names,
+                                                    .address_count = wire->address_count,
+                                                    .addresses = wire->addresses,
+                                                    .rsa = options->tls_rsa};
+        int code = certificate_make(&request, &program->certificate, error, ERROR_BYTES);
+        if (code != 0)
+            return code;
+        options->tls_certificate = program->certificate.certificate;
+        options->tls_key = program->certificate.key;
+        fprintf(stderr, "bypost-sink: CA: %s (made by openssl), for tls.ca_file\n", program->certificate.ca);
+    }
+    int code = tls_start();
+    if (code != 0)
+        snprintf(error, ERROR_BYTES, "TLS cannot start: %s", strerror(-code));
+    return code;
+}
+
 static int set_up(struct program *program, char *error) {
     struct sink_options *options = &program->options;
     int code = seen_create(&program->seen, options->messages);
@@ -69,6 +97,8 @@ static int set_up(struct program *program, char *error) {
     }
     options->script.attempts = &program->attempts;
     code = open_record(program, error);
+    if (code == 0)
+        code = open_tls(program, error);
     if (code == 0)
         code = eal_start(&options->dataplane, &program->arena, error, ERROR_BYTES);
     if (code != 0)
@@ -110,7 +140,8 @@ static void report(struct program *program) {
     }
     if (program->options.stats_path == NULL)
         return;
-    int code = report_write(program->options.stats_path, program->workers, count, &program->options.script, clock_s() - program->started_s);
+    int code = report_write(program->options.stats_path, program->workers, count, &program->options.script, clock_s() - program->started_s,
+                            &program->rate);
     if (code != 0)
         fprintf(stderr, "bypost-sink: %s: %s\n", program->options.stats_path, strerror(-code));
 }

@@ -44,15 +44,49 @@ static int take_list(const char *option, const char *text, uint32_t low, uint32_
     return code;
 }
 
-static int take_listen(struct sink_options *options, const char *text) {
+static int take_listen(const char *option, const char *text, uint16_t *listen, uint32_t *listen_count) {
     uint32_t ports[SINK_LISTEN_MAX], count = 0;
-    int code = take_list("listen", text, 1, 65535, ports, SINK_LISTEN_MAX, &count);
+    int code = take_list(option, text, 1, 65535, ports, SINK_LISTEN_MAX, &count);
     for (uint32_t i = 0; code == 0 && i < count; i++) {
-        if (options->listen_count == SINK_LISTEN_MAX)
-            return complain("listen", text, "at most 64 ports can be listened on.");
-        options->listen[options->listen_count++] = (uint16_t)ports[i];
+        if (*listen_count == SINK_LISTEN_MAX)
+            return complain(option, text, "at most 64 ports can be listened on.");
+        listen[(*listen_count)++] = (uint16_t)ports[i];
     }
     return code;
+}
+
+/* NAME:FILE, whose first line is the secret. */
+static int take_user(struct sink_options *options, const char *text) {
+    const char *colon = strrchr(text, ':');
+    if (colon == NULL || colon == text)
+        return complain("user", text, "write NAME:PASSWORD-FILE.");
+    if (options->users.count == AUTH_USERS_MAX)
+        return complain("user", text, "there are too many.");
+    char secret[AUTH_SECRET_BYTES_MAX + 2] = "";
+    FILE *file = fopen(colon + 1, "re");
+    bool got = file != NULL && fgets(secret, sizeof(secret), file) != NULL;
+    if (file != NULL)
+        fclose(file);
+    secret[strcspn(secret, "\r\n")] = '\0';
+    if (!got || secret[0] == '\0' || strlen(secret) > AUTH_SECRET_BYTES_MAX)
+        return complain("user", text, "the file must be readable, its first line the password, of at most 2,048 bytes.");
+    struct auth_user *user = &options->users.users[options->users.count++];
+    user->name = strndup(text, (size_t)(colon - text));
+    user->secret = strdup(secret);
+    options->extensions |= EXTENSION_AUTH;
+    return user->name == NULL || user->secret == NULL ? -1 : 0;
+}
+
+static int take_mechanisms(struct sink_options *options, const char *text) {
+    options->mechanisms = 0;
+    for (const char *at = text; *at != '\0'; at += strcspn(at, ","), at += *at == ',') {
+        const char *rest;
+        enum auth_mechanism mechanism = auth_mechanism_find(at, strcspn(at, ","), &rest);
+        if (mechanism == AUTH_MECHANISMS || rest != NULL)
+            return complain("auth", text, "use PLAIN, LOGIN, CRAM-MD5, XOAUTH2 and OAUTHBEARER, with commas between.");
+        options->mechanisms |= (uint8_t)(1 << mechanism);
+    }
+    return 0;
 }
 
 static int take_choice(const char *option, const char *value, const char *const *choices, unsigned count) {
@@ -106,6 +140,15 @@ static void print_help(void) {
          "  --name NAME            in banner and EHLO (sink.test)\n"
          "  --size N               SIZE, bytes (52428800); --recipients N of a transaction (1000)\n"
          "  --no-pipelining --no-chunking --no-8bitmime --no-size --no-enhancedstatuscodes --no-smtputf8\n"
+         "  --dsn --requiretls     offered too (RFC 3461, 8689); --limits: RCPTMAX=--recipients and MAILMAX=--mails (RFC 9422)\n"
+         "  --mails N              transactions of a connection, 452 after (0: any number)\n"
+         "  --tls-certificate FILE --tls-key FILE   PEM: STARTTLS is offered\n"
+         "  --tls-test-ca DIR      makes a CA (DIR/ca.pem) and a certificate for --name and the addresses with `openssl`\n"
+         "  --tls-names A[,B...]   further names in it; --tls-rsa: RSA-2048 in the place of ECDSA P-256\n"
+         "  --tls-port PORT[,...]  listens there with TLS from the first byte; --no-starttls: only there\n"
+         "  --require-tls          before MAIL\n"
+         "  --user NAME:FILE       AUTH is offered; the file's first line is the password, and the token. May be repeated\n"
+         "  --auth PLAIN[,...]     of PLAIN, LOGIN, CRAM-MD5, XOAUTH2, OAUTHBEARER (all); --require-auth: before MAIL\n"
          "  --script FILE          what else it does than accept; --rule 'RULE': one line of it; --seed N (1)\n"
          "  --refuse PERCENT       recipients refused with 550\n"
          "  --defer PERCENT        recipients deferred once with 451\n"
@@ -154,9 +197,22 @@ enum {
     OPTION_INTERVAL,
     OPTION_RECORD,
     OPTION_EAL,
+    OPTION_MAILS,
+    OPTION_TLS_CERTIFICATE,
+    OPTION_TLS_KEY,
+    OPTION_TLS_TEST_CA,
+    OPTION_TLS_NAMES,
+    OPTION_TLS_RSA,
+    OPTION_TLS_PORT,
+    OPTION_NO_STARTTLS,
+    OPTION_REQUIRE_TLS,
+    OPTION_USER,
+    OPTION_AUTH,
+    OPTION_REQUIRE_AUTH,
     OPTION_HELP,
     OPTION_VERSION,
     OPTION_WITHOUT = 512, /* and an extension's bit */
+    OPTION_WITH = 4096,   /* the same */
 };
 
 static const struct option long_options[] = {
@@ -195,6 +251,21 @@ static const struct option long_options[] = {
     {"interval", required_argument, NULL, OPTION_INTERVAL},
     {"record", required_argument, NULL, OPTION_RECORD},
     {"eal", required_argument, NULL, OPTION_EAL},
+    {"mails", required_argument, NULL, OPTION_MAILS},
+    {"tls-certificate", required_argument, NULL, OPTION_TLS_CERTIFICATE},
+    {"tls-key", required_argument, NULL, OPTION_TLS_KEY},
+    {"tls-test-ca", required_argument, NULL, OPTION_TLS_TEST_CA},
+    {"tls-names", required_argument, NULL, OPTION_TLS_NAMES},
+    {"tls-rsa", no_argument, NULL, OPTION_TLS_RSA},
+    {"tls-port", required_argument, NULL, OPTION_TLS_PORT},
+    {"no-starttls", no_argument, NULL, OPTION_NO_STARTTLS},
+    {"require-tls", no_argument, NULL, OPTION_REQUIRE_TLS},
+    {"user", required_argument, NULL, OPTION_USER},
+    {"auth", required_argument, NULL, OPTION_AUTH},
+    {"require-auth", no_argument, NULL, OPTION_REQUIRE_AUTH},
+    {"dsn", no_argument, NULL, OPTION_WITH + EXTENSION_DSN},
+    {"limits", no_argument, NULL, OPTION_WITH + EXTENSION_LIMITS},
+    {"requiretls", no_argument, NULL, OPTION_WITH + EXTENSION_REQUIRETLS},
     {"help", no_argument, NULL, OPTION_HELP},
     {"version", no_argument, NULL, OPTION_VERSION},
     {"no-pipelining", no_argument, NULL, OPTION_WITHOUT + EXTENSION_PIPELINING},
@@ -313,10 +384,52 @@ static int take_script(struct sink_options *options, int option, const char *val
     }
 }
 
+/* TLS and AUTH. 1: not one of these. */
+static int take_security(struct sink_options *options, int option, const char *value) {
+    switch (option) {
+    case OPTION_TLS_CERTIFICATE:
+        options->tls_certificate = value;
+        return 0;
+    case OPTION_TLS_KEY:
+        options->tls_key = value;
+        return 0;
+    case OPTION_TLS_TEST_CA:
+        options->tls_test_ca = value;
+        return 0;
+    case OPTION_TLS_NAMES:
+        if (strpbrk(value, " \t\r\n:") != NULL)
+            return complain("tls-names", value, "give host names with commas between.");
+        options->tls_names = value;
+        return 0;
+    case OPTION_TLS_RSA:
+        options->tls_rsa = true;
+        return 0;
+    case OPTION_TLS_PORT:
+        return take_listen("tls-port", value, options->tls_listen, &options->tls_count);
+    case OPTION_NO_STARTTLS:
+        options->tls_no_starttls = true;
+        return 0;
+    case OPTION_REQUIRE_TLS:
+        options->require_tls = true;
+        return 0;
+    case OPTION_USER:
+        return take_user(options, value);
+    case OPTION_AUTH:
+        return take_mechanisms(options, value);
+    case OPTION_REQUIRE_AUTH:
+        options->require_auth = true;
+        return 0;
+    default:
+        return 1;
+    }
+}
+
 static int take(struct sink_options *options, int option, const char *value) {
     switch (option) {
     case OPTION_LISTEN:
-        return take_listen(options, value);
+        return take_listen("listen", value, options->listen, &options->listen_count);
+    case OPTION_MAILS:
+        return take_number32("mails", value, 0, 1 << 30, &options->mails_max);
     case OPTION_SESSIONS:
         return take_number32("sessions", value, 1, 8 << 20, &options->dataplane.max_sessions);
     case OPTION_TRANSACTIONS:
@@ -357,11 +470,17 @@ static int take(struct sink_options *options, int option, const char *value) {
     default:
         break;
     }
+    if (option >= OPTION_WITH) {
+        options->extensions |= (uint16_t)(option - OPTION_WITH);
+        return 0;
+    }
     if (option >= OPTION_WITHOUT) {
-        options->extensions &= (uint8_t) ~(option - OPTION_WITHOUT);
+        options->extensions &= (uint16_t) ~(option - OPTION_WITHOUT);
         return 0;
     }
     int code = take_machine(options, option, value);
+    if (code == 1)
+        code = take_security(options, option, value);
     if (code == 1)
         code = take_script(options, option, value);
     if (code == 1)
@@ -387,7 +506,38 @@ static void set_defaults(struct sink_options *options) {
     options->transactions = 65536;
     options->receive_buffer_bytes = 65536;
     options->half_open = 65536;
+    options->mechanisms = (1 << AUTH_MECHANISMS) - 1;
     options->script.seed = 1;
+}
+
+bool sink_options_tls(const struct sink_options *options) {
+    return options->tls_certificate != NULL || options->tls_test_ca != NULL;
+}
+
+/* What belongs together. */
+static int check_security(struct sink_options *options) {
+    bool tls = sink_options_tls(options);
+    const char *flaw = NULL;
+    if ((options->tls_certificate == NULL) != (options->tls_key == NULL))
+        flaw = "--tls-certificate and --tls-key go together.";
+    else if (options->tls_certificate != NULL && options->tls_test_ca != NULL)
+        flaw = "--tls-test-ca makes a certificate: leave --tls-certificate out.";
+    else if (!tls && (options->tls_count > 0 || options->require_tls || (options->extensions & EXTENSION_REQUIRETLS) != 0))
+        flaw = "--tls-port, --require-tls and --requiretls want a certificate: --tls-test-ca DIR makes one.";
+    else if (options->require_auth && options->users.count == 0)
+        flaw = "--require-auth wants a --user.";
+    else if (options->listen_count + options->tls_count > SINK_LISTEN_MAX)
+        flaw = "at most 64 ports can be listened on.";
+    if (flaw != NULL) {
+        fprintf(stderr, "bypost-sink: %s\n", flaw);
+        return -1;
+    }
+    if (tls && !options->tls_no_starttls)
+        options->extensions |= EXTENSION_STARTTLS;
+    options->plain_count = options->listen_count;
+    for (uint32_t i = 0; i < options->tls_count; i++)
+        options->listen[options->listen_count++] = options->tls_listen[i];
+    return 0;
 }
 
 int sink_options_parse(struct sink_options *options, int argc, char **argv) {
@@ -405,8 +555,10 @@ int sink_options_parse(struct sink_options *options, int argc, char **argv) {
         fprintf(stderr, "bypost-sink: --device and --address are needed; --help shows the options.\n");
         return -1;
     }
-    if (options->listen_count == 0)
+    if (options->listen_count == 0 && !(options->tls_count > 0 && options->tls_no_starttls))
         options->listen[options->listen_count++] = 25;
+    if (check_security(options) != 0)
+        return -1;
     if (options->queues == 0)
         options->queues = options->dataplane.geometry.workers;
     if (options->dataplane.geometry.workers != 1 && options->dataplane.geometry.workers != options->queues) {

@@ -69,11 +69,14 @@ static uint64_t resident_bytes(void) {
     return pages * (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
-static void report_print(FILE *file, const struct sink_worker *workers, uint32_t count, const struct script *script, double uptime_s) {
+static void report_print(FILE *file, const struct sink_worker *workers, uint32_t count, const struct script *script, double uptime_s,
+                         struct report_rate *rate) {
     struct sink_snapshot sum = {0};
     for (uint32_t i = 0; i < count; i++) {
         const struct sink_snapshot *one = &workers[i].snapshot;
         sum.sessions += one->sessions;
+        sum.tls.sessions += one->tls.sessions;
+        sum.tls.heap_bytes += one->tls.heap_bytes;
 #define X(name, help) sum.tally.name += one->tally.name;
         SINK_TALLY(X)
 #undef X
@@ -89,6 +92,14 @@ static void report_print(FILE *file, const struct sink_worker *workers, uint32_t
 #define X(name, help) fprintf(file, "  \"%s\": %llu,\n", #name, (unsigned long long)sum.tally.name);
     SINK_TALLY(X)
 #undef X
+    fprintf(file, "  \"recipients_per_transaction\": %.3f,\n  \"tls_sessions_alive\": %u,\n  \"tls_memory_bytes\": %llu,\n",
+            sum.tally.transactions == 0 ? 0.0 : (double)sum.tally.recipients / (double)sum.tally.transactions, sum.tls.sessions,
+            (unsigned long long)sum.tls.heap_bytes);
+    rate->handshakes_per_second =
+        uptime_s > rate->at_s ? (double)(sum.tally.tls_sessions - rate->handshakes) / (uptime_s - rate->at_s) : 0.0;
+    rate->handshakes = sum.tally.tls_sessions;
+    rate->at_s = uptime_s;
+    fprintf(file, "  \"tls_handshakes_per_second\": %.1f,\n", rate->handshakes_per_second);
     fprintf(file, "  \"tcp\": {");
 #define X(name) fprintf(file, "\"%s\": %llu, ", #name, (unsigned long long)sum.tcp.name);
     TCP_COUNTERS(X)
@@ -102,14 +113,15 @@ static void report_print(FILE *file, const struct sink_worker *workers, uint32_t
     fprintf(file, "}\n");
 }
 
-int report_write(const char *path, const struct sink_worker *workers, uint32_t count, const struct script *script, double uptime_s) {
+int report_write(const char *path, const struct sink_worker *workers, uint32_t count, const struct script *script, double uptime_s,
+                 struct report_rate *rate) {
     char beside[4096];
     if (snprintf(beside, sizeof(beside), "%s.new", path) >= (int)sizeof(beside))
         return -ENAMETOOLONG;
     FILE *file = fopen(beside, "we");
     if (file == NULL)
         return -errno;
-    report_print(file, workers, count, script, uptime_s);
+    report_print(file, workers, count, script, uptime_s, rate);
     if (fclose(file) != 0 || rename(beside, path) != 0)
         return -errno;
     return 0;

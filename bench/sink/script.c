@@ -11,7 +11,8 @@
 #include <string.h>
 
 static const char *const action_names[SCRIPT_ACTIONS] = {"refuse", "defer", "421", "drop", "stall", "slow", "delay"};
-static const char *const stage_names[SCRIPT_STAGES] = {"connect", "banner", "ehlo", "mail", "rcpt", "data", "final"};
+static const char *const stage_names[SCRIPT_STAGES] = {"connect", "banner", "ehlo", "starttls", "handshake",
+                                                       "auth",    "mail",   "rcpt", "data",     "final"};
 
 const char *script_action_text(enum script_action action) {
     return action_names[action];
@@ -166,8 +167,11 @@ static int find_name(const char *const *names, int count, const char *word) {
 
 static int check_rule(const struct reading *reading) {
     const struct script_rule *rule = reading->rule;
-    if (rule->stage == SCRIPT_CONNECT && rule->action != SCRIPT_DROP && rule->action != SCRIPT_STALL && rule->action != SCRIPT_SLOW)
+    bool silent = rule->action == SCRIPT_DROP || rule->action == SCRIPT_STALL || rule->action == SCRIPT_SLOW;
+    if (rule->stage == SCRIPT_CONNECT && !silent)
         return complain(reading, "at connect nothing can be said yet: %s belongs to banner", action_names[rule->action]);
+    if (rule->stage == SCRIPT_HANDSHAKE && !silent)
+        return complain(reading, "within a handshake nothing can be said: %s belongs to starttls", action_names[rule->action]);
     if (rule->action == SCRIPT_DELAY && rule->delay_us == 0)
         return complain(reading, "delay wants ms=");
     if (rule->action == SCRIPT_SLOW && rule->bytes_per_second == 0)
@@ -177,16 +181,20 @@ static int check_rule(const struct reading *reading) {
 
 static void make_reply(const struct reading *reading) {
     static const char *const words[SCRIPT_CLOSE + 1][SCRIPT_STAGES] = {
-        [SCRIPT_REFUSE] = {"", "5.7.1 no service for you", "5.7.1 no service for you", "5.7.1 sender refused", "5.1.1 no such user",
-                           "5.7.1 no mail from you", "5.7.1 message refused"},
-        [SCRIPT_DEFER] = {"", "4.3.2 try later", "4.3.2 try later", "4.7.1 try later", "4.2.0 try later", "4.3.0 try later",
-                          "4.3.0 try later"},
-        [SCRIPT_CLOSE] = {"", "4.3.2 closing", "4.3.2 closing", "4.3.2 closing", "4.3.2 closing", "4.3.2 closing", "4.3.2 closing"},
+        [SCRIPT_REFUSE] = {"", "5.7.1 no service for you", "5.7.1 no service for you", "5.7.0 no TLS for you", "",
+                           "5.7.8 credentials refused", "5.7.1 sender refused", "5.1.1 no such user", "5.7.1 no mail from you",
+                           "5.7.1 message refused"},
+        [SCRIPT_DEFER] = {"", "4.3.2 try later", "4.3.2 try later", "4.7.0 TLS not available now", "", "4.7.0 try later", "4.7.1 try later",
+                          "4.2.0 try later", "4.3.0 try later", "4.3.0 try later"},
+        [SCRIPT_CLOSE] = {"", "4.3.2 closing", "4.3.2 closing", "4.3.2 closing", "", "4.3.2 closing", "4.3.2 closing", "4.3.2 closing",
+                          "4.3.2 closing", "4.3.2 closing"},
     };
+    static const unsigned refused[SCRIPT_STAGES] = {0, 554, 554, 554, 0, 535, 550, 550, 550, 550};
+    static const unsigned deferred[SCRIPT_STAGES] = {0, 451, 451, 454, 0, 454, 451, 451, 451, 451};
     struct script_rule *rule = reading->rule;
     unsigned code = reading->code;
     if (code == 0)
-        code = rule->action == SCRIPT_CLOSE ? 421 : rule->action == SCRIPT_DEFER ? 451 : rule->stage <= SCRIPT_EHLO ? 554 : 550;
+        code = rule->action == SCRIPT_CLOSE ? 421 : rule->action == SCRIPT_DEFER ? deferred[rule->stage] : refused[rule->stage];
     int length = snprintf(rule->text, sizeof(rule->text), "%u %s\r\n", code,
                           reading->words[0] != '\0' ? reading->words : words[rule->action][rule->stage]);
     rule->reply = (struct reply){rule->text, (uint32_t)length};
@@ -208,7 +216,8 @@ int script_add(struct script *script, const char *line, const char *where, char 
     word = next_word(&rest);
     int stage = find_name(stage_names, SCRIPT_STAGES, word);
     if (stage < 0)
-        return complain(&reading, "%s wants a stage: connect, banner, ehlo, mail, rcpt, data or final", action_names[action]);
+        return complain(&reading, "%s wants a stage: connect, banner, ehlo, starttls, handshake, auth, mail, rcpt, data or final",
+                        action_names[action]);
     rule.action = (enum script_action)action;
     rule.stage = (enum script_stage)stage;
     int code = 0;

@@ -15,6 +15,9 @@ enum script_stage {
     SCRIPT_CONNECT, /* the connection has come, no byte was exchanged */
     SCRIPT_BANNER,
     SCRIPT_EHLO,
+    SCRIPT_STARTTLS,  /* in place of 220 */
+    SCRIPT_HANDSHAKE, /* TLS is about to begin */
+    SCRIPT_AUTH,      /* in place of the verdict on the credentials */
     SCRIPT_MAIL,
     SCRIPT_RCPT,
     SCRIPT_DATA,  /* the reply to DATA, or the first chunk of BDAT */

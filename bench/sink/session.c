@@ -2,27 +2,27 @@
 #include "session.h"
 
 #include <assert.h>
+#include <stdlib.h>
 
 void session_enter(struct session *session, enum session_state state) {
     assert(session->state != SESSION_ENDING || state == SESSION_ENDING);
     session->state = (uint8_t)state;
 }
 
-/* What was said before still goes out. */
-static void session_close(struct session *session) {
+void session_close(struct session *session) {
     session_flush(session);
     if (session->state == SESSION_ENDING)
         return;
     session_enter(session, SESSION_ENDING);
-    tcp_close(session->conn, session->sink->now_us);
+    stream_close(&session->stream, session->sink->now_us);
 }
 
-static void session_abort(struct session *session) {
+void session_abort(struct session *session) {
     session->sink->out_count = 0;
     if (session->state == SESSION_ENDING)
         return;
     session_enter(session, SESSION_ENDING);
-    tcp_abort(session->conn, session->sink->now_us);
+    stream_abort(&session->stream, session->sink->now_us);
 }
 
 static void session_give_line(struct session *session) {
@@ -36,7 +36,18 @@ void session_free(struct session *session) {
     timer_cancel(sink, session);
     transaction_end(session);
     session_give_line(session);
+    free(session->parked);
+    for (uint32_t i = 0; i < sink->flush_count; i++)
+        if (sink->to_flush[i] == session)
+            sink->to_flush[i] = sink->to_flush[--sink->flush_count];
     pool_give(&sink->sessions, session_index(sink, session));
+}
+
+/* A stream may not be flushed from inside its events. */
+static void session_flush_later(struct session *session) {
+    struct sink *sink = session->sink;
+    if ((sink->flush_count == 0 || sink->to_flush[sink->flush_count - 1] != session) && sink->flush_count < FLUSHES_MAX)
+        sink->to_flush[sink->flush_count++] = session;
 }
 
 void session_flush(struct session *session) {
@@ -45,12 +56,16 @@ void session_flush(struct session *session) {
     if (count == 0)
         return;
     sink->out_count = 0;
-    int code = tcp_send(session->conn, sink->out, count, sink->now_us);
-    if (code == 0) {
-        tcp_output(session->conn, sink->now_us);
-    } else {
+    int code = stream_send(&session->stream, sink->out, count, sink->now_us);
+    if (code != 0) {
         sink->tally.replies_lost++;
         session_abort(session);
+    } else if (session->stream.tls != NULL && sink->fed == session) {
+        sink->unflushed = true;
+    } else if (session->stream.tls != NULL && sink->polls) {
+        session_flush_later(session);
+    } else {
+        stream_flush(&session->stream, sink->now_us);
     }
 }
 
@@ -69,6 +84,10 @@ static void session_go_on(struct session *session, enum session_then then) {
         session_close(session);
     else if (then == THEN_TEXT)
         session_enter(session, SESSION_TEXT);
+    else if (then == THEN_ANSWER)
+        session_enter(session, SESSION_ANSWER);
+    else if (then == THEN_SECURE)
+        session_secure(session);
 }
 
 void session_say(struct session *session, struct reply reply, enum session_then then, uint64_t delay_us) {
@@ -95,6 +114,45 @@ static uint32_t slow_allowance(const struct session *session) {
     return bytes == 0 ? 1 : bytes;
 }
 
+static uint32_t session_take(struct session *session, const uint8_t *bytes, uint32_t length);
+
+static void session_park(struct session *session, const uint8_t *bytes, uint32_t length) {
+    uint32_t have = session->parked == NULL ? 0 : session->parked->length;
+    if (session->parked == NULL || session->parked->room - have < length) {
+        struct parked *more = realloc(session->parked, sizeof(*more) + have + length);
+        if (more == NULL) {
+            session_abort(session);
+            return;
+        }
+        more->length = have;
+        more->room = have + length;
+        session->parked = more;
+    }
+    memcpy(session->parked->bytes + have, bytes, length);
+    session->parked->length += length;
+}
+
+/* Goes on with what was decrypted and had to wait. */
+static void session_unpark(struct session *session) {
+    struct parked *parked = session->parked;
+    if (parked == NULL || session->state == SESSION_ENDING || (session->flags & SESSION_HELD) != 0)
+        return;
+    uint32_t taken = session_take(session, parked->bytes, parked->length);
+    memmove(parked->bytes, parked->bytes + taken, parked->length - taken);
+    parked->length -= taken;
+    if (parked->length == 0) {
+        free(parked);
+        session->parked = NULL;
+    }
+    session_flush(session);
+}
+
+void session_decrypted(struct session *session, const uint8_t *bytes, uint32_t length) {
+    uint32_t taken = session->parked != NULL ? 0 : session_take(session, bytes, length);
+    if (taken < length && session->state != SESSION_ENDING)
+        session_park(session, bytes + taken, length - taken);
+}
+
 void session_timer(struct session *session) {
     if ((session->flags & SESSION_HELD) != 0) {
         session->flags &= (uint8_t)~SESSION_HELD;
@@ -104,12 +162,13 @@ void session_timer(struct session *session) {
         session->allowance = slow_allowance(session);
     }
     session_flush(session);
-    if (session->state == SESSION_ENDING)
+    session_unpark(session);
+    if (session->state == SESSION_ENDING || session->parked != NULL)
         return;
     if ((session->flags & SESSION_PEER_CLOSED) != 0)
         session_close(session);
     else
-        tcp_receive_resume(session->conn, session->sink->now_us);
+        tcp_receive_resume(session->stream.conn, session->sink->now_us);
 }
 
 void session_peer_closed(struct session *session) {
@@ -159,13 +218,30 @@ bool session_passes(struct session *session, enum script_stage stage, uint64_t *
     return consult == CONSULT_GO_ON;
 }
 
-void session_begin(struct sink *sink, struct session *session, struct tcp_conn *conn, const struct script_verdict *connect) {
-    *session = (struct session){
-        .sink = sink, .conn = conn, .transaction = POOL_NONE, .line = POOL_NONE, .serial = sink->serial, .state = SESSION_COMMAND};
+void session_greet(struct session *session) {
     uint64_t delay_us;
+    if (session_passes(session, SCRIPT_BANNER, &delay_us))
+        session_say(session, session->sink->banner, THEN_COMMAND, delay_us);
+}
+
+void session_begin(const struct sink_listener *listener, struct session *session, struct tcp_conn *conn,
+                   const struct script_verdict *connect) {
+    struct sink *sink = listener->sink;
+    *session = (struct session){.sink = sink,
+                                .transaction = POOL_NONE,
+                                .line = POOL_NONE,
+                                .serial = sink->serial,
+                                .state = SESSION_COMMAND,
+                                .implicit = listener->implicit,
+                                .user = AUTH_USER_NONE};
+    stream_accept(&session->stream, &sink_stream_events, conn);
     sink->out_count = 0;
-    if (session_obey(session, connect) == CONSULT_GO_ON && session_passes(session, SCRIPT_BANNER, &delay_us))
-        session_say(session, sink->banner, THEN_COMMAND, delay_us);
+    if (session_obey(session, connect) != CONSULT_GO_ON)
+        return;
+    if (session->implicit)
+        session_secure(session);
+    else
+        session_greet(session);
     session_flush(session);
 }
 
@@ -177,17 +253,18 @@ static void session_hello(struct session *session, const struct command *command
     transaction_end(session); /* RFC 5321 4.1.4 */
     bool extended = command->verb == COMMAND_EHLO;
     session->greeting = extended ? GREETED_EHLO : GREETED_HELO;
-    session_say(session, extended ? sink->ehlo : sink->hello, THEN_COMMAND, delay_us);
+    session_say(session, !extended ? sink->hello : session->secure ? sink->ehlo_secure : sink->ehlo, THEN_COMMAND, delay_us);
 }
 
 /* RFC 2920 section 3.1: these end a group, whatever else is offered. */
 static bool must_be_last(enum command_verb verb) {
     return verb == COMMAND_EHLO || verb == COMMAND_HELO || verb == COMMAND_DATA || verb == COMMAND_VRFY || verb == COMMAND_NOOP ||
-           verb == COMMAND_QUIT;
+           verb == COMMAND_QUIT || verb == COMMAND_STARTTLS || verb == COMMAND_AUTH;
 }
 
-static uint8_t session_extensions(const struct session *session) {
-    return session->greeting == GREETED_EHLO ? session->sink->config.extensions : 0;
+uint16_t session_extensions(const struct session *session) {
+    uint16_t without = session->secure ? EXTENSION_STARTTLS : EXTENSION_REQUIRETLS;
+    return session->greeting == GREETED_EHLO ? session->sink->config.extensions & (uint16_t)~without : 0;
 }
 
 static void session_error(struct session *session, const struct command *command) {
@@ -201,7 +278,7 @@ static void session_error(struct session *session, const struct command *command
     }
 }
 
-static void session_do(struct session *session, const struct command *command) {
+static void session_do(struct session *session, const struct command *command, bool more) {
     struct sink *sink = session->sink;
     switch (command->verb) {
     case COMMAND_EHLO:
@@ -234,6 +311,12 @@ static void session_do(struct session *session, const struct command *command) {
         session->flags |= SESSION_QUIT;
         session_say(session, sink->replies[REPLY_BYE], THEN_CLOSE, 0);
         return;
+    case COMMAND_STARTTLS:
+        session_starttls(session, more);
+        return;
+    case COMMAND_AUTH:
+        session_auth(session, command);
+        return;
     case COMMAND_UNKNOWN:
         break;
     }
@@ -241,12 +324,21 @@ static void session_do(struct session *session, const struct command *command) {
     session_say(session, sink->replies[REPLY_UNKNOWN], THEN_COMMAND, 0);
 }
 
+/* AUTH and its answers hold tokens. */
+static bool may_be_long(const struct session *session, const char *line, uint32_t length) {
+    return length <= COMMAND_AUTH_BYTES_MAX && (session->state == SESSION_ANSWER || strncasecmp(line, "AUTH ", 5) == 0);
+}
+
 /* One line with its LF. `more` bytes of the client lie behind it. */
 static void session_line(struct session *session, const char *line, uint32_t length, bool more) {
     struct sink *sink = session->sink;
     sink->tally.commands++;
-    if (length > COMMAND_LINE_BYTES_MAX || (session->flags & SESSION_OVERLONG) != 0) {
+    if (length > COMMAND_LINE_BYTES_MAX && !may_be_long(session, line, length))
+        session->flags |= SESSION_OVERLONG;
+    if ((session->flags & SESSION_OVERLONG) != 0) {
         session->flags &= (uint8_t)~SESSION_OVERLONG;
+        if (session->state == SESSION_ANSWER)
+            session_enter(session, SESSION_COMMAND);
         sink->tally.errors_command_overlong++;
         session_say(session, sink->replies[REPLY_OVERLONG], THEN_COMMAND, 0);
         return;
@@ -256,15 +348,19 @@ static void session_line(struct session *session, const char *line, uint32_t len
         session_say(session, sink->replies[REPLY_BARE_LF], THEN_COMMAND, 0);
         return;
     }
+    if (session->state == SESSION_ANSWER) {
+        session_answer(session, line, length - 2);
+        return;
+    }
     struct command command;
-    uint8_t extensions = session_extensions(session);
+    uint16_t extensions = session_extensions(session);
     command_parse(&command, line, length - 2, extensions);
     if (more && (must_be_last(command.verb) || ((extensions & EXTENSION_PIPELINING) == 0 && command.verb != COMMAND_BDAT)))
         sink->tally.errors_pipelining++;
     if (command.error != COMMAND_GOOD)
         session_error(session, &command);
     else
-        session_do(session, &command);
+        session_do(session, &command, more);
 }
 
 /* The beginning of a line whose rest has not come. */
@@ -315,6 +411,7 @@ static uint32_t session_take(struct session *session, const uint8_t *bytes, uint
     while (at < length && (session->flags & SESSION_HELD) == 0) {
         switch ((enum session_state)session->state) {
         case SESSION_COMMAND:
+        case SESSION_ANSWER:
             at += session_command(session, bytes + at, length - at);
             break;
         case SESSION_TEXT:
@@ -323,6 +420,8 @@ static uint32_t session_take(struct session *session, const uint8_t *bytes, uint
         case SESSION_CHUNK:
             at += transaction_chunk(session, bytes + at, length - at);
             break;
+        case SESSION_HANDSHAKE:
+            return at; /* the rest is TLS's */
         case SESSION_STALLED:
         case SESSION_ENDING:
             return length;
@@ -331,13 +430,21 @@ static uint32_t session_take(struct session *session, const uint8_t *bytes, uint
     return at;
 }
 
-uint32_t session_input(struct session *session, const uint8_t *bytes, uint32_t length) {
-    if ((session->flags & SESSION_SLOW) == 0)
+/* Within TLS all of it is taken: what is decrypted meanwhile comes by session_decrypted. */
+static uint32_t session_feed(struct session *session, const uint8_t *bytes, uint32_t length) {
+    struct sink *sink = session->sink;
+    if (session->stream.tls == NULL)
         return session_take(session, bytes, length);
+    return sink->stream_received(&session->stream, session->stream.conn, bytes, length, sink->now_us);
+}
+
+uint32_t session_input(struct session *session, const uint8_t *bytes, uint32_t length) {
     if ((session->flags & SESSION_HELD) != 0)
         return 0;
+    if ((session->flags & SESSION_SLOW) == 0)
+        return session_feed(session, bytes, length);
     uint32_t some = length < session->allowance ? length : session->allowance;
-    uint32_t taken = session_take(session, bytes, some);
+    uint32_t taken = session_feed(session, bytes, some);
     session->allowance -= taken;
     if (taken < length && (session->flags & SESSION_HELD) == 0 && session->state != SESSION_ENDING)
         slow_down(session);

@@ -9,9 +9,20 @@
     X(connections_closed, "ended in order: QUIT, or the client's FIN")                                                                     \
     X(connections_lost, "ended by a reset, a timeout or the script")                                                                       \
     X(connections_refused, "no session was free, or the script dropped them at connect")                                                   \
+    X(tls_sessions, "TLS handshakes that succeeded, of STARTTLS and of TLS from the first byte")                                           \
+    X(tls_sessions_12, "of them TLS 1.2")                                                                                                  \
+    X(tls_sessions_13, "of them TLS 1.3")                                                                                                  \
+    X(tls_resumed, "of them resumed")                                                                                                      \
+    X(tls_failed, "handshakes that failed")                                                                                                \
+    X(tls_injected, "STARTTLS refused because plaintext lay behind it (RFC 3207 section 6)")                                               \
+    X(auth_ok, "AUTH answered 235")                                                                                                        \
+    X(auth_failed, "AUTH refused, cancelled, or ended by the script")                                                                      \
     X(commands, "command lines")                                                                                                           \
     X(transactions, "MAIL accepted")                                                                                                       \
+    X(transactions_several, "of them that got a second recipient")                                                                         \
+    X(transactions_require_tls, "of them with REQUIRETLS (RFC 8689)")                                                                      \
     X(recipients, "RCPT accepted")                                                                                                         \
+    X(recipients_notify, "of them with NOTIFY (RFC 3461)")                                                                                 \
     X(recipients_refused, "RCPT answered 5xx by the script")                                                                               \
     X(recipients_deferred, "RCPT answered 4xx by the script")                                                                              \
     X(messages, "messages that came whole")                                                                                                \

@@ -42,6 +42,19 @@ static void wheel_turn(struct sink *sink, uint64_t tick) {
     }
 }
 
+/* Handshakes whose turn came, and what they said. Are there more? */
+static bool poll_tls(struct sink *sink) {
+    sink->polls = true;
+    bool more = tls_worker_poll(sink->config.tls, sink->now_us);
+    sink->polls = false;
+    while (sink->flush_count > 0) {
+        struct session *session = sink->to_flush[--sink->flush_count];
+        if (session->state != SESSION_ENDING)
+            stream_flush(&session->stream, sink->now_us);
+    }
+    return more;
+}
+
 uint64_t sink_poll(struct sink *sink, uint64_t now_us) {
     sink->now_us = now_us;
     uint64_t now_tick = now_us / WHEEL_TICK_US;
@@ -52,5 +65,7 @@ uint64_t sink_poll(struct sink *sink, uint64_t now_us) {
     }
     while (sink->ticked < now_tick)
         wheel_turn(sink, ++sink->ticked);
+    if (sink->config.tls != NULL && poll_tls(sink))
+        return now_us;
     return sink->timers == 0 ? UINT64_MAX : now_us + WHEEL_TICK_US;
 }

@@ -27,6 +27,14 @@ void transaction_mail(struct session *session, const struct command *command) {
         out_of_sequence(session);
         return;
     }
+    if ((sink->config.require_tls && !session->secure) || (sink->config.require_auth && session->user == AUTH_USER_NONE)) {
+        say(session, sink->config.require_tls && !session->secure ? REPLY_NEEDS_TLS : REPLY_AUTH_NEEDED);
+        return;
+    }
+    if (sink->config.mails_max != 0 && session->transactions >= sink->config.mails_max) {
+        say(session, REPLY_TOO_OFTEN);
+        return;
+    }
     if (sink->config.size_max != 0 && command->size > sink->config.size_max) {
         say(session, REPLY_TOO_LARGE);
         return;
@@ -50,6 +58,7 @@ void transaction_mail(struct session *session, const struct command *command) {
     transaction->recipient_bytes = 0;
     transaction->declared_bytes = command->size;
     sink->tally.transactions++;
+    sink->tally.transactions_require_tls += command->require_tls;
     session_say(session, sink->replies[REPLY_MAIL_OK], THEN_COMMAND, delay_us);
 }
 
@@ -103,6 +112,8 @@ void transaction_rcpt(struct session *session, const struct command *command) {
             return;
         }
     }
+    sink->tally.transactions_several += transaction->recipients == 1;
+    sink->tally.recipients_notify += command->notify;
     if (transaction->recipients++ == 0) {
         transaction->key = key;
         transaction->matched = matched;

@@ -64,7 +64,7 @@ static int listen_all(struct sink_worker *worker, const struct sink_options *opt
     for (uint32_t i = 0; i < options->listen_count; i++) {
         for (uint8_t family = 4; family <= 6; family += 2) {
             struct tcp_address any = {.family = family};
-            int code = tcp_listen(worker->stack, &any, options->listen[i], worker->sink);
+            int code = tcp_listen(worker->stack, &any, options->listen[i], sink_listener(worker->sink, i >= options->plain_count));
             if (code != 0)
                 return code;
         }
@@ -92,13 +92,43 @@ static int create_stack(struct sink_worker *worker, const struct sink_options *o
     return worker->stack == NULL ? -errno : 0;
 }
 
+static uint64_t realtime_us(void) {
+    struct timespec time;
+    clock_gettime(CLOCK_REALTIME, &time);
+    return (uint64_t)time.tv_sec * 1000000 + (uint64_t)time.tv_nsec / 1000;
+}
+
+static int create_tls(struct sink_worker *worker, const struct sink_options *options, char *error, size_t error_bytes) {
+    struct tls_identity identity = {.certificate_file = options->tls_certificate, .key_file = options->tls_key};
+    struct tls_config config = {.ca_file = options->tls_certificate, /* of clients nothing is asked */
+                                .identity_count = 1,
+                                .identities = &identity,
+                                .server = true,
+                                .max_sessions = options->dataplane.max_sessions,
+                                .realtime_offset_us = (int64_t)(realtime_us() - clock_us())};
+    if (!sink_options_tls(options))
+        return 0;
+    if (getrandom(config.secret, sizeof(config.secret), 0) != (ssize_t)sizeof(config.secret))
+        return -EIO;
+    worker->tls = tls_worker_create(&config, error, error_bytes);
+    return worker->tls == NULL ? -EINVAL : 0;
+}
+
 int sink_worker_create(struct sink_worker *worker, struct sink_options *options, struct port *port, struct seen *seen, char *error,
                        size_t error_bytes) {
+    if (create_tls(worker, options, error, error_bytes) != 0)
+        return -EINVAL;
     struct sink_config config = {
         .name = options->name,
         .extensions = options->extensions,
         .size_max = options->size_max,
         .recipients_max = options->recipients_max,
+        .mails_max = options->mails_max,
+        .tls = worker->tls,
+        .users = options->users.count == 0 ? NULL : &options->users,
+        .mechanisms = options->mechanisms,
+        .require_auth = options->require_auth,
+        .require_tls = options->require_tls,
         .max_sessions = options->dataplane.max_sessions,
         .max_transactions = options->transactions,
         .script = &options->script,
@@ -125,6 +155,8 @@ int sink_worker_create(struct sink_worker *worker, struct sink_options *options,
 void sink_worker_destroy(struct sink_worker *worker) {
     if (worker->stack != NULL)
         tcp_stack_destroy(worker->stack);
+    if (worker->tls != NULL)
+        tls_worker_destroy(worker->tls);
     if (worker->sink != NULL)
         sink_destroy(worker->sink);
     if (worker->net != NULL)
@@ -140,6 +172,8 @@ static void show(struct sink_worker *worker, uint32_t wanted) {
     snapshot->net = *net_counters(worker->net);
     tcp_stack_usage(worker->stack, &snapshot->usage);
     snapshot->sessions = sink_sessions(worker->sink);
+    if (worker->tls != NULL)
+        tls_worker_usage(worker->tls, &snapshot->tls);
     if (worker->record != NULL)
         fflush(worker->record);
     atomic_store_explicit(&worker->shown, wanted, memory_order_release);

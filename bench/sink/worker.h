@@ -12,6 +12,7 @@ struct sink_snapshot {
     struct tcp_counters tcp;
     struct tcp_usage usage;
     struct net_counters net;
+    struct tls_usage tls;
     uint32_t sessions;
 };
 
@@ -21,6 +22,7 @@ struct sink_worker {
     struct net *net;
     struct tcp_stack *stack;
     struct sink *sink;
+    struct tls_worker *tls; /* NULL: none */
     FILE *record;
     uint32_t queue_count;
     struct port_queue *queues[SINK_QUEUES_MAX];

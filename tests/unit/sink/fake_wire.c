@@ -30,6 +30,26 @@ int tcp_send(struct tcp_conn *conn, const struct tcp_piece *pieces, uint32_t cou
 
 void tcp_output(struct tcp_conn *conn, uint64_t now_us) {}
 
+/* What dataplane/tls calls besides; nothing here needs an answer. */
+int tcp_connect(struct tcp_stack *stack, const struct tcp_address *local, const struct tcp_address *remote, uint16_t remote_port,
+                uint64_t timeout_us, void *user, struct tcp_conn **conn, uint64_t now_us) {
+    return -1;
+}
+
+void tcp_set_user_timeout(struct tcp_conn *conn, uint64_t timeout_us) {}
+
+bool tcp_is_open(const struct tcp_conn *conn) {
+    return !conn->fin && !conn->reset;
+}
+
+uint32_t tcp_unsent(const struct tcp_conn *conn) {
+    return 0;
+}
+
+uint32_t tcp_unacknowledged(const struct tcp_conn *conn) {
+    return 0;
+}
+
 void tcp_close(struct tcp_conn *conn, uint64_t now_us) {
     conn->fin = true;
 }
@@ -90,7 +110,7 @@ void wire_destroy(struct wire *wire) {
 
 bool wire_connect(struct wire *wire) {
     wire_close(wire);
-    wire->conn->user = sink_events().accepted(wire->sink, wire->conn, wire->now_us);
+    wire->conn->user = sink_events().accepted(sink_listener(wire->sink, wire->implicit), wire->conn, wire->now_us);
     wire->conn->open = wire->conn->user != NULL;
     return wire->conn->open;
 }

@@ -14,6 +14,7 @@ struct wire {
     struct tcp_conn *conn;
     uint64_t now_us;
     uint32_t step; /* bytes of a segment; 0: all at once */
+    bool implicit; /* the port is one of those with TLS from the first byte */
 };
 
 /* A sink with what `config` says (zero: a default), and the rules, one a line. */
