@@ -100,6 +100,8 @@ void lane_endpoint_tls_broken(struct lane *lane, uint8_t index, uint64_t now_us)
         endpoint->tls_broken_until_us = now_us + lane->path.broken_tls_s * UINT64_C(1000000);
     else if (endpoint->without_tls < UINT16_MAX)
         endpoint->without_tls++;
+    if (lane->hope_us)
+        lane->hope_us = now_us; /* the next connection may well be the one that orders wait for */
     lane_wake(lane);
 }
 

@@ -7,14 +7,6 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Until the TLS room defines them, so that what links this room can be built. */
-__attribute__((weak)) int stream_secure(struct stream *stream, struct tls_worker *worker, const struct tls_peer *peer, uint64_t now_us) {
-    return -EINVAL;
-}
-__attribute__((weak)) void stream_tls(const struct stream *stream, struct tls_state *state) {
-    *state = (struct tls_state){0};
-}
-
 static const struct path_endpoint *endpoint_of(const struct smtp_session *session) {
     return &session->lane->path.endpoints[session->endpoint];
 }

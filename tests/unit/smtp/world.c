@@ -26,10 +26,11 @@ const struct script script_good = {
 };
 
 struct server {
-    bool in_body, had_body, idle_said, body_said, stalled;
+    bool in_body, had_body, idle_said, body_said, stalled, in_auth, secure;
+    uint32_t auth_lines;
     uint32_t recipient, lines, taken;
     uint64_t body_bytes;
-    char line[4096];
+    char line[16384];
     uint32_t line_length;
 };
 
@@ -58,6 +59,10 @@ static void watch(void *context, struct tcp_conn *conn, const struct tcp_piece *
 }
 
 struct world *world_new(void) {
+    return world_new_with(NULL);
+}
+
+struct world *world_new_with(struct tls_worker *tls) {
     struct world *world = calloc(1, sizeof(*world));
     assert_non_null(world);
     char file[] = "/tmp/bypost-smtp-XXXXXX", error[256] = "";
@@ -80,6 +85,7 @@ struct world *world_new(void) {
                                  .arena_bytes = WORLD_ARENA_BYTES,
                                  .max_sessions = 32,
                                  .max_orders = 1200,
+                                 .tls = tls,
                                  .realtime_offset_us = 5,
                                  .ring_doorbell = bell,
                                  .context = world};
@@ -232,12 +238,29 @@ static bool is_command(const struct server *server, const char *verb) {
     return strncmp(server->line, verb, strlen(verb)) == 0;
 }
 
+/* AUTH, and the lines that are no commands until a reply other than 334. */
+static void take_auth(struct world *world, struct tcp_conn *conn, struct server *server) {
+    assert_true(server->auth_lines < sizeof(world->script.auth) / sizeof(world->script.auth[0]));
+    const char *reply = world->script.auth[server->auth_lines++];
+    server->in_auth = reply && strncmp(reply, "334", 3) == 0;
+    say(world, conn, reply);
+}
+
 static void take_command(struct world *world, struct tcp_conn *conn, struct server *server) {
     const struct script *script = &world->script;
     strncat(world->commands, server->line, sizeof(world->commands) - strlen(world->commands) - 2);
     strcat(world->commands, "|");
-    if (is_command(server, "EHLO")) {
-        say(world, conn, script->ehlo);
+    if (server->in_auth || is_command(server, "AUTH")) {
+        take_auth(world, conn, server);
+    } else if (is_command(server, "EHLO")) {
+        say(world, conn, server->secure ? script->ehlo_secure : script->ehlo);
+    } else if (is_command(server, "STARTTLS")) {
+        say(world, conn, script->starttls);
+    } else if (is_command(server, "\x16hello")) {
+        server->secure = true;
+        say(world, conn, script->handshake);
+        if (script->implicit_tls && !conn->closing)
+            say(world, conn, script->banner);
     } else if (is_command(server, "HELO")) {
         say(world, conn, script->helo);
     } else if (is_command(server, "MAIL")) {
@@ -336,7 +359,8 @@ static bool serve_all(struct world *world) {
             assert_non_null(conn->server);
             moved = true;
             fake_establish(conn, world->now_us);
-            say(world, conn, world->script.banner);
+            if (!world->script.implicit_tls)
+                say(world, conn, world->script.banner);
             continue;
         }
         if (conn->state != FAKE_OPEN)

@@ -16,10 +16,14 @@ enum { WORLD_SLOTS = 2048, WORLD_PATHS = 4, WORLD_ARENA_BYTES = 1 << 21, WORLD_E
 
 struct script {
     const char *banner, *ehlo, *helo, *mail, *rcpt, *data, *body, *final, *rset, *quit;
-    const char *rcpts[4]; /* instead of `rcpt`, for the first, second ... of a transaction, where not NULL */
-    const char *idle;     /* said by itself once the first message was answered */
-    bool byte_by_byte;    /* each reply arrives one byte at a time */
-    bool keeps_open;      /* no FIN after 221 */
+    const char *rcpts[4];             /* instead of `rcpt`, for the first, second ... of a transaction, where not NULL */
+    const char *starttls, *handshake; /* to STARTTLS, and to the hello (fake_stream.h) */
+    const char *ehlo_secure;          /* instead of `ehlo` under TLS */
+    const char *auth[12];             /* to AUTH and each line that follows, one after the other */
+    bool implicit_tls;                /* the handshake comes before the banner */
+    const char *idle;                 /* said by itself once the first message was answered */
+    bool byte_by_byte;                /* each reply arrives one byte at a time */
+    bool keeps_open;                  /* no FIN after 221 */
     bool never_acknowledges_body;
     bool final_unacknowledged; /* the verdict comes before the last bytes were acknowledged */
     uint32_t body_bytes;       /* `body` is said after so many bytes of the body */
@@ -52,6 +56,8 @@ struct world {
 };
 
 struct world *world_new(void);
+/* With a TLS room, which fake_stream.c makes; NULL: without. */
+struct world *world_new_with(struct tls_worker *tls);
 void world_free(struct world *world);
 /* Path 0, live, with `endpoints` addresses 192.0.2.1, .2 ... port 25 and two sources; allows `sessions` and wants `demand`. */
 void world_path(struct world *world, uint32_t endpoints, uint32_t sessions, uint32_t demand);
