@@ -146,6 +146,7 @@ static void print_help(void) {
          "  --tls-test-ca DIR      makes a CA (DIR/ca.pem) and a certificate for --name and the addresses with `openssl`\n"
          "  --tls-names A[,B...]   further names in it; --tls-rsa: RSA-2048 in the place of ECDSA P-256\n"
          "  --tls-port PORT[,...]  listens there with TLS from the first byte; --no-starttls: only there\n"
+         "  --tls-version-max 12|13 (13); --no-resumption: every handshake is a full one\n"
          "  --require-tls          before MAIL\n"
          "  --user NAME:FILE       AUTH is offered; the file's first line is the password, and the token. May be repeated\n"
          "  --auth PLAIN[,...]     of PLAIN, LOGIN, CRAM-MD5, XOAUTH2, OAUTHBEARER (all); --require-auth: before MAIL\n"
@@ -205,6 +206,8 @@ enum {
     OPTION_TLS_RSA,
     OPTION_TLS_PORT,
     OPTION_NO_STARTTLS,
+    OPTION_VERSION_MAX,
+    OPTION_NO_RESUMPTION,
     OPTION_REQUIRE_TLS,
     OPTION_USER,
     OPTION_AUTH,
@@ -259,6 +262,8 @@ static const struct option long_options[] = {
     {"tls-rsa", no_argument, NULL, OPTION_TLS_RSA},
     {"tls-port", required_argument, NULL, OPTION_TLS_PORT},
     {"no-starttls", no_argument, NULL, OPTION_NO_STARTTLS},
+    {"tls-version-max", required_argument, NULL, OPTION_VERSION_MAX},
+    {"no-resumption", no_argument, NULL, OPTION_NO_RESUMPTION},
     {"require-tls", no_argument, NULL, OPTION_REQUIRE_TLS},
     {"user", required_argument, NULL, OPTION_USER},
     {"auth", required_argument, NULL, OPTION_AUTH},
@@ -408,6 +413,11 @@ static int take_security(struct sink_options *options, int option, const char *v
         return take_listen("tls-port", value, options->tls_listen, &options->tls_count);
     case OPTION_NO_STARTTLS:
         options->tls_no_starttls = true;
+        return 0;
+    case OPTION_VERSION_MAX:
+        return take_number32("tls-version-max", value, 12, 13, &options->tls_version_max);
+    case OPTION_NO_RESUMPTION:
+        options->tls_no_resumption = true;
         return 0;
     case OPTION_REQUIRE_TLS:
         options->require_tls = true;

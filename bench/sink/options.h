@@ -17,7 +17,8 @@ struct sink_options {
     uint32_t tls_count;
     uint16_t tls_listen[SINK_LISTEN_MAX];
     const char *tls_certificate, *tls_key, *tls_test_ca, *tls_names;
-    bool tls_rsa, tls_no_starttls;
+    bool tls_rsa, tls_no_starttls, tls_no_resumption;
+    uint32_t tls_version_max;
     struct auth_users users;
     uint8_t mechanisms;
     bool require_auth, require_tls;

@@ -104,6 +104,8 @@ static int create_tls(struct sink_worker *worker, const struct sink_options *opt
                                 .identity_count = 1,
                                 .identities = &identity,
                                 .server = true,
+                                .no_resumption = options->tls_no_resumption,
+                                .version_max = (uint8_t)options->tls_version_max,
                                 .max_sessions = options->dataplane.max_sessions,
                                 .realtime_offset_us = (int64_t)(realtime_us() - clock_us())};
     if (!sink_options_tls(options))

@@ -124,11 +124,18 @@ static int open_identity(WOLFSSL_CTX *context, const struct tls_identity *identi
     return code;
 }
 
-static int open_context(struct tls_worker *worker, WOLFSSL_CTX **to, const struct tls_identity *identity, char *error, size_t error_bytes) {
+static WOLFSSL_METHOD *method_of(const struct tls_config *config) {
+    if (!config->server)
+        return wolfSSLv23_client_method();
+    return config->version_max == 12 ? wolfTLSv1_2_server_method() : wolfSSLv23_server_method();
+}
+
+static int open_context(struct tls_worker *worker, WOLFSSL_CTX **to, const struct tls_config *config, const struct tls_identity *identity,
+                        char *error, size_t error_bytes) {
     static const int groups[] = {WOLFSSL_ECC_SECP256R1, WOLFSSL_ECC_X25519, WOLFSSL_ECC_SECP384R1, WOLFSSL_ECC_SECP521R1};
     int copied[sizeof(groups) / sizeof(groups[0])];
     memcpy(copied, groups, sizeof(groups));
-    WOLFSSL_CTX *context = wolfSSL_CTX_new(worker->server ? wolfSSLv23_server_method() : wolfSSLv23_client_method());
+    WOLFSSL_CTX *context = wolfSSL_CTX_new(method_of(config));
     if (context == NULL) {
         snprintf(error, error_bytes, "no memory for TLS.");
         return -ENOMEM;
@@ -147,6 +154,10 @@ static int open_context(struct tls_worker *worker, WOLFSSL_CTX **to, const struc
     }
     if (worker->server) {
         wolfSSL_CTX_set_verify(context, WOLFSSL_VERIFY_NONE, NULL);
+        if (config->no_resumption) {
+            wolfSSL_CTX_NoTicketTLSv12(context);
+            wolfSSL_CTX_no_ticket_TLSv13(context);
+        }
     } else {
         /* Never NONE: then a server need not prove that the certificate is its own. */
         wolfSSL_CTX_set_verify(context, WOLFSSL_VERIFY_PEER, tls_on_verify);
@@ -162,10 +173,10 @@ static int open_contexts(struct tls_worker *worker, const struct tls_config *con
             snprintf(error, error_bytes, "a server needs a certificate and its key.");
             return -EINVAL;
         }
-        return open_context(worker, &worker->contexts[0], &config->identities[0], error, error_bytes);
+        return open_context(worker, &worker->contexts[0], config, &config->identities[0], error, error_bytes);
     }
     for (uint32_t i = 0; code == 0 && i <= config->identity_count; i++)
-        code = open_context(worker, &worker->contexts[i], i == 0 ? NULL : &config->identities[i - 1], error, error_bytes);
+        code = open_context(worker, &worker->contexts[i], config, i == 0 ? NULL : &config->identities[i - 1], error, error_bytes);
     return code;
 }
 

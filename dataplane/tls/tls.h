@@ -28,6 +28,8 @@ struct tls_config {
     uint32_t identity_count;
     const struct tls_identity *identities; /* of clients: struct path names them from 1 */
     bool server;                           /* bypost-sink: identities[0] is the server's */
+    bool no_resumption;                    /* server: every handshake is a full one */
+    uint8_t version_max;                   /* server: 12 or 13; 0: 13 */
     uint32_t max_sessions;
     uint32_t resumption_entries; /* of the store of tickets, by endpoint, name and identity; 0: 4096 */
     uint8_t secret[32];          /* seeds this worker's generator of random numbers together with the kernel's */
