@@ -22,6 +22,7 @@ struct dispatch_end {
     uint32_t source; /* index in the lane's pool */
     uint32_t slot;   /* SLOT_NONE when there was none (a message that cannot be rendered) */
     uint32_t slot_generation;
+    bool follows; /* not the first recipient of its transaction: others may have been accepted before it */
 };
 
 struct dispatch_config {

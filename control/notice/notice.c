@@ -93,6 +93,9 @@ static bool daemon_address(const struct notice *notice, char *out, size_t out_by
 static bool notice_begin(struct notice *notice, enum event_type event) {
     const struct job *job = notice->job;
     uint8_t bits = event_bits(event, &notice->kind);
+    /* RFC 3461 5.2.2: who passed NOTIFY on to a server that knows it leaves the success for that one to tell. */
+    if (notice->kind == NOTICE_RELAYED && notice->outcome->flags & REPLY_DSN_PASSED_ON)
+        return false;
     if ((job->dsn & bits) == 0 || (notice->recipient = job_recipient(job, notice->index)) == NULL)
         return false;
     if (notice->kind == NOTICE_DELAYED &&

@@ -47,6 +47,53 @@ static void job_write(struct text *text, const struct settle_item *item, const s
     text_member_json(text, "metadata", recipient && recipient->metadata ? recipient->metadata : job->metadata);
 }
 
+/* The names of what wolfSSL negotiates, as IANA registers them; the number of any other. */
+static void cipher_write(struct text *text, uint16_t cipher) {
+    static const struct {
+        uint16_t number;
+        const char *name;
+    } names[] = {
+        {0x1301, "TLS_AES_128_GCM_SHA256"},
+        {0x1302, "TLS_AES_256_GCM_SHA384"},
+        {0x1303, "TLS_CHACHA20_POLY1305_SHA256"},
+        {0x1304, "TLS_AES_128_CCM_SHA256"},
+        {0xc02b, "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"},
+        {0xc02c, "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384"},
+        {0xc02f, "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"},
+        {0xc030, "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384"},
+        {0xcca8, "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256"},
+        {0xcca9, "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256"},
+        {0x009e, "TLS_DHE_RSA_WITH_AES_128_GCM_SHA256"},
+        {0x009f, "TLS_DHE_RSA_WITH_AES_256_GCM_SHA384"},
+    };
+    char number[8];
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        if (names[i].number == cipher) {
+            text_member(text, "tls_cipher", names[i].name);
+            return;
+        }
+    }
+    snprintf(number, sizeof number, "0x%04X", cipher);
+    text_member(text, "tls_cipher", number);
+}
+
+/* Nothing for a session in the clear. */
+static void tls_write(struct text *text, const struct outcome *outcome) {
+    if (outcome->tls_version != 12 && outcome->tls_version != 13) {
+        return;
+    }
+    text_member(text, "tls_version", outcome->tls_version == 12 ? "TLSv1.2" : "TLSv1.3");
+    if (outcome->tls_cipher) {
+        cipher_write(text, outcome->tls_cipher);
+    }
+    if (outcome->flags & REPLY_TLS_VERIFIED) {
+        text_member_true(text, "tls_verified");
+    }
+    if (outcome->flags & REPLY_TLS_RESUMED) {
+        text_member_true(text, "tls_resumed");
+    }
+}
+
 void event_write(struct text *text, const struct settle_item *item, const struct job *job, const struct decision *decision,
                  const struct config *config) {
     const struct outcome *outcome = &item->outcome;
@@ -82,7 +129,7 @@ void event_write(struct text *text, const struct settle_item *item, const struct
     address_member(text, "peer_address", outcome->peer_address, outcome->peer_family);
     address_member(text, "source_address", outcome->source_address, outcome->source_family);
     text_member(text, "pool", item->pool);
-    text_member(text, "tls_version", outcome->tls_version == 12 ? "TLSv1.2" : outcome->tls_version == 13 ? "TLSv1.3" : NULL);
+    tls_write(text, outcome);
     if (outcome->size_bytes) {
         text_member_number(text, "size", outcome->size_bytes);
     }

@@ -82,12 +82,31 @@ void ending_committed(void *context, uint32_t slot, uint32_t slot_generation) {
         dispatch_committed(shard->dispatch, slot, slot_generation);
 }
 
+/* RFC 5321 4.5.3.1.10: the server takes so many recipients a transaction and no more, 552 being an older word for 452. Whoever was accepted
+ * before is on the way; this one goes at once in another transaction, and a smaller one (shape). The first of a transaction is not refused
+ * for company: it waits its time. */
+static void judge_company(const struct dispatch_end *end, struct classification *classification) {
+    const struct outcome *outcome = &end->outcome;
+    if (!end->follows || outcome->kind != OUTCOME_REPLIED || outcome->stage != STAGE_RCPT)
+        return;
+    if (outcome->code == 552 && outcome->enhanced[0] == 0 && classification->rule == NULL) {
+        classification->class = CLASS_TOO_MANY_RECIPIENTS;
+        classification->scope = SCOPE_PATH;
+    }
+    if (classification->class != CLASS_TOO_MANY_RECIPIENTS)
+        return;
+    classification->verdict = VERDICT_RETURNED;
+    classification->retry_after_s = 0;
+    classification->suppress = false;
+}
+
 void ending_attempt(void *context, const struct dispatch_end *end) {
     struct shard *shard = context;
     const struct shaping_provider *provider = end->lane != NULL ? end->lane->site->provider : NULL;
     struct classification classification;
     classify(shard->config.classifier, provider != NULL ? provider->name : NULL, &end->outcome,
              shard->config.config->suppress_on_block_defer, &classification);
+    judge_company(end, &classification);
     guard_outcome(shard->guard, end->delivery != NULL ? end->delivery->job : NULL, end->cookie.index,
                   provider != NULL ? provider->name : NULL, &end->outcome, &classification, clock_ms(CLOCK_REALTIME));
     if (end->slot == SLOT_NONE && end->outcome.kind == OUTCOME_LOCAL && end->delivery != NULL)
@@ -112,19 +131,32 @@ static bool pool_reaches(const struct config_pool *pool, const struct site *site
     return site->endpoint_count == 0;
 }
 
-/* Every server of its site rests, or none is of a family that the pool has: it waits in Redis, not here. */
+/* Every server of its site rests, or none is of a family that the pool has: it waits in Redis, not here. Why is told in the words of RFC
+ * 3463: 4.7.5 (a cryptographic failure), 4.7.8 (credentials, RFC 4954), 4.4.1. */
 void ending_deferred(void *context, struct delivery *delivery, uint64_t until_us) {
-    static const uint16_t enhanced[3] = {4, 4, 1};
+    static const uint16_t no_answer[3] = {4, 4, 1}, no_tls[3] = {4, 7, 5}, no_login[3] = {4, 7, 8};
+    const uint16_t *enhanced = no_answer;
+    enum reply_class class = CLASS_CONNECTION_FAILED;
+    struct shape_trouble trouble;
     struct shard *shard = context;
     uint64_t now = now_us();
     uint64_t wait_s = until_us > now ? (until_us - now) / 1000000 + 1 : 1;
     const struct site *site = delivery->site;
     const struct config_pool *pool = config_pool_named(shard->config.config, ending_pool_name(shard, delivery->job));
-    char text[192];
-    if (pool != NULL && !pool_reaches(pool, site))
+    char text[384];
+    shape_trouble(shard->shape, site, &trouble);
+    if (trouble.kind == TROUBLE_TLS) {
+        enhanced = no_tls;
+        class = CLASS_TLS_REQUIRED;
+        snprintf(text, sizeof(text), "no server of %.100s offers TLS as it is required: %s", site->name, trouble.text);
+    } else if (trouble.kind == TROUBLE_LOGIN) {
+        enhanced = no_login;
+        class = CLASS_AUTH_FAILED;
+        snprintf(text, sizeof(text), "%s", trouble.text);
+    } else if (pool != NULL && !pool_reaches(pool, site))
         snprintf(text, sizeof(text), "every server of %.100s has only %s addresses, and the pool %.32s has none of that family", site->name,
                  site->endpoints[0].address.family == 6 ? "IPv6" : "IPv4", pool->name);
     else
         snprintf(text, sizeof(text), "no server of %.100s answers; tried again when its rest ends", site->name);
-    ending_early(context, delivery, CLASS_CONNECTION_FAILED, 451, enhanced, wait_s < UINT32_MAX ? (uint32_t)wait_s : UINT32_MAX, text);
+    ending_early(context, delivery, class, 451, enhanced, wait_s < UINT32_MAX ? (uint32_t)wait_s : UINT32_MAX, text);
 }
