@@ -40,6 +40,8 @@ struct dispatch_config {
     bool (*stopped)(void *context, const struct delivery *delivery);
     /* A path event, before shape gets it; its endpoint is the site's, UINT8_MAX for none. */
     void (*path_event)(void *context, const struct path_event *event, const struct site *site);
+    /* So many more sessions of this site became ready under TLS as their endpoint's level asks. NULL: not counted. */
+    void (*secured)(void *context, const struct site *site, uint64_t sessions);
     /* The dataplane came or went. */
     void (*dataplane)(void *context, bool up);
     /* The slots that earlier processes left have all been looked at: fetch may start. Called once. */

@@ -20,8 +20,9 @@ int paths_create(struct dispatch *dispatch) {
         struct lane_path *path = &dispatch->paths[i];
         path->dispatch = dispatch;
         path->outstanding = calloc(dispatch->workers, sizeof(uint32_t));
+        path->secured = calloc(dispatch->workers, sizeof(uint64_t));
         path->wake = evtimer_new(dispatch->config.base, on_wake, path);
-        if (path->outstanding == NULL || path->wake == NULL)
+        if (path->outstanding == NULL || path->secured == NULL || path->wake == NULL)
             return -ENOMEM;
     }
     return 0;
@@ -32,6 +33,7 @@ void paths_destroy(struct dispatch *dispatch) {
         if (dispatch->paths[i].wake != NULL)
             event_free(dispatch->paths[i].wake);
         free(dispatch->paths[i].outstanding);
+        free(dispatch->paths[i].secured);
     }
     free(dispatch->paths);
 }
@@ -195,7 +197,9 @@ static struct lane_path *publish(struct dispatch *dispatch, struct lane *lane) {
         atomic_store_explicit(&cell->order.demand, 0, memory_order_relaxed);
         atomic_store_explicit(&cell->order.sessions_allowed, 0, memory_order_relaxed);
         atomic_store_explicit(&cell->worker.ready_capacity, 0, memory_order_relaxed);
+        atomic_store_explicit(&cell->worker.sessions_secured_total, 0, memory_order_relaxed);
         path->outstanding[worker] = 0;
+        path->secured[worker] = 0;
     }
     atomic_store_explicit(&record->word, path_word(generation, PATH_LIVE), memory_order_release);
     dispatch->free_path_count--;
@@ -264,6 +268,14 @@ static void give_lane_a_path(void *context, struct lane *lane) {
         dispatch_lane_changed(context, lane);
 }
 
+/* For TLS reports: what the worker has counted since. */
+static void tell_secured(struct dispatch *dispatch, struct lane_path *path, uint32_t worker, uint64_t total) {
+    uint64_t before = path->secured[worker];
+    path->secured[worker] = total;
+    if (dispatch->config.secured != NULL && total > before)
+        dispatch->config.secured(dispatch->config.context, path->lane->site, total - before);
+}
+
 struct lane_path *paths_credit(struct dispatch *dispatch, uint32_t index, uint32_t worker) {
     if (index < dispatch->first_path || index - dispatch->first_path >= dispatch->path_count) {
         dispatch->counters.wild_values++;
@@ -282,6 +294,7 @@ struct lane_path *paths_credit(struct dispatch *dispatch, uint32_t index, uint32
     }
     if (path->state != LANE_PATH_LIVE)
         return NULL;
+    tell_secured(dispatch, path, worker, atomic_load_explicit(&cell->sessions_secured_total, memory_order_relaxed));
     shape_sessions(dispatch->config.shape, path->lane, worker, atomic_load_explicit(&cell->sessions_open, memory_order_acquire),
                    atomic_load_explicit(&cell->sessions_ready, memory_order_relaxed),
                    atomic_load_explicit(&cell->sessions_opened_total, memory_order_relaxed), clock_us(CLOCK_MONOTONIC));

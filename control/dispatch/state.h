@@ -37,6 +37,7 @@ struct lane_path {
     struct lane_path *next;
     struct event *wake; /* when shape wants to be asked again */
     struct dispatch *dispatch;
+    uint64_t *secured;     /* [workers]: sessions_secured_total as it was read last */
     uint32_t *outstanding; /* [workers]: orders without an outcome, rendered ones included */
 };
 

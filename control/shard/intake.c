@@ -2,6 +2,7 @@
 #include "state.h"
 
 #include "control/observe/log.h"
+#include "control/report/mail.h"
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -162,7 +163,11 @@ void intake_route(struct shard *shard, struct delivery *delivery) {
     }
     *routing = (struct routing){.shard = shard, .delivery = delivery, .asked_us = asked_us};
     shard->routing++;
-    route_find(shard->route, job_recipient(delivery->job, delivery->index)->mailbox.domain, on_route, routing);
+    const char *domain = job_recipient(delivery->job, delivery->index)->mailbox.domain;
+    if (report_is_mail(delivery->job))
+        route_find_relaxed(shard->route, domain, on_route, routing);
+    else
+        route_find(shard->route, domain, on_route, routing);
 }
 
 bool intake_in_flight(void *context, uint32_t queue_shard, const char *stream, struct entry_id entry, uint32_t index) {

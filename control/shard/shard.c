@@ -28,6 +28,13 @@ uint64_t shard_fetch_bytes(const struct shard *shard) {
 
 static void on_path_event(void *context, const struct path_event *event, const struct site *site) {
     struct shard *shard = context;
+    const struct path *record = &shard->config.journal->paths[event->path];
+    if (event->kind == PATH_EVENT_TLS_FAILED && event->source < PATH_SOURCES_MAX) {
+        const struct path_source *source = &record->sources[event->source];
+        struct config_address address = {.family = source->family};
+        memcpy(address.bytes, source->address, sizeof(address.bytes));
+        report_failed(shard->report, site, event, &address);
+    }
     if (event->kind == PATH_EVENT_AUTH_FAILED)
         guard_relay_refused(shard->guard, site->name, event->code, event->text);
     if (event->kind == PATH_EVENT_READY)
@@ -35,6 +42,11 @@ static void on_path_event(void *context, const struct path_event *event, const s
     else
         log_write(LOG_LEVEL_DEBUG, "dispatch", "%s: %s at %s (%u %s)", site->name, path_event_text(event->kind), smtp_stage_text(event->stage),
                   event->code, event->text);
+}
+
+static void on_secured(void *context, const struct site *site, uint64_t sessions) {
+    struct shard *shard = context;
+    report_secured(shard->report, site, sessions);
 }
 
 static void on_dataplane(void *context, bool up) {
@@ -251,6 +263,7 @@ struct shard *shard_create(const struct shard_config *config, char *error, size_
                                        .ended = ending_attempt,
                                        .stopped = stopped_order,
                                        .path_event = on_path_event,
+                                       .secured = on_secured,
                                        .dataplane = on_dataplane,
                                        .harvested = on_harvested,
                                        .context = shard};
@@ -260,6 +273,16 @@ struct shard *shard_create(const struct shard_config *config, char *error, size_
     for (uint32_t i = 0; i < shard->queue_count; i++)
         if (!queue_create(shard, i, error, error_bytes))
             goto failed;
+    struct report_config report = {
+        .base = shard->base, .config = config->config, .redis = shard->queues[0].redis, .https = route_https(shard->route)};
+    shard->report = report_create(&report);
+    if (shard->report == NULL) {
+        snprintf(error, error_bytes, "out of memory for TLS reports.");
+        goto failed;
+    }
+    struct route_reports reports = report_for_route(shard->report);
+    route_set_reports(shard->route, &reports);
+    route_set_alarms(shard->route, config->alarms);
     shard->parking = parking_create(shard);
     if (shard->parking == NULL) {
         snprintf(error, error_bytes, "out of memory for parking.");
@@ -321,6 +344,7 @@ void shard_destroy(struct shard *shard) {
             settle_destroy(shard->queues[i].settle);
     if (shard->shape != NULL)
         shape_destroy(shard->shape);
+    report_destroy(shard->report); /* no site is left that counts there */
     for (uint32_t i = 0; i < shard->queue_count; i++)
         if (shard->queues[i].redis != NULL)
             redis_destroy(shard->queues[i].redis);
@@ -357,6 +381,7 @@ void shard_reconfigure(struct shard *shard, const struct config *config, const s
     limits_write(shard);
     contents_reconfigure(shard->contents, config);
     route_reconfigure(shard->route, config);
+    report_reconfigure(shard->report, config);
     shape_reconfigure(shard->shape, config);
     guard_reconfigure(shard->guard, config);
 }

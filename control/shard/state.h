@@ -14,6 +14,7 @@
 #include "control/guard/guard.h"
 #include "control/hold/hold.h"
 #include "control/nodes/nodes.h"
+#include "control/report/report.h"
 #include "control/route/route.h"
 #include "control/settle/settle.h"
 #include "control/shape/shape.h"
@@ -39,6 +40,7 @@ struct shard {
     struct redis *connections[QUEUE_SHARDS_MAX]; /* theirs */
     struct delivery_log *log;
     struct route *route;
+    struct report *report;
     struct shape *shape;
     struct dispatch *dispatch;
     struct figures *figures;
