@@ -182,7 +182,8 @@ class Wire:
 
 class Cell:
     """What a server is like: {"cell": NUMBER, "addresses": [FAULTY, GOOD], "domain", "phase", "fault", "hit", "sticky", "everywhere", "transfer",
-    "starttls", "implicit", "auth", "lockstep", "refuse": [REGEX of recipients that get a 550]}; all but cell and addresses may be left out."""
+    "starttls", "implicit", "auth", "lockstep", "refuse": [REGEX of recipients that get a 550], "without": [extensions that it has not], "inject": what
+    STARTTLS `extra` and handshake `early` say in plain behind the 220}; all but cell and addresses may be left out."""
 
     def __init__(self, fields):
         self.number = fields["cell"]
@@ -195,6 +196,8 @@ class Cell:
         self.starttls, self.implicit, self.auth = fields.get("starttls", False), fields.get("implicit", False), fields.get("auth")
         self.lockstep = fields.get("lockstep", False)
         self.refuse = [re.compile(pattern) for pattern in fields.get("refuse", [])]
+        self.without = fields.get("without", [])
+        self.inject = fields.get("inject", "250 2.0.0 extra\r\n").encode("latin-1")
         self.fired = 0
         self.has = set()  # (message, recipient) that it has taken
 
@@ -304,7 +307,7 @@ class Dialogue:
             await self.wire.write(b"".join(lines) + (b"454 4.7.0 scripted\r\n" if phase == "AUTH" else CODE_4XX))
             return False
         if fault == "extra":
-            await self.wire.write(good + b"250 2.0.0 extra\r\n")
+            await self.wire.write(good + (self.cell.inject if phase == "STARTTLS" else b"250 2.0.0 extra\r\n"))
             return True
         if fault == "split":
             await self.wire.write_split(good, records=self.cell.transfer != "data")
@@ -426,6 +429,7 @@ class Dialogue:
             words.append(b"CHUNKING")
         if cell.auth:
             words.append(b"AUTH " + cell.auth.encode())
+        words = [word for word in words if word.decode().split(" ")[0] not in cell.without]
         good = b"".join(b"250-" + word + b"\r\n" for word in words[:-1]) + b"250 " + words[-1] + b"\r\n"
         self.forget()
         # The plain EHLO of a session that goes on in TLS has no faults of its own.
@@ -444,7 +448,7 @@ class Dialogue:
         if self.due("handshake") and self.cell.fault == "early":
             self.fire("handshake")
             await asyncio.sleep(0.03)
-            await self.wire.raw_write(b"250 2.0.0 injected\r\n")
+            await self.wire.raw_write(self.cell.inject)
         if self.wire.buffer and self.wire.buffer[:1] != b"\x16":
             self.note("confused", why="plaintext behind STARTTLS", line=self.wire.buffer[:60].decode("latin-1"))
         await self.shake_hands()
@@ -681,12 +685,14 @@ class Server:
             self.record.flush()
             self.lines.clear()
 
-    async def serve(self, ports):
+    async def serve(self, ports, each=False):
+        """Listens on all addresses of the machine, or with `each` on those of the cells alone, so that there is room for other servers."""
         loop = asyncio.get_running_loop()
-        for port in ports:
-            listener = socket.create_server(("0.0.0.0", port), backlog=4096)
-            listener.setblocking(False)
-            self.keep(self.accept(loop, listener))
+        for address in self.cells if each else ("0.0.0.0",):
+            for port in ports:
+                listener = socket.create_server((address, port), backlog=4096)
+                listener.setblocking(False)
+                self.keep(self.accept(loop, listener))
         while True:
             await asyncio.sleep(0.1)
             self.write_notes()
@@ -735,8 +741,10 @@ if __name__ == "__main__":
     parser.add_argument("--directory", required=True, help="for the certificate")
     parser.add_argument("--ports", default="25,465", metavar="PORT,...")
     parser.add_argument("--keep-content", action="store_true", help="record what was accepted, byte for byte (as latin-1)")
+    parser.add_argument("--each", action="store_true", help="listen on the cells' addresses alone")
     arguments = parser.parse_args()
     with open(arguments.cells) as cells_file:
         given = json.load(cells_file)
     with open(arguments.record, "a") as record_file:
-        asyncio.run(Server(given, record_file, make_context(arguments.directory), arguments.keep_content).serve([int(port) for port in arguments.ports.split(",")]))
+        asyncio.run(Server(given, record_file, make_context(arguments.directory), arguments.keep_content).serve(
+            [int(port) for port in arguments.ports.split(",")], arguments.each))
