@@ -128,6 +128,8 @@ static int set_up(struct dataplane *dataplane, char *error) {
     uint32_t generation = journal_begin_dataplane(&dataplane->journal);
     code = link_open(&dataplane->link, options->socket_path, dataplane->user, dataplane->group, &dataplane->journal, &dataplane->arena,
                      generation, error, ERROR_BYTES);
+    if (code == 0 && (code = tls_start()) != 0)
+        snprintf(error, ERROR_BYTES, "wolfSSL does not start: %s.", strerror(-code));
     if (code == 0)
         code = create_workers(dataplane, generation, error);
     if (code == 0)

@@ -157,6 +157,19 @@ static int parse_tcp_ports(struct options *options, const char *text) {
     return 0;
 }
 
+static int parse_identity(struct options *options, const char *text) {
+    const char *colon = strrchr(text, ':');
+    if (options->tls_identity_count == TLS_IDENTITIES_MAX)
+        return complain("tls-identity", text, "at most 64 can be used.");
+    if (colon == NULL || colon == text || colon[1] == '\0')
+        return complain("tls-identity", text, "write CERTIFICATE:KEY, two PEM files.");
+    char *file = strndup(text, (size_t)(colon - text)); /* for the life of the process */
+    if (file == NULL)
+        return -1;
+    options->tls_identities[options->tls_identity_count++] = (struct tls_identity){.certificate_file = file, .key_file = colon + 1};
+    return 0;
+}
+
 static void print_help(void) {
     puts("Usage: bypost-dataplane --journal PATH --socket PATH --lcores LIST --port 'device=...;address=...' [OPTIONS]\n"
          "The packet side of bypost. `bypost run` starts it with the options that follow from bypost.yaml.\n"
@@ -176,6 +189,8 @@ static void print_help(void) {
          "  --user NAME             user to become after set-up\n"
          "  --port SPEC             device=VDEV_OR_PCI;mode=auto|copy|reference;steering=auto|toeplitz|ranges;mtu=N;vlan=N;\n"
          "                          address=A/N[;address=...];gateway=A[;gateway=A6]\n"
+         "  --tls-ca PATH           trusted certificates, a PEM file or a directory (the system's)\n"
+         "  --tls-identity CERT:KEY a client certificate with its chain and its key, PEM files; may be repeated, paths name them from 1\n"
          "  --eal ARG               a further argument for DPDK's EAL\n"
          "  --help, --version");
 }
@@ -198,6 +213,8 @@ enum {
     OPTION_DRAIN,
     OPTION_USER,
     OPTION_PORT,
+    OPTION_TLS_CA,
+    OPTION_TLS_IDENTITY,
     OPTION_EAL,
     OPTION_HELP,
     OPTION_VERSION
@@ -221,6 +238,8 @@ static const struct option long_options[] = {
     {"drain-timeout-ms", required_argument, NULL, OPTION_DRAIN},
     {"user", required_argument, NULL, OPTION_USER},
     {"port", required_argument, NULL, OPTION_PORT},
+    {"tls-ca", required_argument, NULL, OPTION_TLS_CA},
+    {"tls-identity", required_argument, NULL, OPTION_TLS_IDENTITY},
     {"eal", required_argument, NULL, OPTION_EAL},
     {"help", no_argument, NULL, OPTION_HELP},
     {"version", no_argument, NULL, OPTION_VERSION},
@@ -279,6 +298,11 @@ static int take(struct options *options, int option, const char *value) {
         return parse_number("drain-timeout-ms", value, 0, 3600 * 1000, &options->drain_timeout_ms);
     case OPTION_PORT:
         return parse_port(options, value);
+    case OPTION_TLS_CA:
+        options->tls_ca = value;
+        return 0;
+    case OPTION_TLS_IDENTITY:
+        return parse_identity(options, value);
     case OPTION_EAL:
         if (options->eal_count == OPTIONS_EAL_MAX)
             return complain("eal", value, "at most 32 such arguments.");

@@ -4,6 +4,7 @@
 
 #include "dataplane/net/net.h"
 #include "dataplane/port/port.h"
+#include "dataplane/tls/tls.h"
 #include <bypost/journal.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -34,6 +35,9 @@ struct options {
     uint32_t drain_timeout_ms;
     uint32_t port_count;
     struct port_options ports[PORTS_MAX];
+    const char *tls_ca; /* NULL: the system's */
+    uint32_t tls_identity_count;
+    struct tls_identity tls_identities[TLS_IDENTITIES_MAX];
     uint32_t eal_count;
     const char *eal[OPTIONS_EAL_MAX];
 };

@@ -37,6 +37,24 @@ static void ring_shard(void *context, uint32_t shard) {
     (void)written; /* full means that it is ringing already */
 }
 
+static int create_tls(struct worker *worker, const struct options *options, char *error, size_t error_bytes) {
+    char why[256] = "the kernel gives no random numbers.";
+    struct tls_config tls = {
+        .ca_file = options->tls_ca,
+        .identity_count = options->tls_identity_count,
+        .identities = options->tls_identities,
+        .max_sessions = options->max_sessions,
+        .realtime_offset_us = (int64_t)(clock_us(CLOCK_REALTIME) - clock_us(CLOCK_MONOTONIC)),
+    };
+    if (getrandom(tls.secret, sizeof(tls.secret), 0) == (ssize_t)sizeof(tls.secret))
+        worker->tls = tls_worker_create(&tls, why, sizeof(why));
+    explicit_bzero(tls.secret, sizeof(tls.secret));
+    if (worker->tls != NULL)
+        return 0;
+    snprintf(error, error_bytes, "worker %u has no TLS: %s", worker->index, why);
+    return -EINVAL;
+}
+
 static int create_engine(struct worker *worker, const struct options *options, const struct arena *arena, struct tcp_config *tcp) {
     struct smtp_config smtp = {
         .journal = worker->journal,
@@ -46,6 +64,7 @@ static int create_engine(struct worker *worker, const struct options *options, c
         .arena_bytes = arena->length,
         .max_sessions = options->max_sessions,
         .max_orders = worker->journal->geometry.slots,
+        .tls = worker->tls,
         .realtime_offset_us = (int64_t)(clock_us(CLOCK_REALTIME) - clock_us(CLOCK_MONOTONIC)),
         .ring_doorbell = ring_shard,
         .context = worker,
@@ -119,7 +138,10 @@ int worker_create(struct worker *worker, const struct options *options, struct p
         .unknown = net_unknown,
         .network = worker->net,
     };
-    int code = create_engine(worker, options, arena, &tcp);
+    int code = create_tls(worker, options, error, error_bytes);
+    if (code != 0)
+        return code;
+    code = create_engine(worker, options, arena, &tcp);
     if (code == 0) {
         worker->stack = tcp_stack_create(&tcp, now_us);
         code = worker->stack == NULL ? -ENOMEM : 0;
@@ -141,6 +163,7 @@ void worker_destroy(struct worker *worker) {
         tcp_stack_destroy(worker->stack);
     if (worker->engine != NULL)
         smtp_engine_destroy(worker->engine);
+    tls_worker_destroy(worker->tls);
     if (worker->net != NULL)
         net_destroy(worker->net);
     for (uint32_t i = 0; i < worker->port_count; i++)
@@ -175,6 +198,13 @@ static void publish_counters(struct worker *worker) {
     counter_set(&counters->tcp_failed, tcp->refused + tcp->resets_received + tcp->timeouts);
     counter_set(&counters->tcp_retransmits, tcp->retransmits_fast + tcp->retransmits_timeout);
     counter_set(&counters->tcp_connections, tcp_stack_connections(worker->stack));
+    struct tls_usage tls;
+    tls_worker_usage(worker->tls, &tls);
+    counter_set(&counters->tls_handshakes, tls.handshakes);
+    counter_set(&counters->tls_resumed, tls.resumed);
+    counter_set(&counters->tls_failed, tls.failed);
+    counter_set(&counters->tls_sessions, tls.sessions);
+    counter_set(&counters->tls_memory_bytes, tls.heap_bytes);
 }
 
 /* Sleeps until the doorbell, the next deadline or `sleep_us`, whichever comes first. */
@@ -216,6 +246,7 @@ int worker_run(void *argument) {
             draining = true;
             smtp_engine_drain(worker->engine, now_us);
         }
+        bool handshakes_wait = tls_worker_poll(worker->tls, now_us); /* before SMTP, which then hears of them in this pass */
         uint64_t deadline_us = smtp_engine_poll(worker->engine, SMTP_BUDGET, now_us);
         uint64_t tcp_us = tcp_poll(worker->stack, TCP_BUDGET, now_us);
         uint64_t net_us = net_poll(worker->net, now_us);
@@ -230,7 +261,7 @@ int worker_run(void *argument) {
         }
         if (draining && smtp_engine_idle(worker->engine))
             break;
-        if (moved >= BUSY_FRAMES || worker->poll) {
+        if (moved >= BUSY_FRAMES || worker->poll || handshakes_wait) {
             sleep_us = SLEEP_FIRST_US;
             continue;
         }

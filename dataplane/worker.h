@@ -5,6 +5,7 @@
 #include "dataplane/eal.h"
 #include "dataplane/net/net.h"
 #include "dataplane/smtp/smtp.h"
+#include "dataplane/tls/tls.h"
 #include <bypost/journal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -19,6 +20,7 @@ struct worker {
     struct net *net;
     struct tcp_stack *stack;
     struct smtp_engine *engine;
+    struct tls_worker *tls;
     uint32_t port_count;
     struct port_queue *queues[PORTS_MAX];
     int doorbell;                   /* our eventfd */
