@@ -20,6 +20,7 @@ const struct script script_good = {
     .mail = "250 2.1.0 ok\r\n",
     .rcpt = "250 2.1.5 ok\r\n",
     .data = "354 go on\r\n",
+    .chunk = "250 2.0.0 a chunk\r\n",
     .final = "250 2.0.0 taken as 4711\r\n",
     .rset = "250 2.0.0 ok\r\n",
     .quit = "221 2.0.0 bye\r\n",
@@ -32,6 +33,13 @@ struct server {
     uint64_t body_bytes;
     char line[16384];
     uint32_t line_length;
+    uint64_t chunk_left; /* of a BDAT */
+    bool in_chunk, last_chunk, chunk_refused;
+    /* keeps_sequence: */
+    bool opened, dead; /* dead: it reads no more */
+    uint32_t accepted;
+    char sender[64], recipients[8][64], body[64];
+    uint32_t stored_bytes;
 };
 
 static void bell(void *context, uint32_t shard) {
@@ -47,7 +55,7 @@ static void watch(void *context, struct tcp_conn *conn, const struct tcp_piece *
     enum slot_state state = slot_word_state(slot_load(world_at(world, world->watch_slot)));
     for (uint32_t i = 0; i < count; i++) {
         if (pieces[i].length >= 4 && memcmp(pieces[i].bytes, "MAIL", 4) == 0)
-            assert_int_equal(state, SLOT_ENVELOPE_SENT);
+            assert_in_range(state, SLOT_ENVELOPE_SENT, SLOT_BODY_SENT); /* under BDAT the body may be in the same flight */
         if (pieces[i].bytes >= world->arena && pieces[i].bytes < world->arena + WORLD_ARENA_BYTES) {
             world->watched_bytes += pieces[i].length;
             if (world->watched_bytes == world->watch_body_bytes)
@@ -234,6 +242,95 @@ static void say(struct world *world, struct tcp_conn *conn, const char *text) {
     free(copy);
 }
 
+static bool is_good(const char *reply) {
+    return reply && reply[0] == '2';
+}
+
+/* Says what the script or the test wants, unless the command is out of order. Is it good news? */
+static bool answer(struct world *world, struct tcp_conn *conn, enum place place, const char *reply, bool in_order, bool *stores) {
+    struct server *server = conn->server;
+    if (world->script.keeps_sequence && !in_order && (is_good(reply) || (reply && reply[0] == '3')))
+        reply = "503 5.5.1 bad sequence\r\n";
+    *stores = is_good(reply);
+    if (world->on_reply)
+        reply = world->on_reply(world, place, reply, stores);
+    *stores &= in_order;
+    bool goes_on = reply && reply[0] >= '2' && reply[0] <= '5' && strncmp(reply, "421", 3) != 0;
+    server->dead |= world->script.keeps_sequence && reply && !goes_on; /* a stalled one goes on, silently */
+    say(world, conn, reply);
+    if (reply && strncmp(reply, "421", 3) == 0 && world->script.keeps_sequence)
+        fake_peer_fin(conn, world->now_us);
+    return is_good(reply) || (!reply && in_order);
+}
+
+static void forget(struct server *server) {
+    server->opened = server->chunk_refused = false;
+    server->accepted = server->stored_bytes = 0;
+    memset(server->body, 0, sizeof(server->body));
+}
+
+static void keep_argument(char to[64], const char *line) {
+    const char *begin = strchr(line, '<'), *end = begin ? strchr(begin, '>') : NULL;
+    assert_non_null(end);
+    snprintf(to, 64, "%.*s", (int)(end - begin - 1), begin + 1);
+}
+
+static void keep_body(struct server *server, const char *bytes, uint32_t length) {
+    for (uint32_t i = 0; i < length && server->stored_bytes < sizeof(server->body) - 1; i++)
+        server->body[server->stored_bytes++] = bytes[i];
+}
+
+static void keep_mail(struct world *world, const char *bytes, uint32_t length) {
+    uint32_t at = world->mail_length[world->mails];
+    if (at + length < sizeof(world->mail[0])) {
+        memcpy(world->mail[world->mails] + at, bytes, length);
+        world->mail_length[world->mails] += length;
+    }
+}
+
+/* The body is whole: one message for each accepted recipient, if the verdict is good. */
+static void judge(struct world *world, struct tcp_conn *conn, bool in_order) {
+    struct server *server = conn->server;
+    bool stores;
+    if (world->mails < WORLD_MAILS_MAX - 1)
+        world->mails++;
+    /* Who answers has read, and who has read has acknowledged: the verdict's segment says so. */
+    while (world->script.final && !world->script.final_unacknowledged && conn->left_count)
+        fake_acknowledge(conn, world->now_us);
+    bool keeps = !in_order && world->script.keeps_refused;
+    uint32_t accepted = server->accepted;
+    struct server had = *server;
+    if (!keeps)
+        forget(server);
+    answer(world, conn, PLACE_FINAL, world->script.final, in_order, &stores);
+    for (uint32_t i = 0; stores && world->script.keeps_sequence && i < accepted; i++) {
+        struct delivery *delivery = &world->deliveries[world->delivery_count++];
+        memcpy(delivery->sender, had.sender, sizeof(had.sender));
+        memcpy(delivery->recipient, had.recipients[i], sizeof(had.recipients[i]));
+        memcpy(delivery->body, had.body, sizeof(had.body));
+    }
+}
+
+static void begin_chunk(struct server *server) {
+    char last[8] = "";
+    unsigned long bytes;
+    assert_in_range(sscanf(server->line, "BDAT %lu %7s", &bytes, last), 1, 2);
+    server->chunk_left = bytes;
+    server->last_chunk = strcmp(last, "LAST") == 0;
+    server->in_chunk = server->had_body = true;
+    server->body_bytes = 0;
+    server->body_said = false;
+}
+
+static void end_chunk(struct world *world, struct tcp_conn *conn, struct server *server) {
+    bool in_order = server->accepted && !server->chunk_refused, stores;
+    server->in_chunk = false;
+    if (server->last_chunk)
+        judge(world, conn, in_order);
+    else
+        server->chunk_refused |= !answer(world, conn, PLACE_CHUNK, world->script.chunk, in_order, &stores);
+}
+
 static bool is_command(const struct server *server, const char *verb) {
     return strncmp(server->line, verb, strlen(verb)) == 0;
 }
@@ -264,20 +361,42 @@ static void take_command(struct world *world, struct tcp_conn *conn, struct serv
     } else if (is_command(server, "HELO")) {
         say(world, conn, script->helo);
     } else if (is_command(server, "MAIL")) {
-        server->recipient = server->taken = 0;
-        say(world, conn, script->mail);
+        bool in_order = !server->opened, stores;
+        if (in_order)
+            server->recipient = server->accepted = 0;
+        if (answer(world, conn, PLACE_MAIL, script->mail, in_order, &stores) && in_order) {
+            server->opened = true;
+            keep_argument(server->sender, server->line);
+        }
     } else if (is_command(server, "RCPT")) {
         const char *reply = server->recipient < 4 && script->rcpts[server->recipient] ? script->rcpts[server->recipient] : script->rcpt;
         server->recipient++;
-        say(world, conn, reply);
+        bool in_order = server->opened, stores;
+        if (answer(world, conn, PLACE_RCPT, reply, in_order, &stores) && in_order) {
+            keep_argument(server->recipients[server->accepted % 8], server->line);
+            server->accepted++;
+        }
     } else if (is_command(server, "DATA")) {
-        server->in_body = script->data && strstr(script->data, "354") == script->data;
+        const char *reply = script->data;
+        bool stores;
+        if (script->keeps_sequence && !server->accepted && reply && reply[0] == '3')
+            reply = "554 5.5.1 no valid recipients\r\n";
+        if (world->on_reply)
+            reply = world->on_reply(world, PLACE_DATA, reply, &stores);
+        server->in_body = reply && strstr(reply, "354") == reply;
         server->had_body |= server->in_body;
         server->body_bytes = 0;
         server->body_said = false;
-        say(world, conn, script->data);
+        server->dead |= script->keeps_sequence && reply && (reply[0] < '2' || reply[0] > '5' || strncmp(reply, "421", 3) == 0);
+        say(world, conn, reply);
+    } else if (is_command(server, "BDAT")) {
+        begin_chunk(server);
+        if (!server->chunk_left)
+            end_chunk(world, conn, server);
     } else if (is_command(server, "RSET")) {
-        say(world, conn, script->rset);
+        bool stores;
+        forget(server);
+        answer(world, conn, PLACE_RSET, script->rset, true, &stores);
     } else if (is_command(server, "QUIT")) {
         say(world, conn, script->quit);
         if (script->quit && !script->keeps_open)
@@ -290,12 +409,7 @@ static void take_command(struct world *world, struct tcp_conn *conn, struct serv
 static void take_body_line(struct world *world, struct tcp_conn *conn, struct server *server) {
     if (strcmp(server->line, ".") == 0) {
         server->in_body = false;
-        if (world->mails < WORLD_MAILS_MAX - 1)
-            world->mails++;
-        /* Who answers has read, and who has read has acknowledged: the verdict's segment says so. */
-        while (world->script.final && !world->script.final_unacknowledged && conn->left_count)
-            fake_acknowledge(conn, world->now_us);
-        say(world, conn, world->script.final);
+        judge(world, conn, server->accepted > 0 || !world->script.keeps_sequence);
         if (world->script.idle && !server->idle_said) {
             server->idle_said = true;
             /* Not in one segment with the verdict: the session has to be at rest. */
@@ -305,12 +419,28 @@ static void take_body_line(struct world *world, struct tcp_conn *conn, struct se
         return;
     }
     const char *text = server->line[0] == '.' ? server->line + 1 : server->line;
-    uint32_t length = (uint32_t)strlen(text), at = world->mail_length[world->mails];
-    if (at + length + 2 < sizeof(world->mail[0])) {
-        memcpy(world->mail[world->mails] + at, text, length);
-        memcpy(world->mail[world->mails] + at + length, "\r\n", 2);
-        world->mail_length[world->mails] += length + 2;
+    uint32_t length = (uint32_t)strlen(text);
+    keep_mail(world, text, length);
+    keep_mail(world, "\r\n", 2);
+    keep_body(server, text, length);
+    keep_body(server, "\r\n", 2);
+}
+
+static void count_body(struct world *world, struct tcp_conn *conn, struct server *server) {
+    server->body_bytes++;
+    world->body_bytes_received++;
+    if (world->script.body && !server->body_said && server->body_bytes > world->script.body_bytes) {
+        server->body_said = true;
+        say(world, conn, world->script.body);
     }
+}
+
+static void take_chunk_byte(struct world *world, struct tcp_conn *conn, struct server *server, char byte) {
+    keep_mail(world, &byte, 1);
+    keep_body(server, &byte, 1);
+    count_body(world, conn, server);
+    if (--server->chunk_left == 0 && !conn->closing)
+        end_chunk(world, conn, server);
 }
 
 static void serve(struct world *world, struct tcp_conn *conn) {
@@ -322,17 +452,15 @@ static void serve(struct world *world, struct tcp_conn *conn) {
     assert_non_null(bytes);
     memcpy(bytes, conn->wire, length);
     conn->wire_length = 0;
-    if (!server->in_body)
+    if (!server->in_body && !server->in_chunk)
         world->flights++;
-    for (uint32_t i = 0; i < length && !conn->closing; i++) {
-        if (server->in_body) {
-            server->body_bytes++;
-            world->body_bytes_received++;
-            if (world->script.body && !server->body_said && server->body_bytes > world->script.body_bytes) {
-                server->body_said = true;
-                say(world, conn, world->script.body);
-            }
+    for (uint32_t i = 0; i < length && !conn->closing && !server->dead; i++) {
+        if (server->in_chunk) {
+            take_chunk_byte(world, conn, server, (char)bytes[i]);
+            continue;
         }
+        if (server->in_body)
+            count_body(world, conn, server);
         assert_true(server->line_length < sizeof(server->line) - 1);
         server->line[server->line_length++] = (char)bytes[i];
         if (bytes[i] != '\n')
@@ -487,7 +615,8 @@ const char *world_outcome(struct world *world, uint32_t index) {
 const char *world_text(struct world *world, uint32_t index) {
     static char text[SLOT_TEXT_BYTES + 1];
     const struct slot *slot = world_at(world, index);
-    memcpy(text, slot->text + slot->sender_length + slot->recipient_length, slot->reply.text_length);
+    uint32_t at = slot_addresses_length(slot->sender_length, slot->recipient_length, slot->envid_length);
+    memcpy(text, slot->text + at, slot->reply.text_length);
     text[slot->reply.text_length] = '\0';
     return text;
 }

@@ -27,6 +27,15 @@ struct script {
     bool never_acknowledges_body;
     bool final_unacknowledged; /* the verdict comes before the last bytes were acknowledged */
     uint32_t body_bytes;       /* `body` is said after so many bytes of the body */
+    const char *chunk;         /* to a BDAT that is not the last; `final` to the last */
+    bool keeps_sequence; /* 503 to what comes out of its order: MAIL within a transaction, RCPT without one, a body without recipients */
+    bool keeps_refused;  /* a BDAT without recipients leaves the transaction open, as Exim does */
+};
+
+/* What `on_reply` is asked of. */
+enum place { PLACE_MAIL, PLACE_RCPT, PLACE_DATA, PLACE_CHUNK, PLACE_FINAL, PLACE_RSET };
+struct delivery {
+    char sender[64], recipient[64], body[64];
 };
 /* A server that takes everything, with PIPELINING and SIZE. */
 extern const struct script script_good;
@@ -53,6 +62,10 @@ struct world {
     uint64_t watch_body_bytes, watched_bytes;
     uint32_t next_slot;
     uint64_t wakeup_us;
+    /* Says something else than the script: NULL, SAY_EOF and the like too. *stores: it keeps the message, whatever it says of it. */
+    const char *(*on_reply)(struct world *world, enum place place, const char *reply, bool *stores);
+    struct delivery deliveries[WORLD_SLOTS]; /* what servers with `keeps_sequence` stored, a recipient each */
+    uint32_t delivery_count;
 };
 
 struct world *world_new(void);
