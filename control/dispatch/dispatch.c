@@ -46,6 +46,10 @@ static void on_attention(evutil_socket_t descriptor, short what, void *argument)
         event_active(dispatch->attention_event, EV_TIMEOUT, 0);
 }
 
+static void on_backlog(evutil_socket_t descriptor, short what, void *argument) {
+    orders_backlog(argument);
+}
+
 static void on_press(evutil_socket_t descriptor, short what, void *argument) {
     struct dispatch *dispatch = argument;
     uint64_t count;
@@ -69,15 +73,18 @@ struct dispatch *dispatch_create(const struct dispatch_config *config, char *err
     dispatch->path_count = config->journal->geometry.paths / config->journal->geometry.shards;
     dispatch->first_path = config->shard * dispatch->path_count;
     int code = link_create(dispatch, error, error_bytes);
-    if (code == 0 && (paths_create(dispatch) != 0 || orders_create(dispatch) != 0 || inherited_create(dispatch) != 0)) {
+    if (code == 0 &&
+        (paths_create(dispatch) != 0 || orders_create(dispatch) != 0 || chains_create(dispatch) != 0 || inherited_create(dispatch) != 0)) {
         snprintf(error, error_bytes, "out of memory for %u slots and %u paths.", dispatch->slot_count, dispatch->path_count);
         code = -ENOMEM;
     }
     if (code == 0) {
         dispatch->attention_event = event_new(config->base, -1, 0, on_attention, dispatch);
+        dispatch->backlog_event = event_new(config->base, -1, 0, on_backlog, dispatch);
         dispatch->press_event =
             event_new(config->base, press_descriptor(config->press, config->shard), EV_READ | EV_PERSIST, on_press, dispatch);
-        if (dispatch->attention_event == NULL || dispatch->press_event == NULL || event_add(dispatch->press_event, NULL) != 0) {
+        if (dispatch->attention_event == NULL || dispatch->backlog_event == NULL || dispatch->press_event == NULL ||
+            event_add(dispatch->press_event, NULL) != 0) {
             snprintf(error, error_bytes, "out of memory for events.");
             code = -ENOMEM;
         }
@@ -95,10 +102,13 @@ void dispatch_destroy(struct dispatch *dispatch) {
     link_destroy(dispatch);
     if (dispatch->attention_event != NULL)
         event_free(dispatch->attention_event);
+    if (dispatch->backlog_event != NULL)
+        event_free(dispatch->backlog_event);
     if (dispatch->press_event != NULL)
         event_free(dispatch->press_event);
     paths_destroy(dispatch);
     orders_destroy(dispatch);
+    chains_destroy(dispatch);
     inherited_destroy(dispatch);
     free(dispatch);
 }
@@ -126,18 +136,9 @@ void dispatch_lane_gone(struct dispatch *dispatch, struct lane *lane) {
 uint32_t dispatch_withdraw(struct dispatch *dispatch, bool (*match)(void *context, const struct delivery *delivery), void *context) {
     uint32_t count = orders_withdraw(dispatch, match, context);
     for (uint32_t i = 0; i < dispatch->slot_count; i++) {
-        struct slot *slot = &dispatch->journal->slots[dispatch->first_slot + i];
-        struct flight *flight = &dispatch->flights[i];
-        struct delivery *delivery = flight->delivery;
-        if (!flight->used || flight->ended || delivery == NULL || (match != NULL && !match(context, delivery)) ||
-            !slot_withdraw(slot, flight->generation))
-            continue;
-        dispatch->queued--;
-        dispatch->counters.withdrawn++;
-        orders_uncount(dispatch, flight->path, flight->path_generation, flight->worker);
-        outcomes_release(dispatch, dispatch->first_slot + i);
-        shape_give_back(dispatch->config.shape, delivery, clock_us(CLOCK_MONOTONIC));
-        count++;
+        const struct flight *flight = &dispatch->flights[i];
+        if (flight->delivery != NULL && (match == NULL || match(context, flight->delivery)))
+            count += chain_withdraw(dispatch, dispatch->first_slot + i);
     }
     orders_backlog(dispatch); /* there may be slots for others */
     return count;
@@ -146,11 +147,12 @@ uint32_t dispatch_withdraw(struct dispatch *dispatch, bool (*match)(void *contex
 void dispatch_each(const struct dispatch *dispatch,
                    void (*each)(void *context, const struct delivery *delivery, int worker, enum slot_state state), void *context) {
     for (const struct press_order *order = dispatch->backlog_first; order != NULL; order = order->next)
-        each(context, order->delivery, -1, SLOT_FREE);
+        for (const struct delivery *delivery = order->deliveries; delivery != NULL; delivery = delivery->next)
+            each(context, delivery, -1, SLOT_FREE);
     for (uint32_t i = 0; i < dispatch->slot_count; i++) {
         const struct flight *flight = &dispatch->flights[i];
         if (flight->used && flight->delivery != NULL)
-            each(context, flight->delivery, flight->worker,
+            each(context, flight->delivery, flight->chain->worker,
                  slot_word_state(slot_load(&dispatch->journal->slots[dispatch->first_slot + i])));
     }
 }
@@ -173,7 +175,7 @@ void dispatch_drain(struct dispatch *dispatch) {
 }
 
 uint32_t dispatch_in_progress(const struct dispatch *dispatch) {
-    return dispatch->in_press + dispatch->backlogged + dispatch->queued;
+    return dispatch->before_slots + dispatch->queued;
 }
 const struct dispatch_counters *dispatch_counters(const struct dispatch *dispatch) {
     return &dispatch->counters;

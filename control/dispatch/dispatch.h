@@ -80,9 +80,9 @@ void dispatch_each(const struct dispatch *dispatch,
 uint32_t dispatch_in_progress(const struct dispatch *dispatch);
 
 struct dispatch_counters {
-    uint64_t orders, outcomes, returned, withdrawn, render_errors, harvested_settled, harvested_lost, harvested_uncertain,
-        harvested_returned, path_events, paths_published, paths_exhausted, slots_exhausted, arena_exhausted, wild_values, unsigned_messages,
-        signatures;
+    uint64_t orders /* recipients in slots */, transactions /* made for them */, outcomes, returned, withdrawn, render_errors,
+        harvested_settled, harvested_lost, harvested_uncertain, harvested_returned, path_events, paths_published, paths_exhausted,
+        slots_exhausted, arena_exhausted, wild_values, unsigned_messages, signatures;
 };
 const struct dispatch_counters *dispatch_counters(const struct dispatch *dispatch);
 uint32_t dispatch_slots_used(const struct dispatch *dispatch);

@@ -11,10 +11,11 @@
 enum {
     PUMP_BUDGET = 64,             /* deliveries a path takes before the next one's turn */
     READY_CAPACITY_MAX = 1 << 20, /* a wild value from a broken dataplane */
-    PRESS_ORDERS_MAX = 4096,      /* under way in the press and behind it */
+    PRESS_ORDERS_MAX = 4096,      /* deliveries under way in the press and behind it */
     PRESS_BYTES_MAX = 256 << 20,  /* of messages, as large as late ones */
     MESSAGE_KEPT_BYTES = 1 << 16, /* a free order keeps its message's memory up to this */
     PRESS_RETRY_US = 10000,       /* the press is full of other shards' tasks, or memory is short */
+    CHAIN_SLOTS_PART = 4,         /* no chain needs more than this part of the shard's slots */
 };
 
 int orders_create(struct dispatch *dispatch) {
@@ -61,27 +62,31 @@ static struct press_order *order_new(struct dispatch *dispatch) {
 }
 
 static void order_free(struct dispatch *dispatch, struct press_order *order) {
-    order->delivery = NULL;
+    order->deliveries = NULL;
+    order->delivery_count = 0;
     if (order->task.message.capacity > MESSAGE_KEPT_BYTES)
         message_free(&order->task.message);
     order->next = dispatch->free_orders;
     dispatch->free_orders = order;
 }
 
-static bool press_delivery(struct dispatch *dispatch, struct lane_path *path, uint32_t worker, struct delivery *delivery) {
+/* One message for `count` deliveries, which are linked. */
+static bool press_deliveries(struct dispatch *dispatch, struct lane_path *path, uint32_t worker, struct delivery *deliveries,
+                             uint32_t count) {
     struct press_order *order = order_new(dispatch);
     if (order == NULL)
         return false;
-    struct job *job = delivery->job;
+    struct job *job = deliveries->job;
     if (job->history.date_s == 0)
         job->history.date_s = clock_us(CLOCK_REALTIME) / 1000000; /* fixed at the first render, kept with every retry */
-    order->delivery = delivery;
+    order->deliveries = deliveries;
+    order->delivery_count = count;
     order->lane = path->lane;
     order->path = paths_index(dispatch, path);
     order->path_generation = path->generation;
     order->worker = (uint16_t)worker;
     order->task.job = job;
-    order->task.index = delivery->index;
+    order->task.index = deliveries->index;
     order->task.date_s = job->history.date_s;
     order->task.user = order;
     if (!press_submit(dispatch->config.press, dispatch->shard, &order->task)) {
@@ -90,13 +95,14 @@ static bool press_delivery(struct dispatch *dispatch, struct lane_path *path, ui
     }
     path->outstanding[worker]++;
     dispatch->in_press++;
+    dispatch->before_slots += count;
     return true;
 }
 
-/* As many orders, or bytes, as may be under way before their slots. */
+/* As many deliveries, or bytes, as may be under way before their slots. */
 static bool press_is_full(const struct dispatch *dispatch) {
     uint64_t orders = dispatch->in_press + dispatch->backlogged;
-    return orders >= PRESS_ORDERS_MAX ||
+    return dispatch->before_slots >= PRESS_ORDERS_MAX ||
            (orders > 0 && dispatch->backlog_bytes + dispatch->in_press * dispatch->message_bytes >= PRESS_BYTES_MAX);
 }
 
@@ -106,6 +112,43 @@ static void arm_wake(struct lane_path *path, uint64_t now_us, uint64_t wake_us) 
     uint64_t wait_us = wake_us > now_us ? wake_us - now_us : 1;
     struct timeval wait = {.tv_sec = (time_t)(wait_us / 1000000), .tv_usec = (suseconds_t)(wait_us % 1000000)};
     evtimer_add(path->wake, &wait);
+}
+
+static bool shares(void *context, const struct delivery *first, const struct delivery *other) {
+    const struct shaping_limits *limits = context;
+    const struct job *job = first->job;
+    if (!render_is_shared(job, first->index, other->index))
+        return false;
+    return limits->batch_by_site ||
+           strcmp(job_recipient(job, first->index)->mailbox.domain, job_recipient(job, other->index)->mailbox.domain) == 0;
+}
+
+/* What a server has shown to take is shape's to know. */
+static uint32_t recipients_max(const struct dispatch *dispatch, const struct lane_path *path) {
+    const uint32_t bounds[] = {path->limits->max_recipients_per_batch > 0 ? path->limits->max_recipients_per_batch : 1,
+                               CHAIN_RECIPIENTS_MAX, dispatch->slot_count / CHAIN_SLOTS_PART};
+    uint32_t least = UINT32_MAX;
+    for (size_t i = 0; i < sizeof(bounds) / sizeof(bounds[0]); i++)
+        least = bounds[i] < least ? bounds[i] : least;
+    return least;
+}
+
+/* Those that may share the transaction of `first`, linked behind it. How many they are together. */
+static uint32_t take_others(struct dispatch *dispatch, struct lane_path *path, struct delivery *first, uint64_t now_us) {
+    uint32_t maximum = recipients_max(dispatch, path), others = 0;
+    first->next = NULL;
+    if (maximum > 1 && first->job->entry_recipients > 1 && path->lane->waiting > 0 &&
+        render_is_shared(first->job, first->index, first->index))
+        first->next = shape_take_like(dispatch->config.shape, path->lane, first, shares, (void *)(uintptr_t)path->limits, maximum - 1,
+                                      &others, now_us);
+    return 1 + others;
+}
+
+static void give_back_list(struct dispatch *dispatch, struct delivery *delivery, uint64_t now_us) {
+    for (struct delivery *next; delivery != NULL; delivery = next) {
+        next = delivery->next;
+        shape_give_back(dispatch->config.shape, delivery, now_us);
+    }
 }
 
 void orders_pump(struct dispatch *dispatch, struct lane_path *path) {
@@ -148,10 +191,12 @@ void orders_pump(struct dispatch *dispatch, struct lane_path *path) {
                     arm_wake(path, now_us, wake_us);
                 return;
             }
-            if (!same || !press_delivery(dispatch, path, worker, delivery)) {
+            delivery->next = NULL;
+            uint32_t count = same ? take_others(dispatch, path, delivery, now_us) : 1;
+            if (!same || !press_deliveries(dispatch, path, worker, delivery, count)) {
                 if (same)
                     dispatch->press_retry_us = now_us + PRESS_RETRY_US;
-                shape_give_back(dispatch->config.shape, delivery, now_us);
+                give_back_list(dispatch, delivery, now_us);
                 if (same)
                     paths_attention(dispatch, path);
                 return;
@@ -187,137 +232,70 @@ static void reply_of_status(int status, struct outcome *outcome) {
     memcpy(outcome->enhanced, passes ? passing : status == -E2BIG ? too_large : wrong, sizeof(outcome->enhanced));
 }
 
-/* A message that cannot be rendered or signed is its recipient's end, without a slot. */
-static void end_unrendered(struct dispatch *dispatch, struct press_order *order) {
-    struct dispatch_end end = {.delivery = order->delivery, .lane = order->lane, .slot = SLOT_NONE};
-    dispatch_cookie(dispatch, order->delivery, &end.cookie);
-    end.outcome.kind = OUTCOME_LOCAL;
-    end.outcome.stage = STAGE_CONNECT;
-    reply_of_status(order->task.status, &end.outcome);
-    snprintf(end.outcome.text, sizeof(end.outcome.text), "%s", order->task.error);
-    end.outcome.finished_us = clock_us(CLOCK_REALTIME);
-    dispatch->counters.render_errors++;
+/* The order leaves: it has no deliveries any more, and what it was counted for is over. */
+static void order_done(struct dispatch *dispatch, struct press_order *order) {
     orders_uncount(dispatch, order->path, order->path_generation, order->worker);
-    dispatch->config.ended(dispatch->config.context, &end);
+    order_free(dispatch, order);
 }
 
-/* The table of pieces, then the message. In physical-address mode no piece crosses a page of the arena's memory. */
-static uint32_t write_pieces(const struct dispatch *dispatch, uint64_t offset, const struct message *message, uint32_t table_bytes) {
-    struct arena_piece *table = (struct arena_piece *)(dispatch->arena + offset);
-    uint64_t at = offset + table_bytes;
-    memcpy(dispatch->arena + at, message->bytes + message->start, message->length);
-    uint32_t count = 0;
-    for (size_t left = message->length; left > 0; count++) {
-        size_t length = left;
-        if (dispatch->pieces_in_page) {
-            uint64_t room = dispatch->page_bytes - (dispatch->arena_offset + at) % dispatch->page_bytes;
-            length = left < room ? left : (size_t)room;
-        }
-        table[count] = (struct arena_piece){.offset = at, .length = (uint32_t)length};
-        at += length;
-        left -= length;
+/* A message that cannot be rendered or signed is the end of those it was for, without a slot. */
+static void end_unrendered(struct dispatch *dispatch, struct press_order *order) {
+    struct delivery *delivery = order->deliveries;
+    dispatch->before_slots -= order->delivery_count;
+    for (struct delivery *next; delivery != NULL; delivery = next) {
+        struct dispatch_end end = {.delivery = delivery, .lane = order->lane, .slot = SLOT_NONE};
+        next = delivery->next;
+        delivery->next = NULL;
+        dispatch_cookie(dispatch, delivery, &end.cookie);
+        end.outcome.kind = OUTCOME_LOCAL;
+        end.outcome.stage = STAGE_CONNECT;
+        reply_of_status(order->task.status, &end.outcome);
+        snprintf(end.outcome.text, sizeof(end.outcome.text), "%s", order->task.error);
+        end.outcome.finished_us = clock_us(CLOCK_REALTIME);
+        dispatch->counters.render_errors++;
+        dispatch->config.ended(dispatch->config.context, &end);
     }
-    return count;
+    order_done(dispatch, order);
 }
 
-static uint32_t table_entries(const struct dispatch *dispatch, const struct message *message) {
-    return dispatch->pieces_in_page ? (uint32_t)(message->length / dispatch->page_bytes + 2) : 1;
+/* The order's delivery at `at` goes back to shape. */
+static void give_one_back(struct dispatch *dispatch, struct press_order *order, struct delivery **at) {
+    struct delivery *delivery = *at;
+    *at = delivery->next;
+    delivery->next = NULL;
+    order->delivery_count--;
+    dispatch->before_slots--;
+    dispatch->counters.returned++;
+    shape_give_back(dispatch->config.shape, delivery, clock_us(CLOCK_MONOTONIC));
 }
 
-static uint32_t table_bytes_of(const struct dispatch *dispatch, const struct message *message) {
-    return table_entries(dispatch, message) * (uint32_t)sizeof(struct arena_piece);
-}
-
-/* Would it fit an empty arena? */
-static bool fits_arena(const struct dispatch *dispatch, const struct press_order *order) {
-    const struct message *message = &order->task.message;
-    return message->length < UINT32_MAX / 2 &&
-           message->length + table_bytes_of(dispatch, message) <= (uint64_t)dispatch->map.units * ARENA_UNIT_BYTES;
-}
-
-static bool place(struct dispatch *dispatch, struct press_order *order) {
-    struct message *message = &order->task.message;
-    uint32_t table_bytes = table_bytes_of(dispatch, message);
-    uint32_t extent_bytes = table_bytes + (uint32_t)message->length;
-    if (dispatch->free_slot_count == 0) {
-        dispatch->counters.slots_exhausted++;
-        return false;
-    }
-    uint64_t extent = arena_take(&dispatch->map, extent_bytes);
-    if (extent == UINT64_MAX) {
-        dispatch->counters.arena_exhausted++;
-        return false;
-    }
-    uint32_t index = dispatch->free_slots[--dispatch->free_slot_count];
-    struct slot *slot = &dispatch->journal->slots[index];
-    struct flight *flight = &dispatch->flights[index - dispatch->first_slot];
-    *flight = (struct flight){.delivery = order->delivery,
-                              .lane = order->lane,
-                              .path = order->path,
-                              .path_generation = order->path_generation,
-                              .worker = order->worker,
-                              .used = true,
-                              .extent = extent,
-                              .extent_bytes = extent_bytes};
-    uint32_t generation = slot_word_generation(atomic_load_explicit(&slot->word, memory_order_relaxed));
-    flight->generation = generation;
-    slot->next = SLOT_NONE;
-    slot->next_generation = 0;
-    slot->path = order->path;
-    slot->path_generation = order->path_generation;
-    slot->dataplane_generation = dispatch->dataplane_generation;
-    slot->worker = order->worker;
-    slot->flags = (uint8_t)((message->body_8bit ? SLOT_BODY_8BIT : 0) | (message->needs_smtputf8 ? SLOT_SMTPUTF8 : 0) |
-                            (message->has_leading_dots ? SLOT_HAS_LEADING_DOTS : 0) | (order->delivery->high ? SLOT_HIGH : 0) |
-                            asked_flags(order->delivery->job));
-    slot->piece_count = write_pieces(dispatch, extent, message, table_bytes);
-    slot->size_bytes = (uint32_t)message->length;
-    slot->pieces = extent;
-    slot->not_before_us = 0;
-    memset(&slot->reply, 0, sizeof(slot->reply));
-    struct settle_cookie cookie;
-    dispatch_cookie(dispatch, order->delivery, &cookie);
-    memcpy(slot->cookie, &cookie, sizeof(cookie));
-    slot->arena_extent = extent;
-    slot->arena_extent_bytes = extent_bytes;
-    slot->sender_length = (uint16_t)strnlen(message->sender, SLOT_ADDRESS_MAX);
-    slot->recipient_length = (uint16_t)strnlen(message->recipient, SLOT_ADDRESS_MAX);
-    memcpy(slot->text, message->sender, slot->sender_length);
-    memcpy(slot->text + slot->sender_length, message->recipient, slot->recipient_length);
-    slot->dsn = asked_dsn(order->delivery->job);
-    slot->envid_length = asked_envid(order->delivery->job, slot->text + slot->sender_length + slot->recipient_length);
-    slot->dispatched_us = clock_us(CLOCK_REALTIME);
-    slot_queue(slot);
-    dispatch->queued++;
-    dispatch->counters.orders++;
-    if (ring_push(dispatch->journal, journal_order_ring(dispatch->journal, order->worker, dispatch->shard),
-                  ring_entry(RING_ORDER, index, generation))) {
-        dispatch->ring_wanted |= 1ull << order->worker;
-        return true;
-    }
-    /* Only a broken peer fills the ring: the order is taken back. */
-    dispatch->counters.wild_values++;
-    if (slot_withdraw(slot, generation)) {
-        dispatch->queued--;
-        shape_give_back(dispatch->config.shape, order->delivery, clock_us(CLOCK_MONOTONIC));
-        orders_uncount(dispatch, order->path, order->path_generation, order->worker);
-        outcomes_release(dispatch, index);
-    }
-    return true;
+void orders_shorten(struct dispatch *dispatch, struct press_order *order, uint32_t deliveries) {
+    struct delivery **last = &order->deliveries;
+    for (uint32_t i = 0; i < deliveries && *last != NULL; i++)
+        last = &(*last)->next;
+    while (*last != NULL)
+        give_one_back(dispatch, order, last);
 }
 
 /* Does a finished order still have where to go? */
 static bool deliverable(struct dispatch *dispatch, const struct press_order *order) {
     struct lane_path *path = paths_same(dispatch, order->path, order->path_generation);
-    bool stopped = dispatch->config.stopped != NULL && dispatch->config.stopped(dispatch->config.context, order->delivery);
-    return dispatch->up && !dispatch->draining && !stopped && path != NULL && path->state == LANE_PATH_LIVE;
+    return dispatch->up && !dispatch->draining && path != NULL && path->state == LANE_PATH_LIVE;
 }
 
-static void give_back(struct dispatch *dispatch, struct press_order *order) {
-    orders_uncount(dispatch, order->path, order->path_generation, order->worker);
-    dispatch->counters.returned++;
-    shape_give_back(dispatch->config.shape, order->delivery, clock_us(CLOCK_MONOTONIC));
-    order_free(dispatch, order);
+/* Those of an order that `match` (NULL: all) go back; the others, who get the same message, do not wait for them. How many. */
+static uint32_t give_back_some(struct dispatch *dispatch, struct press_order *order,
+                               bool (*match)(void *context, const struct delivery *delivery), void *context) {
+    uint32_t count = 0;
+    for (struct delivery **at = &order->deliveries; *at != NULL;) {
+        if (match == NULL || match(context, *at)) {
+            give_one_back(dispatch, order, at);
+            count++;
+        } else {
+            at = &(*at)->next;
+        }
+    }
+    return count;
 }
 
 static void append_backlog(struct dispatch *dispatch, struct press_order *order) {
@@ -341,27 +319,37 @@ static void press_relieved(struct dispatch *dispatch) {
             paths_attention(dispatch, &dispatch->paths[i]);
 }
 
+void orders_resume(struct dispatch *dispatch) {
+    if (dispatch->backlog_first != NULL)
+        event_active(dispatch->backlog_event, EV_TIMEOUT, 0);
+}
+
 void orders_backlog(struct dispatch *dispatch) {
     while (dispatch->backlog_first != NULL) {
         struct press_order *order = dispatch->backlog_first;
-        bool alive = deliverable(dispatch, order), fits = alive && fits_arena(dispatch, order);
-        if (fits && !place(dispatch, order))
+        bool alive = deliverable(dispatch, order);
+        if (!alive)
+            give_back_some(dispatch, order, NULL, NULL);
+        else if (dispatch->config.stopped != NULL)
+            give_back_some(dispatch, order, dispatch->config.stopped, dispatch->config.context);
+        bool placed = order->deliveries != NULL && slots_fit(dispatch, order);
+        if (placed && !slots_place(dispatch, order))
             break;
         dispatch->backlog_first = order->next;
         if (dispatch->backlog_first == NULL)
             dispatch->backlog_last = NULL;
         dispatch->backlogged--;
         dispatch->backlog_bytes -= order->task.message.length;
-        if (alive && !fits) { /* it would wait for good, and all others behind it */
+        if (placed) {
+            order_free(dispatch, order);
+        } else if (order->deliveries != NULL) { /* it would wait for good, and all others behind it */
             order->task.status = -E2BIG;
             snprintf(order->task.error, sizeof(order->task.error), "%zu bytes are more than dataplane.arena holds",
                      order->task.message.length);
             end_unrendered(dispatch, order);
+        } else {
+            order_done(dispatch, order);
         }
-        if (alive)
-            order_free(dispatch, order);
-        else
-            give_back(dispatch, order);
     }
     press_relieved(dispatch);
     orders_ring(dispatch);
@@ -375,7 +363,6 @@ void orders_collect(struct dispatch *dispatch) {
         dispatch->in_press--;
         if (order->task.status != 0) {
             end_unrendered(dispatch, order);
-            order_free(dispatch, order);
             continue;
         }
         if (order->task.signatures == 0)
@@ -390,15 +377,7 @@ void orders_collect(struct dispatch *dispatch) {
 }
 
 void orders_give_back_all(struct dispatch *dispatch) {
-    struct press_order *order = dispatch->backlog_first;
-    dispatch->backlog_first = dispatch->backlog_last = NULL;
-    dispatch->backlogged = 0;
-    dispatch->backlog_bytes = 0;
-    while (order != NULL) {
-        struct press_order *next = order->next;
-        give_back(dispatch, order);
-        order = next;
-    }
+    orders_withdraw(dispatch, NULL, NULL);
 }
 
 uint32_t orders_withdraw(struct dispatch *dispatch, bool (*match)(void *context, const struct delivery *delivery), void *context) {
@@ -409,12 +388,11 @@ uint32_t orders_withdraw(struct dispatch *dispatch, bool (*match)(void *context,
     dispatch->backlog_bytes = 0;
     while (order != NULL) {
         struct press_order *next = order->next;
-        if (match == NULL || match(context, order->delivery)) {
-            give_back(dispatch, order);
-            count++;
-        } else {
+        count += give_back_some(dispatch, order, match, context);
+        if (order->deliveries != NULL)
             append_backlog(dispatch, order);
-        }
+        else
+            order_done(dispatch, order);
         order = next;
     }
     return count;

@@ -9,17 +9,10 @@
 
 enum { ENTRIES_A_READ = 256, READS_A_CALL = 16 };
 
-/* The slot's memory in the arena is free from here on; the slot itself only after the commit. */
-static void release_extent(struct dispatch *dispatch, struct flight *flight) {
-    if (flight->extent_bytes != 0)
-        arena_give_back(&dispatch->map, flight->extent, flight->extent_bytes);
-    flight->extent_bytes = 0;
-}
-
 void outcomes_release(struct dispatch *dispatch, uint32_t index) {
     struct flight *flight = &dispatch->flights[index - dispatch->first_slot];
     struct slot *slot = &dispatch->journal->slots[index];
-    release_extent(dispatch, flight);
+    chain_leave(dispatch, index);
     /* The generation counts on from ours, whatever a broken peer left in the word. */
     atomic_store_explicit(&slot->word, slot_word(flight->generation + 1, SLOT_FREE), memory_order_release);
     memset(flight, 0, sizeof(*flight));
@@ -33,8 +26,7 @@ void dispatch_committed(struct dispatch *dispatch, uint32_t slot, uint32_t slot_
     if (!flight->ended || flight->generation != slot_generation)
         return;
     outcomes_release(dispatch, slot);
-    if (dispatch->backlog_first != NULL)
-        orders_backlog(dispatch);
+    orders_resume(dispatch); /* commits come by hundreds: a chain that waits for slots gets as many as it needs */
 }
 
 /* Printable, and UTF-8 safe: bytes of no character become "?". The reply parser has bounded it; this side trusts nothing. */
@@ -99,7 +91,7 @@ static void read_reply(struct dispatch *dispatch, const struct flight *flight, c
     if (flight->inherited)
         describe_peer(dispatch, slot->path, slot->path_generation, reply.endpoint, reply.source, outcome);
     else
-        describe_peer(dispatch, flight->path, flight->path_generation, reply.endpoint, reply.source, outcome);
+        describe_peer(dispatch, flight->chain->path, flight->chain->path_generation, reply.endpoint, reply.source, outcome);
     *source = reply.source < PATH_SOURCES_MAX ? reply.source : 0;
 }
 
@@ -122,22 +114,20 @@ static void end_slot(struct dispatch *dispatch, uint32_t index, enum slot_fate f
         end.outcome.finished_us = clock_us(CLOCK_REALTIME);
         snprintf(end.outcome.text, sizeof(end.outcome.text), "the dataplane ended during this transaction");
     }
-    release_extent(dispatch, flight);
-    if (!flight->inherited && flight->delivery != NULL) {
+    struct delivery *delivery = flight->delivery;
+    flight->delivery = NULL;
+    flight->lane = NULL;
+    if (delivery != NULL)
         dispatch->queued--;
-        orders_uncount(dispatch, flight->path, flight->path_generation, flight->worker);
-    }
-    if (end.outcome.kind == OUTCOME_RETURNED && flight->delivery != NULL) {
+    if (end.outcome.kind == OUTCOME_RETURNED && delivery != NULL) {
         /* It costs no attempt and needs no commit: back to the front of its lane. */
         dispatch->counters.returned++;
-        struct delivery *delivery = flight->delivery;
         outcomes_release(dispatch, index);
         shape_give_back(dispatch->config.shape, delivery, clock_us(CLOCK_MONOTONIC));
         return;
     }
-    flight->delivery = NULL;
-    flight->lane = NULL;
     flight->ended = true;
+    chain_leave(dispatch, index);
     dispatch->counters.outcomes++;
     dispatch->config.ended(dispatch->config.context, &end);
 }
@@ -231,12 +221,12 @@ static void inherit(struct dispatch *dispatch, uint32_t index) {
     const struct slot *slot = &dispatch->journal->slots[index];
     uint64_t extent = slot->arena_extent;
     uint32_t bytes = slot->arena_extent_bytes;
-    if (dispatch->up && arena_claim(&dispatch->map, extent, bytes)) {
-        flight->extent = extent;
-        flight->extent_bytes = bytes;
-    } else {
+    if (bytes != 0 && !(dispatch->up && arena_claim(&dispatch->map, extent, bytes))) {
         dispatch->counters.wild_values++;
+        bytes = 0;
     }
+    if (flight->chain == NULL)
+        chain_join(dispatch, chain_begin(dispatch, extent, bytes), index);
 }
 
 static void harvest_slot(struct dispatch *dispatch, uint32_t index, uint32_t living) {
@@ -246,6 +236,10 @@ static void harvest_slot(struct dispatch *dispatch, uint32_t index, uint32_t liv
     bool known = flight->used;
     if (flight->ended || (!known && slot_word_state(word) == SLOT_FREE))
         return;
+    if (flight->withdrawn) { /* its delivery is in shape, or in another slot */
+        outcomes_release(dispatch, index);
+        return;
+    }
     bool dead = living == 0 || slot->dataplane_generation != living;
     enum slot_fate fate = slot_fate(word, dead);
     if (fate == FATE_WITHDRAW && !known)
@@ -303,6 +297,13 @@ void outcomes_harvest(struct dispatch *dispatch, uint32_t living) {
             if (slot_word_state(slot_load(&dispatch->journal->slots[dispatch->first_slot + i])) == SLOT_FREE)
                 dispatch->free_slots[dispatch->free_slot_count++] = dispatch->first_slot + i;
     }
+    dispatch->harvesting = true;
     for (uint32_t i = 0; i < dispatch->slot_count; i++)
         harvest_slot(dispatch, dispatch->first_slot + i, living);
+    dispatch->harvesting = false;
+    for (uint32_t i = 0; i < dispatch->slot_count; i++) {
+        const struct flight *flight = &dispatch->flights[i];
+        if (flight->inherited && flight->chain != NULL && flight->chain->extent_bytes != 0)
+            chain_inherit(dispatch, dispatch->first_slot + i);
+    }
 }

@@ -8,16 +8,28 @@
 
 /* A slot as this control knows it. */
 struct flight {
-    struct delivery *delivery; /* NULL: dispatched by an earlier control, or none */
+    struct delivery *delivery; /* NULL: dispatched by an earlier control, withdrawn, or none */
     struct lane *lane;
+    struct chain *chain; /* while there is no outcome */
+    uint32_t next;       /* of the chain's members, or SLOT_NONE */
     uint32_t generation; /* of the slot: what the shared word must say */
+    bool used;           /* not on the free list */
+    bool ended;          /* its outcome was handed on: only the commit is missing */
+    bool withdrawn;      /* its delivery went back; the slot stays for its link */
+    bool inherited;      /* dispatched by an earlier control */
+};
+
+enum { CHAIN_RECIPIENTS_MAX = JOB_RECIPIENTS_MAX };
+/* The slots of one transaction: its members without an outcome, in no order. */
+struct chain {
+    uint32_t first;   /* the slot by which workers claim the others; SLOT_NONE: it has its outcome */
+    uint32_t members; /* by flight.next */
     uint32_t path, path_generation;
     uint16_t worker;
-    bool used;      /* not on the free list */
-    bool ended;     /* its outcome was handed on: only the commit is missing */
-    bool inherited; /* dispatched by an earlier control */
+    bool counted; /* in the path's `outstanding` */
     uint64_t extent;
     uint32_t extent_bytes; /* 0: no arena memory */
+    struct chain *next;    /* free */
 };
 
 enum lane_path_state { LANE_PATH_FREE, LANE_PATH_LIVE, LANE_PATH_RETIRING };
@@ -38,13 +50,14 @@ struct lane_path {
     struct event *wake; /* when shape wants to be asked again */
     struct dispatch *dispatch;
     uint64_t *secured;     /* [workers]: sessions_secured_total as it was read last */
-    uint32_t *outstanding; /* [workers]: orders without an outcome, rendered ones included */
+    uint32_t *outstanding; /* [workers]: orders (chains) without their last outcome, rendered ones included */
 };
 
-/* A delivery on its way through the press. */
+/* A message on its way through the press, and whom it is for. */
 struct press_order {
     struct press_task task;
-    struct delivery *delivery;
+    struct delivery *deliveries; /* by `next`: they share the message */
+    uint32_t delivery_count;
     struct lane *lane;
     uint32_t path, path_generation;
     uint16_t worker;
@@ -59,16 +72,18 @@ struct dispatch {
     struct flight *flights; /* [slot_count] */
     uint32_t *free_slots;   /* a stack */
     uint32_t free_slot_count;
-    uint32_t *inherited; /* a hash set of slots, by their cookies: SLOT_NONE or an index */
+    struct chain *chains, *free_chains; /* [slot_count] */
+    uint32_t *inherited;                /* a hash set of slots, by their cookies: SLOT_NONE or an index */
     uint32_t inherited_mask;
     struct lane_path *paths; /* [path_count] */
     uint32_t free_path_hint, free_path_count;
     struct lane_path *attention_first, *attention_last;
-    struct event *attention_event, *press_event, *doorbell_event, *link_event, *link_timer;
+    struct event *attention_event, *backlog_event, *press_event, *doorbell_event, *link_event, *link_timer;
     struct press_order *free_orders, *backlog_first, *backlog_last;
-    uint32_t in_press, backlogged, queued; /* queued: in slots without an outcome, ours */
+    uint32_t in_press, backlogged;         /* messages */
+    uint32_t before_slots, queued;         /* deliveries: of those messages; in slots without an outcome, ours */
     uint64_t backlog_bytes, message_bytes; /* message_bytes: of late messages; up at once, down slowly */
-    bool draining, held, harvested, press_full, lanes_starved;
+    bool draining, held, harvested, harvesting, press_full, lanes_starved;
     uint64_t press_retry_us; /* it refused a task: not before then again */
     /* The dataplane. */
     bool up;
@@ -129,6 +144,8 @@ void orders_backlog(struct dispatch *dispatch);
 /* The order is over without reaching a slot's end: outstanding goes down. */
 void orders_uncount(struct dispatch *dispatch, uint32_t path, uint32_t generation, uint16_t worker);
 void orders_ring(struct dispatch *dispatch);
+/* Has the backlog looked at soon: slots or bytes came free. */
+void orders_resume(struct dispatch *dispatch);
 /* What a dead dataplane left before a slot: nothing; rendered orders go back to shape. */
 void orders_give_back_all(struct dispatch *dispatch);
 /* Rendered orders that match (NULL: all) and have no slot yet go back to shape. How many. */
@@ -139,6 +156,29 @@ uint32_t orders_withdraw(struct dispatch *dispatch, bool (*match)(void *context,
 uint8_t asked_flags(const struct job *job);
 uint8_t asked_dsn(const struct job *job);
 uint8_t asked_envid(const struct job *job, char out[SLOT_ENVID_MAX]);
+
+/* All but the first so many of the order's deliveries go back. */
+void orders_shorten(struct dispatch *dispatch, struct press_order *order, uint32_t deliveries);
+
+/* slots.c */
+/* Would it fit an empty arena? */
+bool slots_fit(const struct dispatch *dispatch, const struct press_order *order);
+/* False: the order waits for slots, or bytes. When there are slots for some of its deliveries only, the others go back. */
+bool slots_place(struct dispatch *dispatch, struct press_order *order);
+
+/* chains.c */
+int chains_create(struct dispatch *dispatch);
+void chains_destroy(struct dispatch *dispatch);
+/* A chain without members. It has the extent from here on, and gives it back with its last member. */
+struct chain *chain_begin(struct dispatch *dispatch, uint64_t extent, uint32_t extent_bytes);
+void chain_join(struct dispatch *dispatch, struct chain *chain, uint32_t slot);
+/* The slot has its outcome, or is freed: it is no member any more. With the first member go those that are still queued: nobody can claim
+ * them. */
+void chain_leave(struct dispatch *dispatch, uint32_t slot);
+/* Takes a member back if no worker has claimed it, and with the first all others: shape has them again. How many. */
+uint32_t chain_withdraw(struct dispatch *dispatch, uint32_t slot);
+/* The links behind an inherited first slot: members in flight that have no bytes of their own join its chain. */
+void chain_inherit(struct dispatch *dispatch, uint32_t first);
 
 /* outcomes.c */
 void outcomes_read(struct dispatch *dispatch);

@@ -46,6 +46,31 @@ struct delivery *shape_take(struct shape *shape, struct lane *public_lane, uint6
     return delivery;
 }
 
+struct delivery *shape_take_like(struct shape *shape, struct lane *public_lane, const struct delivery *first,
+                                 bool (*fits)(void *context, const struct delivery *first, const struct delivery *other), void *context,
+                                 uint32_t maximum, uint32_t *count, uint64_t now_us) {
+    struct world *world = world_of_shape(shape);
+    struct world_lane *lane = (struct world_lane *)(void *)public_lane;
+    struct delivery *taken = NULL, **last = &taken;
+    *count = 0;
+    for (struct delivery **at = &lane->first; *at != NULL && *count < maximum;) {
+        struct delivery *delivery = *at;
+        if (delivery->job != first->job || !fits(context, first, delivery)) {
+            at = &delivery->next;
+            continue;
+        }
+        *at = delivery->next;
+        delivery->next = NULL;
+        *last = delivery;
+        last = &delivery->next;
+        lane->lane.waiting--;
+        lane->lane.outstanding++;
+        world->fates[delivery->index].taken++;
+        ++*count;
+    }
+    return taken;
+}
+
 void shape_give_back(struct shape *shape, struct delivery *delivery, uint64_t now_us) {
     struct world *world = world_of_shape(shape);
     struct world_lane *lane = lane_of(delivery);
@@ -95,20 +120,33 @@ static size_t bytes_of(const struct world *world, uint32_t index) {
 
 static void render(struct world *world, struct press_task *task) {
     struct message *message = &task->message;
+    uint32_t of = world->alike ? 0 : task->index;
     free(message->bytes);
     message->start = 16;
-    message->length = bytes_of(world, task->index);
+    message->length = bytes_of(world, of);
     message->capacity = message->start + message->length;
     message->bytes = malloc(message->capacity);
     assert_non_null(message->bytes);
     for (size_t i = 0; i < message->length; i++)
-        message->bytes[message->start + i] = byte_of(task->index, i);
-    snprintf(message->sender, sizeof(message->sender), "news-%u@from.example", task->index);
+        message->bytes[message->start + i] = byte_of(of, i);
+    snprintf(message->sender, sizeof(message->sender), "news-%u@from.example", of);
     snprintf(message->recipient, sizeof(message->recipient), "user%u@to.example", task->index);
     task->status = world->status;
     if (task->status != 0)
         snprintf(task->error, sizeof(task->error), "line 3 is wrong");
     task->signatures = 1;
+}
+
+/* ---- render ---- */
+
+bool render_is_shared(const struct job *job, uint32_t index_a, uint32_t index_b) {
+    const struct world *world = (const void *)((const char *)job - offsetof(struct world, job));
+    return index_a != world->alone && index_b != world->alone;
+}
+
+int render_recipient(const struct job *job, uint32_t index, char *out) {
+    snprintf(out, 255, "user%u@to.example", index);
+    return 0;
 }
 
 int press_descriptor(struct press *press, uint32_t shard) {
@@ -169,6 +207,11 @@ static void on_ended(void *context, const struct dispatch_end *end) {
     fate->end = *end;
 }
 
+static bool on_stopped(void *context, const struct delivery *delivery) {
+    const struct world *world = context;
+    return delivery->index < 500 && world->stopped[delivery->index];
+}
+
 static void on_dataplane(void *context, bool up) {
     struct world *world = context;
     world->up += up;
@@ -192,6 +235,7 @@ void world_control_start(struct world *world) {
                                      .shape = (struct shape *)(void *)world,
                                      .press = (struct press *)(void *)world,
                                      .ended = on_ended,
+                                     .stopped = on_stopped,
                                      .dataplane = on_dataplane,
                                      .harvested = on_harvested,
                                      .context = world};
@@ -310,6 +354,10 @@ int world_set_up(void **state) {
     strcpy(world->job.queue, "normal");
     strcpy(world->job.stream, "normal");
     world->job.tenant = (char *)(uintptr_t) "acme";
+    world->job.recipients = world->recipients;
+    world->alone = SLOT_NONE;
+    for (uint32_t i = 0; i < 500; i++)
+        world->recipients[i].mailbox.domain = "to.example";
     for (uint32_t i = 0; i < WORLD_LANES; i++) {
         struct world_lane *lane = &world->lanes[i];
         snprintf(lane->site.name, sizeof(lane->site.name), "mx%u.to.example", i);
@@ -435,7 +483,8 @@ uint32_t world_index(const struct slot *slot) {
     return cookie.index;
 }
 
-static void check_slot(const struct world *world, uint32_t worker, const struct slot *slot) {
+/* `first`: whose message it is. */
+static void check_slot(const struct world *world, uint32_t worker, const struct slot *slot, uint32_t first) {
     const struct journal *journal = &world->dataplane.journal;
     const uint8_t *arena = world->dataplane.arena.bytes + world->dataplane.arena.fd_offset;
     uint32_t index = world_index(slot);
@@ -444,9 +493,10 @@ static void check_slot(const struct world *world, uint32_t worker, const struct 
     assert_int_equal(slot->dataplane_generation, world->dataplane.generation);
     assert_true(slot->path < WORLD_PATHS);
     assert_int_equal(slot->path_generation, path_word_generation(journal->paths[slot->path].word));
-    assert_int_equal(slot->next, SLOT_NONE);
-    assert_int_equal(slot->size_bytes, bytes_of(world, index));
-    int length = snprintf(text, sizeof(text), "news-%u@from.exampleuser%u@to.example", index, index);
+    assert_int_equal(slot->arena_extent_bytes != 0, index == first);
+    first = world->alike ? 0 : first;
+    assert_int_equal(slot->size_bytes, bytes_of(world, first));
+    int length = snprintf(text, sizeof(text), "news-%u@from.exampleuser%u@to.example", first, index);
     assert_int_equal(slot->sender_length + slot->recipient_length, length);
     assert_memory_equal(slot->text, text, length);
     const struct arena_piece *pieces = (const void *)(arena + slot->pieces);
@@ -458,7 +508,7 @@ static void check_slot(const struct world *world, uint32_t worker, const struct 
             assert_int_equal(begin / WORLD_PAGE_BYTES, (begin + pieces[i].length - 1) / WORLD_PAGE_BYTES);
         }
         for (uint32_t j = 0; j < pieces[i].length; j++)
-            if (arena[pieces[i].offset + j] != byte_of(index, at++))
+            if (arena[pieces[i].offset + j] != byte_of(first, at++))
                 fail_msg("byte %zu of delivery %u is not its own", at - 1, index);
     }
     assert_int_equal(at, slot->size_bytes);
@@ -471,10 +521,55 @@ struct slot *world_claim(struct world *world, uint32_t worker, struct world_orde
         struct slot *slot = &world->dataplane.journal.slots[order->slot];
         if (!slot_claim(slot, order->generation))
             continue; /* withdrawn */
-        check_slot(world, worker, slot);
+        check_slot(world, worker, slot, world_index(slot));
+        assert_int_equal(slot->next, SLOT_NONE);
         return slot;
     }
     return NULL;
+}
+
+bool world_walk_begin(struct world *world, uint32_t worker, struct world_walk *walk, struct world_order *order) {
+    while (world->order_count[worker] > 0) {
+        *order = world->orders[worker][0];
+        memmove(&world->orders[worker][0], &world->orders[worker][1], --world->order_count[worker] * sizeof(*order));
+        const struct slot *slot = &world->dataplane.journal.slots[order->slot];
+        if (!slot_claim(&world->dataplane.journal.slots[order->slot], order->generation))
+            continue; /* withdrawn */
+        check_slot(world, worker, slot, world_index(slot));
+        *walk = (struct world_walk){.worker = worker, .slot = slot->next, .generation = slot->next_generation, .first = world_index(slot)};
+        return true;
+    }
+    return false;
+}
+
+bool world_walk_on(struct world *world, struct world_walk *walk, struct world_order *order) {
+    while (walk->slot != SLOT_NONE) {
+        struct slot *slot = &world->dataplane.journal.slots[walk->slot];
+        *order = (struct world_order){walk->slot, walk->generation};
+        bool claimed = slot_claim(slot, walk->generation);
+        if (!claimed && slot_load(slot) != slot_word(walk->generation, SLOT_WITHDRAWN)) {
+            walk->slot = SLOT_NONE; /* it is not there any more: the chain ends here */
+            return false;
+        }
+        walk->slot = slot->next;
+        walk->generation = slot->next_generation;
+        if (!claimed)
+            continue;
+        check_slot(world, walk->worker, slot, walk->first);
+        return true;
+    }
+    return false;
+}
+
+uint32_t world_claim_chain(struct world *world, uint32_t worker, struct world_order *orders) {
+    struct world_walk walk;
+    uint32_t count = 0;
+    if (!world_walk_begin(world, worker, &walk, &orders[0]))
+        return 0;
+    do
+        count++;
+    while (world_walk_on(world, &walk, &orders[count]));
+    return count;
 }
 
 void world_answer(struct world *world, uint32_t worker, const struct world_order *order, enum slot_outcome outcome, uint16_t code,

@@ -77,6 +77,10 @@ struct world {
     size_t message_bytes; /* 0: by index */
     /* deliveries */
     struct job job;
+    struct job_recipient recipients[500]; /* of the job */
+    uint32_t alone;                       /* this recipient shares with nobody; SLOT_NONE: all share */
+    bool alike;                           /* every message is as the first delivery's */
+    bool stopped[500];                    /* these may not go into a slot */
     struct delivery deliveries[WORLD_DELIVERIES];
     struct world_fate fates[WORLD_DELIVERIES];
     uint32_t delivery_count;
@@ -110,6 +114,17 @@ void world_show(struct world *world, uint32_t worker, uint32_t path, uint32_t ca
 void world_push(struct world *world, uint32_t worker, uint64_t entry);
 void world_pop(struct world *world, uint32_t worker); /* orders go to `orders`, path hints are cleared and acknowledged when retired */
 struct slot *world_claim(struct world *world, uint32_t worker, struct world_order *order); /* the oldest popped; checks its contents */
+/* A worker on its way along a chain, as dataplane/smtp/order.c goes. */
+struct world_walk {
+    uint32_t worker, slot, generation; /* of the next member; SLOT_NONE: the end */
+    uint32_t first;                    /* the first one's number: whose message it is */
+};
+/* Claims the first of the oldest popped order that is not withdrawn. False: there is none. */
+bool world_walk_begin(struct world *world, uint32_t worker, struct world_walk *walk, struct world_order *order);
+/* Claims the next member that is not withdrawn and checks its contents. False: the end. */
+bool world_walk_on(struct world *world, struct world_walk *walk, struct world_order *order);
+/* All of it. How many were claimed. */
+uint32_t world_claim_chain(struct world *world, uint32_t worker, struct world_order *orders);
 void world_answer(struct world *world, uint32_t worker, const struct world_order *order, enum slot_outcome outcome, uint16_t code,
                   const char *text);
 uint32_t world_index(const struct slot *slot); /* the delivery's number, by its cookie */
