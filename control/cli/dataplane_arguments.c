@@ -146,6 +146,15 @@ char **dataplane_arguments(const struct config *config) {
         add(&builder, "%s", text);
         free(text);
     }
+    if (config->tls.ca_file) {
+        add(&builder, "--tls-ca");
+        add(&builder, "%s", config->tls.ca_file);
+    }
+    const struct config_relay *relay;
+    for (uint32_t place = 1; (relay = config_identity(config, place)); place++) {
+        add(&builder, "--tls-identity");
+        add(&builder, "%s:%s", relay->tls_certificate_file, relay->tls_key_file);
+    }
     for (char **at = config->dataplane.eal_args; at && *at; at++) {
         add(&builder, "--eal");
         add(&builder, "%s", *at);

@@ -4,6 +4,7 @@
 #include "control/config/yaml.h"
 #include "control/route/domain.h"
 #include "control/route/route.h"
+#include "control/tls_level.h"
 #include "operator.h"
 
 #include <event2/event.h>
@@ -32,7 +33,7 @@ static const char name[] = "explain";
 
 enum { CONTROL_TIMEOUT_MS = 2000, ROUTE_WAIT_S = 15, ASK_AGAIN_MS = 100, PLACE_BYTES = 512 };
 
-enum limit_kind { LIMIT_COUNT, LIMIT_RATE, LIMIT_MS, LIMIT_PORT };
+enum limit_kind { LIMIT_COUNT, LIMIT_RATE, LIMIT_MS, LIMIT_PORT, LIMIT_SECONDS, LIMIT_BOOL, LIMIT_TLS, LIMIT_VERSION, LIMIT_BATCH };
 #define AT(field) offsetof(struct shaping_limits, field)
 static const struct limit {
     const char *key;
@@ -59,6 +60,14 @@ static const struct limit {
     {"quit_timeout", LIMIT_MS, AT(quit_timeout_ms)},
     {"idle_timeout", LIMIT_MS, AT(idle_timeout_ms)},
     {"smtp_port", LIMIT_PORT, AT(port)},
+    {"tls", LIMIT_TLS, AT(tls)},
+    {"tls_min_version", LIMIT_VERSION, AT(tls_version_min)},
+    {"enable_mta_sts", LIMIT_BOOL, AT(enable_mta_sts)},
+    {"enable_dane", LIMIT_BOOL, AT(enable_dane)},
+    {"remember_broken_tls", LIMIT_SECONDS, AT(remember_broken_tls_s)},
+    {"use_chunking", LIMIT_BOOL, AT(use_chunking)},
+    {"max_recipients_per_batch", LIMIT_COUNT, AT(max_recipients_per_batch)},
+    {"batch_by", LIMIT_BATCH, AT(batch_by_site)},
 };
 #undef AT
 
@@ -72,10 +81,12 @@ struct explain {
 
 /* --- the route --- */
 
-static json_t *endpoint_json(const struct site_endpoint *endpoint) {
+static json_t *endpoint_json(const struct site *site, uint32_t index) {
+    const struct site_endpoint *endpoint = &site->endpoints[index];
     char address[64];
-    return json_pack("{s:s, s:s, s:i, s:i}", "name", endpoint->name, "address", address_text(&endpoint->address, address), "port",
-                     (int)endpoint->address.port, "preference", (int)endpoint->preference);
+    return json_pack("{s:s, s:s, s:i, s:i, s:s}", "name", endpoint->name, "address", address_text(&endpoint->address, address), "port",
+                     (int)endpoint->address.port, "preference", (int)endpoint->preference, "tls",
+                     config_tls_text(tls_level_of(site, index)));
 }
 
 static void on_route(void *context, const struct route_result *result) {
@@ -84,10 +95,12 @@ static void on_route(void *context, const struct route_result *result) {
     if (result->status == ROUTE_FOUND) {
         json_t *endpoints = json_array();
         for (uint32_t i = 0; i < result->site->endpoint_count; i++) {
-            json_array_append_new(endpoints, endpoint_json(&result->site->endpoints[i]));
+            json_array_append_new(endpoints, endpoint_json(result->site, i));
         }
-        route = json_pack("{s:s, s:s, s:s*, s:o}", "status", "found", "site", result->site->name, "provider",
-                          result->site->provider ? result->site->provider->name : NULL, "endpoints", endpoints);
+        route = json_pack("{s:s, s:s, s:s*, s:s*, s:s*, s:b, s:o}", "status", "found", "site", result->site->name, "provider",
+                          result->site->provider ? result->site->provider->name : NULL, "mta_sts",
+                          *result->site->mta_sts ? result->site->mta_sts : NULL, "dane", *result->site->dane ? result->site->dane : NULL,
+                          "tls_testing", (int)result->site->tls_testing, "endpoints", endpoints);
     } else {
         route = json_pack("{s:s, s:i, s:s}", "status", result->status == ROUTE_TEMPORARY ? "temporary" : "permanent", "code",
                           (int)result->code, "text", result->text);
@@ -222,6 +235,23 @@ static void value_text(const struct limit *limit, const struct shaping_limits *f
         memcpy(&number, at, sizeof number);
         snprintf(out, bytes, number % 1000 ? "%" PRIu32 "ms" : "%" PRIu32 "s", number % 1000 ? number : number / 1000);
         break;
+    case LIMIT_SECONDS:
+        memcpy(&number, at, sizeof number);
+        snprintf(out, bytes, "%" PRIu32 "s", number);
+        break;
+    case LIMIT_BOOL:
+        snprintf(out, bytes, "%s", *at ? "true" : "false");
+        break;
+    case LIMIT_TLS:
+        memcpy(&number, at, sizeof number);
+        snprintf(out, bytes, "%s", config_tls_text((enum path_tls)number));
+        break;
+    case LIMIT_VERSION:
+        snprintf(out, bytes, "1.%d", *at - 10);
+        break;
+    case LIMIT_BATCH:
+        snprintf(out, bytes, "%s", *at ? "site" : "domain");
+        break;
     case LIMIT_PORT:
         memcpy(&port, at, sizeof port);
         snprintf(out, bytes, "%u", port);
@@ -231,6 +261,59 @@ static void value_text(const struct limit *limit, const struct shaping_limits *f
         snprintf(out, bytes, number ? "%" PRIu32 : "unlimited", number);
         break;
     }
+}
+
+static const struct config_relay *relay_of(const struct explain *explain) {
+    const struct config_relay *found = NULL;
+    for (uint32_t i = 0; i < explain->config->relay_count; i++) {
+        const struct config_relay *relay = &explain->config->relays[i];
+        if (strcasecmp(relay->domain, explain->ascii) == 0) {
+            return relay;
+        }
+        if (strcmp(relay->domain, "*") == 0) {
+            found = relay;
+        }
+    }
+    return found;
+}
+
+/* The place of a limit that was found above. */
+static const char *limit_from(const json_t *root, const char *key) {
+    json_t *one;
+    size_t index;
+    json_array_foreach(json_object_get(root, "limits"), index, one) {
+        if (strcmp(json_string_value(json_object_get(one, "limit")), key) == 0) {
+            return json_string_value(json_object_get(one, "from"));
+        }
+    }
+    return "";
+}
+
+/* What the configuration asks for; policies of the receiver (with the route) may ask for more. Of credentials only whose they are. */
+static void tls_explain(struct explain *explain, const struct shaping_limits *limits_in_force) {
+    const struct config_relay *relay = relay_of(explain);
+    bool of_relay = relay && config_relay_has_settings(relay) && (relay->tls_given || relay->auth_user || relay->implicit_tls);
+    const char *from =
+        of_relay ? json_string_value(json_object_get(json_object_get(explain->root, "relay"), "from")) : limit_from(explain->root, "tls");
+    json_object_set_new(explain->root, "tls",
+                        json_pack("{s:s, s:b, s:s*}", "level", config_tls_text(config_tls(limits_in_force, relay)), "implicit",
+                                  (int)(relay && relay->implicit_tls), "from", from));
+    if (!relay || !relay->auth_user) {
+        return;
+    }
+    json_t *mechanisms = json_array();
+    for (unsigned i = 0; config_mechanism_text(i); i++) {
+        if (relay->auth_mechanisms >> i & 1) {
+            json_array_append_new(mechanisms, json_string(config_mechanism_text(i)));
+        }
+    }
+    const char *source = relay->auth_password_file  ? relay->auth_password_file
+                         : relay->auth_token_file   ? relay->auth_token_file
+                         : relay->auth_password_env ? relay->auth_password_env
+                                                    : relay->auth_token_env;
+    json_object_set_new(explain->root, "login",
+                        json_pack("{s:s, s:o, s:s*, s:b}", "username", relay->auth_user, "mechanisms", mechanisms, "secret_from", source,
+                                  "without_tls", (int)relay->auth_without_tls));
 }
 
 static void limits_explain(struct explain *explain) {
@@ -271,6 +354,7 @@ static void limits_explain(struct explain *explain) {
         json_array_append_new(list, json_pack("{s:s, s:s, s:s}", "limit", limits[i].key, "value", value, "from", origin));
     }
     json_object_set_new(explain->root, "limits", list);
+    tls_explain(explain, in_force);
     if (sources[1].node) {
         char origin[PLACE_BYTES];
         place(sources[1].node, "providers", origin);
@@ -280,13 +364,7 @@ static void limits_explain(struct explain *explain) {
 
 static void relay_explain(struct explain *explain) {
     const struct yaml_node *relays = yaml_get(&explain->main, "relays");
-    const struct config_relay *found = NULL;
-    for (uint32_t i = 0; i < explain->config->relay_count; i++) {
-        const struct config_relay *relay = &explain->config->relays[i];
-        if (strcasecmp(relay->domain, explain->ascii) == 0 || (strcmp(relay->domain, "*") == 0 && !found)) {
-            found = relay;
-        }
-    }
+    const struct config_relay *found = relay_of(explain);
     if (!found) {
         return;
     }
@@ -396,6 +474,29 @@ static const char *text_of(const json_t *object, const char *key) {
     return text ? text : "";
 }
 
+static void tls_print(const json_t *root) {
+    const json_t *tls = json_object_get(root, "tls"), *login = json_object_get(root, "login"), *route = json_object_get(root, "route");
+    json_t *one;
+    size_t index;
+    cli_print(stdout, "%-12s %s%s   %s\n", "tls", text_of(tls, "level"),
+              json_is_true(json_object_get(tls, "implicit")) ? ", from the first byte" : "", text_of(tls, "from"));
+    if (*text_of(route, "dane")) {
+        cli_print(stdout, "%-12s %s\n", "", text_of(route, "dane"));
+    }
+    if (*text_of(route, "mta_sts")) {
+        cli_print(stdout, "%-12s %s%s\n", "", text_of(route, "mta_sts"),
+                  json_is_true(json_object_get(route, "tls_testing")) ? ": failures are reported, mail goes" : "");
+    }
+    if (login) {
+        cli_print(stdout, "%-12s %s by ", "login", text_of(login, "username"));
+        json_array_foreach(json_object_get(login, "mechanisms"), index, one) {
+            cli_print(stdout, "%s%s", index ? ", " : "", json_string_value(one));
+        }
+        cli_print(stdout, "%s   %s\n", json_is_true(json_object_get(login, "without_tls")) ? ", also without TLS" : "",
+                  text_of(login, "secret_from"));
+    }
+}
+
 static void route_print(const json_t *root) {
     const json_t *route = json_object_get(root, "route"), *relay = json_object_get(root, "relay"),
                  *sandbox = json_object_get(root, "sandbox");
@@ -413,7 +514,7 @@ static void route_print(const json_t *root) {
               : json_is_true(json_object_get(sandbox, "refuses")) ? "on: this domain is refused; set `sandbox: false` to send to it"
                                                                   : "on: this domain is allowed",
               text_of(sandbox, "from"));
-    cli_print(stdout, "%-12s %s\n", "tls", "none: the configuration has no TLS settings, sessions are in the clear");
+    tls_print(root);
     if (strcmp(text_of(route, "status"), "found") != 0) {
         cli_print(stdout, "%-12s none (%s): recipients get %" JSON_INTEGER_FORMAT " %s   %s\n", "route", text_of(route, "status"),
                   json_integer_value(json_object_get(route, "code")), text_of(route, "text"), text_of(root, "asked"));
@@ -423,9 +524,9 @@ static void route_print(const json_t *root) {
     cli_print(stdout, "%-12s %s   %s\n", "provider", *text_of(route, "provider") ? text_of(route, "provider") : "none",
               text_of(root, "provider_from"));
     json_array_foreach(json_object_get(route, "endpoints"), index, one) {
-        cli_print(stdout, "%-12s %" JSON_INTEGER_FORMAT " %s [%s]:%" JSON_INTEGER_FORMAT "\n", index ? "" : "servers",
+        cli_print(stdout, "%-12s %" JSON_INTEGER_FORMAT " %s [%s]:%" JSON_INTEGER_FORMAT " tls %s\n", index ? "" : "servers",
                   json_integer_value(json_object_get(one, "preference")), text_of(one, "name"), text_of(one, "address"),
-                  json_integer_value(json_object_get(one, "port")));
+                  json_integer_value(json_object_get(one, "port")), text_of(one, "tls"));
     }
 }
 

@@ -107,6 +107,25 @@ enum path_tls config_tls(const struct shaping_limits *limits, const struct confi
     return relay && relay->implicit_tls && level < PATH_TLS_ENCRYPT ? PATH_TLS_ENCRYPT : level;
 }
 
+const char *config_tls_text(enum path_tls level) {
+    static const char *const texts[PATH_TLS_LEVELS] = {"none", "may", "encrypt", "verify", "dane"};
+    return (unsigned)level < PATH_TLS_LEVELS ? texts[level] : "?";
+}
+
+const char *config_mechanism_text(unsigned bit) {
+    static const char *const texts[] = {"plain", "login", "cram-md5", "xoauth2", "oauthbearer"};
+    return bit < sizeof texts / sizeof *texts ? texts[bit] : NULL;
+}
+
+const struct config_relay *config_identity(const struct config *config, uint32_t place) {
+    for (uint32_t i = 0; i < config->relay_count; i++) {
+        if (config->relays[i].tls_identity == place) {
+            return &config->relays[i];
+        }
+    }
+    return NULL;
+}
+
 const struct config_pool *config_pool_named(const struct config *config, const char *name) {
     for (uint32_t i = 0; i < config->pool_count; i++) {
         if (config->pools[i].name && strcmp(config->pools[i].name, name) == 0) {

@@ -274,6 +274,12 @@ bool config_relay_has_settings(const struct config_relay *relay);
 /* The TLS that the configuration asks for: a relay's own level, else the limits' one; with credentials verify where the relay says nothing,
  * with implicit TLS no less than encrypt. relay: or NULL. */
 enum path_tls config_tls(const struct shaping_limits *limits, const struct config_relay *relay);
+/* "none", "may", "encrypt", "verify", "dane". */
+const char *config_tls_text(enum path_tls level);
+/* "plain", ... of one bit of enum path_auth; NULL past the last. */
+const char *config_mechanism_text(unsigned bit);
+/* A relay with this client certificate (its place from 1), or NULL past the last. */
+const struct config_relay *config_identity(const struct config *config, uint32_t place);
 const struct config_pool *config_pool_named(const struct config *config, const char *name);
 const struct config_queue *config_queue_named(const struct config *config, const char *name);
 

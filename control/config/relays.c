@@ -67,16 +67,15 @@ static void names_read(struct reader *reader, const struct yaml_node *node, void
 }
 
 static void mechanisms_read(struct reader *reader, const struct yaml_node *node, void *record) {
-    static const char *const names[] = {"plain", "login", "cram-md5", "xoauth2", "oauthbearer", NULL};
     struct config_relay *relay = record;
     char **texts = texts_read(reader, node, "mechanisms", "`[plain, login]`");
     reader_note(reader, &relay->auth_mechanisms, node);
     for (char **at = texts; *at; at++) {
         unsigned i = 0;
-        while (names[i] && strcasecmp(names[i], *at) != 0) {
+        while (config_mechanism_text(i) && strcasecmp(config_mechanism_text(i), *at) != 0) {
             i++;
         }
-        if (names[i]) {
+        if (config_mechanism_text(i)) {
             relay->auth_mechanisms |= (uint8_t)(1u << i);
         } else {
             reader_error(reader, reader_place(reader, *at), "`%s` is no mechanism; write plain, login, cram-md5, xoauth2 or oauthbearer.",
@@ -198,6 +197,11 @@ static void identity_complete(struct reader *reader, const struct yaml_node *key
                          relay->tls_key_file ? "tls_certificate_file" : "tls_key_file");
         }
         return;
+    }
+    if (strchr(relay->tls_certificate_file, ':')) {
+        reader_error(reader, key,
+                     "the path %s has a colon, which stands between certificate and key on the dataplane's command line; move it.",
+                     relay->tls_certificate_file);
     }
     for (uint32_t i = 0; i < config->relay_count; i++) {
         const struct config_relay *other = &config->relays[i];

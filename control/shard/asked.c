@@ -1,6 +1,7 @@
 /* asked.c: what the command line asks about what is in hand: how much by queue and site, where a recipient is, how a domain is reached. */
 #include "state.h"
 
+#include "control/tls_level.h"
 #include "control/config/address.h"
 #include "control/fetch/entry.h"
 #include <bypost/slot.h>
@@ -149,11 +150,16 @@ static json_t *endpoints_json(const struct site *site) {
     json_t *list = json_array();
     for (uint32_t i = 0; i < site->endpoint_count; i++) {
         char address[64];
-        json_array_append_new(list, json_pack("{s:s, s:s, s:i, s:i}", "name", site->endpoints[i].name, "address",
-                                              address_text(&site->endpoints[i].address, address), "port",
-                                              (int)site->endpoints[i].address.port, "preference", (int)site->endpoints[i].preference));
+        json_array_append_new(list,
+                              json_pack("{s:s, s:s, s:i, s:i, s:s}", "name", site->endpoints[i].name, "address",
+                                        address_text(&site->endpoints[i].address, address), "port", (int)site->endpoints[i].address.port,
+                                        "preference", (int)site->endpoints[i].preference, "tls", config_tls_text(tls_level_of(site, i))));
     }
     return list;
+}
+
+static const char *words_or_null(const char *words) {
+    return words[0] != '\0' ? words : NULL;
 }
 
 static void on_asked(void *context, const struct route_result *result) {
@@ -166,9 +172,10 @@ static void on_asked(void *context, const struct route_result *result) {
     if (result->status == ROUTE_FOUND) {
         asked->site = result->site;
         site_hold(asked->site);
-        asked->json =
-            json_pack("{s:s, s:s, s:s*, s:o}", "status", "found", "site", result->site->name, "provider",
-                      result->site->provider != NULL ? result->site->provider->name : NULL, "endpoints", endpoints_json(result->site));
+        asked->json = json_pack("{s:s, s:s, s:s*, s:s*, s:s*, s:b, s:o}", "status", "found", "site", result->site->name, "provider",
+                                result->site->provider != NULL ? result->site->provider->name : NULL, "mta_sts",
+                                words_or_null(result->site->mta_sts), "dane", words_or_null(result->site->dane), "tls_testing",
+                                (int)result->site->tls_testing, "endpoints", endpoints_json(result->site));
     } else {
         asked->json = json_pack("{s:s, s:i, s:s}", "status", result->status == ROUTE_TEMPORARY ? "temporary" : "permanent", "code",
                                 (int)result->code, "text", result->text);
