@@ -8,13 +8,14 @@ WOLFSSL_NEED_MIB=500   # sources, objects and the installed library
 WOLFSSL_KEYRING=/usr/share/keyrings/debian-archive-keyring.gpg
 
 # No opensslextra: it keeps the state of every handshake alive. certgen stays off: bypost makes keys, not certificates.
+# ticket-nonce-malloc: without it a server whose tickets have a nonce of more than 8 bytes ends the connection.
 WOLFSSL_FLAGS=(
     --enable-static --disable-shared --with-pic
     --disable-examples --disable-crypttests --disable-benchmark
     --enable-intelasm --enable-aesni
     --enable-sp=yes,asm --enable-sp-asm --enable-sp-math-all
     --enable-ed25519 --enable-curve25519
-    --enable-tls13 --enable-sni --enable-session-ticket
+    --enable-tls13 --enable-sni --enable-session-ticket --enable-ticket-nonce-malloc
     --enable-keygen --enable-pwdbased --enable-pkcs8
 )
 # ALWAYS_VERIFY_CB: DANE decides in the callback even where the chain is good. GETRANDOM: seeds come from the system call
