@@ -339,7 +339,7 @@ static bool is_command(const struct server *server, const char *verb) {
 static void take_auth(struct world *world, struct tcp_conn *conn, struct server *server) {
     assert_true(server->auth_lines < sizeof(world->script.auth) / sizeof(world->script.auth[0]));
     const char *reply = world->script.auth[server->auth_lines++];
-    server->in_auth = reply && strncmp(reply, "334", 3) == 0;
+    server->in_auth = !reply || strncmp(reply, "334", 3) == 0;
     say(world, conn, reply);
 }
 
