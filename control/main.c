@@ -23,7 +23,15 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { ERROR_BYTES = 512, PRESS_CAPACITY = 8192, IDENTITY_BYTES = 32, EXIT_BUSY = 75, EXIT_CONFIGURATION = 78, EXIT_USAGE = 64 };
+enum {
+    ERROR_BYTES = 512,
+    PRESS_CAPACITY = 8192,
+    IDENTITY_BYTES = 32,
+    TOKEN_INTERVAL_S = 10,
+    EXIT_BUSY = 75,
+    EXIT_CONFIGURATION = 78,
+    EXIT_USAGE = 64,
+};
 
 struct control {
     struct config *config, *old_config; /* old: the first, once another was loaded; freed at the end */
@@ -46,7 +54,7 @@ static void warn(void *context, const char *sentence) {
 
 /* Does a folder hold nothing but what bypost puts there? Only then may it be given to the user: "/run" itself never is. */
 static bool is_ours(const char *folder) {
-    static const char *const names[] = {".",        "..",          "journal",        "control.sock", "dataplane.sock", "identity.key",
+    static const char *const names[] = {".",        "..",          "journal",         "control.sock", "dataplane.sock", "identity.key",
                                         "delivery", "guard.state", "guard.state.new", "mta-sts",      "mta-sts.new"};
     DIR *directory = opendir(folder);
     bool ours = directory != NULL;
@@ -309,6 +317,35 @@ static void print_errors(const struct config_errors *errors) {
                   errors->items[i].line, errors->items[i].message);
 }
 
+/* The dataplane has read the client certificates at its start, and paths name them by their places. */
+static bool same_identities(const struct config *a, const struct config *b) {
+    for (uint32_t place = 1;; place++) {
+        const struct config_relay *of_a = config_identity(a, place), *of_b = config_identity(b, place);
+        if (of_a == NULL || of_b == NULL)
+            return of_a == of_b;
+        if (strcmp(of_a->tls_certificate_file, of_b->tls_certificate_file) != 0 || strcmp(of_a->tls_key_file, of_b->tls_key_file) != 0)
+            return false;
+    }
+}
+
+static bool same_text(const char *a, const char *b) {
+    return strcmp(a != NULL ? a : "", b != NULL ? b : "") == 0;
+}
+
+static void token_failed(void *context, const char *sentence) {
+    log_write(LOG_LEVEL_ERROR, "config", "%s", sentence);
+}
+
+/* Tokens of relays live for an hour or less, and who renews them need not tell us. */
+static void on_tokens(evutil_socket_t number, short what, void *argument) {
+    struct control *control = argument;
+    uint32_t changed = config_tokens_read(control->config, token_failed, NULL);
+    if (changed == 0)
+        return;
+    log_write(LOG_LEVEL_INFO, "config", "%u relay%s another token", changed, changed == 1 ? " has" : "s have");
+    shard_tokens_changed(control->shard);
+}
+
 /* SIGHUP: limits, providers, relays and class rules. */
 static void reload(struct control *control) {
     struct config_errors errors = {0};
@@ -323,9 +360,18 @@ static void reload(struct control *control) {
             config_free(config);
         return;
     }
+    if (!same_identities(config, control->config)) {
+        log_write(LOG_LEVEL_ERROR, "config",
+                  "nothing was reloaded: the client certificates of relays are others, which the dataplane reads at its "
+                  "start; restart bypost");
+        config_free(config);
+        classifier_free(classifier);
+        return;
+    }
+    if (!same_text(config->tls.ca_file, control->config->tls.ca_file))
+        log_write(LOG_LEVEL_WARNING, "config", "tls.ca_file holds for SMTP sessions after a restart of bypost");
     shard_reconfigure(control->shard, config, classifier);
-    bool metrics_moved = strcmp(config->metrics.listen != NULL ? config->metrics.listen : "",
-                                control->config->metrics.listen != NULL ? control->config->metrics.listen : "") != 0;
+    bool metrics_moved = !same_text(config->metrics.listen, control->config->metrics.listen);
     /* Press and dispatch were made from the first configuration and keep it; the shard's other parts have just moved to the new one. */
     if (control->old_config == NULL) {
         control->old_config = control->config;
@@ -363,9 +409,11 @@ static enum log_level level_of(const char *text) {
 static int run(struct control *control) {
     struct event_base *base = shard_base(control->shard);
     struct event *term = evsignal_new(base, SIGTERM, on_stop, control), *interrupt = evsignal_new(base, SIGINT, on_stop, control),
-                 *hangup = evsignal_new(base, SIGHUP, on_reload, control);
-    if (term == NULL || interrupt == NULL || hangup == NULL)
+                 *hangup = evsignal_new(base, SIGHUP, on_reload, control), *tokens = event_new(base, -1, EV_PERSIST, on_tokens, control);
+    struct timeval token_interval = {.tv_sec = TOKEN_INTERVAL_S};
+    if (term == NULL || interrupt == NULL || hangup == NULL || tokens == NULL)
         return 1;
+    event_add(tokens, &token_interval);
     event_add(term, NULL);
     event_add(interrupt, NULL);
     event_add(hangup, NULL);
@@ -378,6 +426,7 @@ static int run(struct control *control) {
     event_free(term);
     event_free(interrupt);
     event_free(hangup);
+    event_free(tokens);
     return result;
 }
 

@@ -115,6 +115,7 @@ static void end_slot(struct dispatch *dispatch, uint32_t index, enum slot_fate f
         snprintf(end.outcome.text, sizeof(end.outcome.text), "the dataplane ended during this transaction");
     }
     struct delivery *delivery = flight->delivery;
+    end.follows = flight->chain != NULL && flight->chain->first != index;
     flight->delivery = NULL;
     flight->lane = NULL;
     if (delivery != NULL)

@@ -386,6 +386,10 @@ void shard_reconfigure(struct shard *shard, const struct config *config, const s
     guard_reconfigure(shard->guard, config);
 }
 
+void shard_tokens_changed(struct shard *shard) {
+    shape_reconfigure(shard->shape, shard->config.config);
+}
+
 void shard_reopen_logs(struct shard *shard) {
     if (shard->log != NULL)
         delivery_log_reopen(shard->log);

@@ -34,6 +34,9 @@ int shard_run(struct shard *shard);
 void shard_stop(struct shard *shard);
 /* Another configuration or other rules: limits and lookups follow it; what is under way goes on. */
 void shard_reconfigure(struct shard *shard, const struct config *config, const struct classifier *classifier);
+/* Relays of the configuration have other tokens (config_tokens_read): their paths are published anew, and what rested for the old ones is
+ * tried. */
+void shard_tokens_changed(struct shard *shard);
 void shard_reopen_logs(struct shard *shard);
 struct event_base *shard_base(struct shard *shard);
 /* A JSON text of the counters of all stages, and of the alarms, malloc'd. */
