@@ -6,6 +6,7 @@
 #include <bypost/journal.h>
 #include <errno.h>
 #include <getopt.h>
+#include <glob.h>
 #include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
@@ -402,18 +403,24 @@ static void print_counters(const char *title, const uint64_t *before, const uint
     printf("}");
 }
 
-/* Processor seconds of all threads of the dataplane: its main thread sleeps. */
+/* Processor seconds of all threads of the dataplane, to the nanosecond: its main thread sleeps. */
 static double dataplane_seconds(const struct driver *driver) {
-    char path[64];
-    unsigned long long user = 0, system = 0;
-    snprintf(path, sizeof(path), "/proc/%u/stat", driver->hello.pid);
-    FILE *file = fopen(path, "re");
-    if (file == NULL)
+    char pattern[64];
+    glob_t tasks;
+    double seconds = 0;
+    snprintf(pattern, sizeof(pattern), "/proc/%u/task/*/schedstat", driver->hello.pid);
+    if (glob(pattern, 0, NULL, &tasks) != 0)
         return 0;
-    if (fscanf(file, "%*d (%*[^)]) %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %llu %llu", &user, &system) != 2)
-        user = system = 0;
-    fclose(file);
-    return (double)(user + system) / (double)sysconf(_SC_CLK_TCK);
+    for (size_t i = 0; i < tasks.gl_pathc; i++) {
+        unsigned long long nanoseconds = 0;
+        FILE *file = fopen(tasks.gl_pathv[i], "re");
+        if (file != NULL && fscanf(file, "%llu", &nanoseconds) == 1)
+            seconds += (double)nanoseconds / 1e9;
+        if (file != NULL)
+            fclose(file);
+    }
+    globfree(&tasks);
+    return seconds;
 }
 
 static double counter_hz(void) {

@@ -158,6 +158,10 @@ void wire_hears_codes(struct wire *wire, const char *codes) {
     wire->conn->said[0] = '\0';
 }
 
+const char *wire_said(const struct wire *wire) {
+    return wire->conn->said;
+}
+
 void wire_wait(struct wire *wire, uint32_t ms) {
     for (uint32_t i = 0; i < ms; i++) {
         wire->now_us += 1000;

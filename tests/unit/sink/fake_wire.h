@@ -30,6 +30,8 @@ void wire_hears(struct wire *wire, const char *text);
 void wire_hears_codes(struct wire *wire, const char *codes);
 /* Time passes, a millisecond at a time. */
 void wire_wait(struct wire *wire, uint32_t ms);
+/* The same text, to be read; wire_hears_codes forgets it. */
+const char *wire_said(const struct wire *wire);
 /* The client's FIN. */
 void wire_finish(struct wire *wire);
 bool wire_has_fin(const struct wire *wire);
