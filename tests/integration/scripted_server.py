@@ -81,6 +81,10 @@ class Wire:
             except ssl.SSLError as error:
                 raise Gone(str(error)) from None
 
+    def has_more(self):
+        """Is there something that has come and was not read?"""
+        return bool(self.buffer or (self.tls is not None and (self.tls.pending() or self.incoming.pending)))
+
     async def line(self):
         """The next line without its line end, and whether it was ended by CR LF."""
         while b"\n" not in self.buffer:
@@ -328,7 +332,7 @@ class Dialogue:
             if fault == "EOF":
                 self.wire.finish()
             if fault == "RST":
-                await asyncio.sleep(0.02)
+                await asyncio.sleep(0.001)
                 self.wire.reset()
                 raise Gone("reset")
             await self.listen()
@@ -355,6 +359,10 @@ class Dialogue:
 
     async def run(self):
         self.note("open")
+        if self.cell.phase == "body":
+            # Small steps, so that the rest of a long body cannot be on its way when there is something to say about it.
+            self.wire.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32768)
+            self.wire.read_bytes = 4096
         try:
             if self.cell.implicit:
                 await self.shake_hands()
@@ -389,8 +397,8 @@ class Dialogue:
                 self.fire("idle")
                 await self.wire.write(GOOD["MAIL"])
             elif cell.fault == "split":
-                self.fire("idle")
                 await self.wire.write_split(CODE_421, records=cell.transfer != "data")
+                self.fire("idle")  # a record that is not whole says nothing yet
             elif cell.fault in ("EOF", "421", "stall", "garbage", "overlong"):
                 # These listen on their own: the pending read must not take what they look for.
                 waiting.cancel()
@@ -634,7 +642,6 @@ class Dialogue:
             return
         if fault == "split":
             self.fire("body")
-            self.wire.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32768)
             self.wire.read_bytes = SIP_BYTES
             return
         await self.middle()
@@ -659,7 +666,7 @@ class Dialogue:
         unfolded = re.search(rb"(?im)^Message-ID:\s*(\S+)", content)
         lines = content.split(b"\r\n")
         self.note("accepted", message=self.message, recipients=list(self.recipients), sender=self.sender, bytes=len(content), chunked=self.chunked,
-                  ahead=bool(self.wire.buffer), sha256=hashlib.sha256(content).hexdigest(),
+                  ahead=self.wire.has_more(), sha256=hashlib.sha256(content).hexdigest(),
                   id=unfolded.group(1).decode("latin-1") if unfolded else None, bare=bool(re.search(rb"(?<!\r)\n|\r(?!\n)|\0", content)),
                   longest=max(len(line) for line in lines), **({"content": content.decode("latin-1")} if self.server.keep_content else {}))
 
