@@ -1,6 +1,7 @@
 /* route_probe.c: route as a program for tests/integration/test_route: options make the configuration, lines on stdin ask.
  *   find DOMAIN...   asks for all at once, prints a line for each in that order
  *   hold DOMAIN      the same, and keeps a reference to the site
+ *   relaxed DOMAIN.. the same, for mail that its domain's policies do not concern
  *   skip SECONDS     moves route's clock and lets its timers see it
  *   reload OPTION... another configuration, from the options of a command line */
 #include "control/route/route.h"
@@ -18,6 +19,12 @@ uint64_t __real_route_now_us(void);
 uint64_t __wrap_route_now_us(void);
 uint64_t __wrap_route_now_us(void) {
     return __real_route_now_us() + skipped_us;
+}
+
+uint64_t __real_route_wall_s(void);
+uint64_t __wrap_route_wall_s(void);
+uint64_t __wrap_route_wall_s(void) {
+    return __real_route_wall_s() + skipped_us / 1000000;
 }
 
 struct answer {
@@ -110,6 +117,16 @@ static void option(struct config *config, const char *text) {
         config->dns.timeout_ms = number(value);
     } else if (strcmp(name, "sandbox") == 0) {
         config->sandbox = true;
+    } else if (strcmp(name, "dane") == 0) {
+        config->defaults.enable_dane = true;
+        config->dns.trust_anchor_file = strdup(value);
+    } else if (strcmp(name, "sts") == 0) {
+        config->defaults.enable_mta_sts = true;
+        config->state_directory = value[0] ? strdup(value) : NULL;
+    } else if (strcmp(name, "ca") == 0) {
+        config->tls.ca_file = strdup(value);
+    } else if (strcmp(name, "reports") == 0) {
+        config->tls_reports.enabled = true;
     } else if (strcmp(name, "prohibit") == 0) {
         config->dns.prohibited_hosts[prohibited] = strdup(value);
     } else if (strcmp(name, "source") == 0 && rest) {
@@ -132,6 +149,24 @@ static void option(struct config *config, const char *text) {
     } else {
         fail("no such option", text);
     }
+}
+
+/* What route tells of policies, a line each on stderr. */
+static void *on_open(void *context, const char *domain, const char *rua) {
+    fprintf(stderr, "report %s to %s\n", domain, rua);
+    return strdup(domain);
+}
+
+static void on_close(void *context, void *report) {
+    free(report);
+}
+
+static void on_policy(void *context, void *report, enum route_policy policy, const char *lines) {
+    fprintf(stderr, "policy %s %d %.*s\n", (char *)report, (int)policy, (int)strcspn(lines, "\n"), lines);
+}
+
+static void on_flaw(void *context, void *report, enum route_flaw flaw, const char *host, const char *why) {
+    fprintf(stderr, "flaw %s %d [%s] %s\n", (char *)report, (int)flaw, host, why);
 }
 
 static void strings_free(char **items, uint32_t count) {
@@ -157,6 +192,9 @@ static void config_drop(struct config *config) {
     }
     strings_free(config->dns.prohibited_hosts, ITEMS_MAX);
     free(config->dns.servers);
+    free(config->dns.trust_anchor_file);
+    free(config->state_directory);
+    free(config->tls.ca_file);
     free(config->pools[0].sources);
     free(config->pools[0].name);
     free(config->pools);
@@ -174,9 +212,10 @@ static void print_site(struct answer *answer, const struct site *site) {
         const struct site_endpoint *endpoint = &site->endpoints[i];
         char ip[INET6_ADDRSTRLEN];
         inet_ntop(endpoint->address.family == 6 ? AF_INET6 : AF_INET, endpoint->address.bytes, ip, sizeof ip);
-        at += snprintf(at, (size_t)(end - at), "%s%s/%u/%u/%s", i > 0 ? "," : "", ip, endpoint->address.port, endpoint->preference,
-                       endpoint->name);
+        at += snprintf(at, (size_t)(end - at), "%s%s/%u/%u/%s/%u/%u", i > 0 ? "," : "", ip, endpoint->address.port, endpoint->preference,
+                       endpoint->name, endpoint->tls, endpoint->tlsa_count);
     }
+    snprintf(at, (size_t)(end - at), " testing=%d text=%s|%s", site->tls_testing, site->mta_sts, site->dane);
 }
 
 static void on_result(void *context, const struct route_result *result) {
@@ -200,7 +239,7 @@ static void on_result(void *context, const struct route_result *result) {
         event_base_loopbreak(answer->probe->base);
 }
 
-static void find(struct probe *probe, char *domains, bool hold) {
+static void find(struct probe *probe, char *domains, bool hold, bool relaxed) {
     struct answer *answers = calloc(DOMAINS_MAX, sizeof *answers);
     uint32_t count = 0;
     probe->asking = true;
@@ -210,7 +249,7 @@ static void find(struct probe *probe, char *domains, bool hold) {
         answer->probe = probe;
         answer->hold = hold;
         probe->open++;
-        route_find(probe->route, domain, on_result, answer);
+        (relaxed ? route_find_relaxed : route_find)(probe->route, domain, on_result, answer);
     }
     probe->asking = false;
     if (--probe->open > 0) {
@@ -259,11 +298,15 @@ int main(int argc, char **argv) {
         event_base_free(probe.base);
         return 1;
     }
+    struct route_reports reports = {.open = on_open, .close = on_close, .policy = on_policy, .flaw = on_flaw};
+    route_set_reports(probe.route, &reports);
     while (fgets(line, sizeof line, stdin)) {
         if (strncmp(line, "find ", 5) == 0)
-            find(&probe, line + 5, false);
+            find(&probe, line + 5, false, false);
         else if (strncmp(line, "hold ", 5) == 0)
-            find(&probe, line + 5, true);
+            find(&probe, line + 5, true, false);
+        else if (strncmp(line, "relaxed ", 8) == 0)
+            find(&probe, line + 8, false, true);
         else if (strncmp(line, "skip ", 5) == 0)
             skip(&probe, strtoull(line + 5, NULL, 10));
         else if (strncmp(line, "reload ", 7) == 0)
