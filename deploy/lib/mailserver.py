@@ -5,7 +5,8 @@
   grey-*     451 4.7.1, greylisted, at the first RCPT of that address, taken afterwards
   others     taken; with --maildir those of inbox.test are stored in a Maildir too
 
-With --script FILE its rules come first: a JSON list of {"at": "mail"|"rcpt", "client": ADDRESS, "address": REGEX, "reply": TEXT}; what is left out matches all.
+With --script FILE its rules come first: a JSON list of {"at": "mail"|"rcpt", "client": ADDRESS, "address": REGEX, "after": N, "reply": TEXT}; what is left out matches
+all, "after" a recipient that comes behind N accepted ones.
 The file is looked at again at each command, so that a test can change its receiver's mind.
 """
 import argparse
@@ -23,7 +24,7 @@ class Script:
     def __init__(self, path):
         self.path, self.stamp, self.rules = path, None, []
 
-    def reply(self, at, client, address=""):
+    def reply(self, at, client, address="", accepted=0):
         """What the first matching rule says, or None."""
         if self.path is None:
             return None
@@ -33,7 +34,7 @@ class Script:
                 self.rules = json.load(file)
             self.stamp = stamp
         for rule in self.rules:
-            if rule.get("at", "rcpt") == at and rule.get("client", client) == client and re.search(rule.get("address", ""), address):
+            if rule.get("at", "rcpt") == at and rule.get("client", client) == client and accepted >= rule.get("after", 0) and re.search(rule.get("address", ""), address):
                 return rule["reply"]
         return None
 
@@ -53,7 +54,7 @@ class Handler:
         return reply or "250 2.1.0 Ok"
 
     async def handle_RCPT(self, server, session, envelope, address, rcpt_options):
-        reply = self.script.reply("rcpt", session.peer[0], address)
+        reply = self.script.reply("rcpt", session.peer[0], address, len(envelope.rcpt_tos))
         if reply is not None:
             return reply
         if address.startswith("refuse-"):
