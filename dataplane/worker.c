@@ -45,6 +45,7 @@ static int create_tls(struct worker *worker, const struct options *options, char
         .identities = options->tls_identities,
         .max_sessions = options->max_sessions,
         .realtime_offset_us = (int64_t)(clock_us(CLOCK_REALTIME) - clock_us(CLOCK_MONOTONIC)),
+        .now_us = clock_us(CLOCK_MONOTONIC),
     };
     if (getrandom(tls.secret, sizeof(tls.secret), 0) == (ssize_t)sizeof(tls.secret))
         worker->tls = tls_worker_create(&tls, why, sizeof(why));

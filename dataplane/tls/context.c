@@ -197,6 +197,7 @@ struct tls_worker *tls_worker_create(const struct tls_config *config, char *erro
     worker->max_sessions = config->max_sessions;
     worker->identity_count = config->identity_count;
     worker->realtime_offset_us = config->realtime_offset_us;
+    worker->now_us = config->now_us;
     worker->steps_left = TLS_STEP_PACKETS_MAX;
     memcpy(worker->secret, config->secret, sizeof(worker->secret));
     TAILQ_INIT(&worker->turns);

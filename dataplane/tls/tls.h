@@ -35,6 +35,7 @@ struct tls_config {
     uint8_t secret[32];          /* seeds this worker's generator of random numbers together with the kernel's */
     /* CLOCK_REALTIME minus the monotonic clock that `now_us` counts: for the dates in certificates. */
     int64_t realtime_offset_us;
+    uint64_t now_us; /* at the creation: trusted certificates are looked at then, and one may be younger than the machine's start */
 };
 
 /* Once in a process, before any worker: allocators, and what wolfSSL wants. 0 or -errno. */
