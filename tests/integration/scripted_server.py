@@ -337,7 +337,7 @@ class Dialogue:
                 raise Gone("reset")
             await self.listen()
         if fault == "garbage":
-            await self.wire.raw_write(GARBAGE)
+            await self.wire.raw_write(b"\x99" + GARBAGE)  # by its first byte no record
             await self.listen()
         if fault == "overlong":
             await self.wire.raw_write(b"\x16\x03\x03\xff\xff" + b"\x02" * 70000)
@@ -529,9 +529,9 @@ class Dialogue:
         if self.cell.domain and not address.lower().endswith("@" + self.cell.domain):
             self.note("confused", why="a recipient of another cell", line=text)
         if any(pattern.match(address) for pattern in self.cell.refuse):
-            self.recipients.append(address)
-            await self.wire.write(b"550 5.0.0 scripted: refused\r\n")
-            self.recipients.pop()
+            # Without PIPELINING no DATA follows: the last RCPT's reply is the one before RSET's.
+            phase = "refusal" if self.cell.lockstep and not address.startswith("a") else "RCPT-refused"
+            await self.reply(phase, b"550 5.0.0 scripted: refused\r\n", self.message)
             return
         # The fault is the second recipient's; of a transaction with one recipient, that one's.
         its = not address.startswith("a") or self.cell.fault == "early"
