@@ -141,6 +141,10 @@ static void on_dnssec(void *context, const char *why) {
         log_write(LOG_LEVEL_WARNING, "route", "%s", text);
 }
 
+void route_keep_policies(struct route *route) {
+    sts_keep(route->sts);
+}
+
 void route_set_alarms(struct route *route, struct alarms *alarms) {
     route->alarms = alarms;
 }

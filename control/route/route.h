@@ -106,6 +106,8 @@ void route_find(struct route *route, const char *domain, void (*done)(void *cont
  * (RFC 8460 section 3). It uses sites of its own or shared ones without policy. */
 void route_find_relaxed(struct route *route, const char *domain, void (*done)(void *context, const struct route_result *result),
                         void *context);
+/* This process keeps MTA-STS policies over its end, in state_directory; without it what lies there is only read. */
+void route_keep_policies(struct route *route);
 /* Before the first question. Both may be left out. */
 void route_set_alarms(struct route *route, struct alarms *alarms);
 void route_set_reports(struct route *route, const struct route_reports *reports);

@@ -228,7 +228,7 @@ struct sts *sts_create(const struct sts_config *config) {
     if (!sts)
         return NULL;
     sts->config = *config;
-    sts->file = -1;
+    sts->file = -1; /* until sts_keep */
     sts->allowed = allowed;
     TAILQ_INIT(&sts->all);
     if (table_init(&sts->domains) != 0) {

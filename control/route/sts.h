@@ -40,6 +40,8 @@ struct sts_query;
 /* NULL: no memory. */
 struct sts *sts_create(const struct sts_config *config);
 void sts_destroy(struct sts *sts);
+/* Writes the file from here on: one process does; others (`bypost explain`) only read it. */
+void sts_keep(struct sts *sts);
 void sts_set_sandbox(struct sts *sts, bool sandbox);
 /* Finds the policy of a domain; `done` once, from the event loop. A failure to fetch never fails: `done` gets what was known before, or no
  * policy. NULL: no memory. */

@@ -126,7 +126,10 @@ void sts_file_load(struct sts *sts) {
         fclose(in);
     if (bad > 0)
         log_write(LOG_LEVEL_WARNING, "route", "%s: %u lines cannot be read and are left out", path, bad);
-    if (in || access(sts->config.state_directory, W_OK) == 0)
+}
+
+void sts_keep(struct sts *sts) {
+    if (sts->config.state_directory)
         file_rewrite(sts);
 }
 

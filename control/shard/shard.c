@@ -283,6 +283,7 @@ struct shard *shard_create(const struct shard_config *config, char *error, size_
     struct route_reports reports = report_for_route(shard->report);
     route_set_reports(shard->route, &reports);
     route_set_alarms(shard->route, config->alarms);
+    route_keep_policies(shard->route);
     shard->parking = parking_create(shard);
     if (shard->parking == NULL) {
         snprintf(error, error_bytes, "out of memory for parking.");

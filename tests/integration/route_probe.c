@@ -300,6 +300,7 @@ int main(int argc, char **argv) {
     }
     struct route_reports reports = {.open = on_open, .close = on_close, .policy = on_policy, .flaw = on_flaw};
     route_set_reports(probe.route, &reports);
+    route_keep_policies(probe.route);
     while (fgets(line, sizeof line, stdin)) {
         if (strncmp(line, "find ", 5) == 0)
             find(&probe, line + 5, false, false);
