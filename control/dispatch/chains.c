@@ -36,6 +36,7 @@ void chain_join(struct dispatch *dispatch, struct chain *chain, uint32_t slot) {
     flight->chain = chain;
     flight->next = chain->members;
     chain->members = slot;
+    chain->open++;
 }
 
 /* The last outcome is there. */
@@ -58,6 +59,10 @@ static struct chain *leave(struct dispatch *dispatch, uint32_t slot) {
     *at = flight->next;
     flight->next = SLOT_NONE;
     flight->chain = NULL;
+    if (flight->withdrawn)
+        chain->withdrawn--;
+    else if (!flight->answered)
+        chain->open--;
     if (chain->first == slot)
         chain->first = SLOT_NONE;
     if (chain->members != SLOT_NONE)
@@ -74,6 +79,8 @@ static struct delivery *take_back(struct dispatch *dispatch, uint32_t slot) {
         return NULL;
     flight->delivery = NULL;
     flight->withdrawn = true;
+    flight->chain->withdrawn++;
+    flight->chain->open--;
     dispatch->queued--;
     dispatch->counters.withdrawn++;
     delivery->next = NULL;
@@ -91,12 +98,10 @@ static struct delivery **take_rest(struct dispatch *dispatch, const struct chain
 
 /* Withdrawn members stay, for their links, as long as a worker may follow them: until no member is queued. */
 static void free_withdrawn(struct dispatch *dispatch, const struct chain *chain) {
-    uint32_t withdrawn = 0;
-    for (uint32_t slot = chain->members; slot != SLOT_NONE; slot = flight_of(dispatch, slot)->next) {
+    uint32_t withdrawn = chain->withdrawn;
+    for (uint32_t slot = chain->members; withdrawn > 0 && slot != SLOT_NONE; slot = flight_of(dispatch, slot)->next)
         if (slot_word_state(slot_load(&dispatch->journal->slots[slot])) == SLOT_QUEUED)
             return;
-        withdrawn += flight_of(dispatch, slot)->withdrawn;
-    }
     for (uint32_t slot = chain->members; withdrawn > 0;) {
         const struct flight *flight = flight_of(dispatch, slot);
         uint32_t next = flight->next;
@@ -109,6 +114,21 @@ static void free_withdrawn(struct dispatch *dispatch, const struct chain *chain)
     }
 }
 
+/* Members may have changed: hands the outcomes on when all are there; else lets go of withdrawn members that nobody looks at any more. */
+static void look(struct dispatch *dispatch, const struct chain *chain) {
+    uint32_t slots[CHAIN_RECIPIENTS_MAX], count = 0;
+    if (chain->open > 0) {
+        free_withdrawn(dispatch, chain);
+        return;
+    }
+    for (uint32_t slot = chain->members; slot != SLOT_NONE && count < CHAIN_RECIPIENTS_MAX; slot = flight_of(dispatch, slot)->next)
+        if (!flight_of(dispatch, slot)->withdrawn)
+            slots[count++] = slot;
+    free_withdrawn(dispatch, chain);
+    for (uint32_t i = 0; i < count; i++) /* with the last member the chain ends */
+        outcomes_end(dispatch, slots[i]);
+}
+
 static uint32_t give_back_all(struct dispatch *dispatch, struct delivery *delivery) {
     uint32_t count = 0;
     for (struct delivery *next; delivery != NULL; delivery = next, count++) {
@@ -119,17 +139,19 @@ static uint32_t give_back_all(struct dispatch *dispatch, struct delivery *delive
 }
 
 void chain_leave(struct dispatch *dispatch, uint32_t slot) {
-    const struct chain *chain = flight_of(dispatch, slot)->chain;
-    if (chain == NULL)
-        return;
+    if (flight_of(dispatch, slot)->chain != NULL)
+        leave(dispatch, slot);
+}
+
+void chain_answered(struct dispatch *dispatch, uint32_t slot) {
+    struct flight *flight = flight_of(dispatch, slot);
+    struct chain *chain = flight->chain;
     struct delivery *back = NULL;
-    bool was_first = chain->first == slot;
-    chain = leave(dispatch, slot);
-    if (chain == NULL || dispatch->harvesting) /* the harvest looks at every slot by itself */
-        return;
-    if (was_first)
+    flight->answered = true;
+    chain->open--;
+    if (chain->first == slot)
         take_rest(dispatch, chain, &back);
-    free_withdrawn(dispatch, chain);
+    look(dispatch, chain);
     give_back_all(dispatch, back);
 }
 
@@ -140,7 +162,7 @@ uint32_t chain_withdraw(struct dispatch *dispatch, uint32_t slot) {
         return 0;
     if (chain->first == slot)
         take_rest(dispatch, chain, &back->next);
-    free_withdrawn(dispatch, chain);
+    look(dispatch, chain);
     return give_back_all(dispatch, back);
 }
 

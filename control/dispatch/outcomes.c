@@ -133,6 +133,10 @@ static void end_slot(struct dispatch *dispatch, uint32_t index, enum slot_fate f
     dispatch->config.ended(dispatch->config.context, &end);
 }
 
+void outcomes_end(struct dispatch *dispatch, uint32_t slot) {
+    end_slot(dispatch, slot, FATE_SETTLE);
+}
+
 static void take_outcome(struct dispatch *dispatch, uint64_t entry) {
     uint32_t index = ring_entry_index(entry);
     if (index < dispatch->first_slot || index - dispatch->first_slot >= dispatch->slot_count) {
@@ -143,10 +147,12 @@ static void take_outcome(struct dispatch *dispatch, uint64_t entry) {
     const struct flight *flight = &dispatch->flights[index - dispatch->first_slot];
     if (!flight->used || flight->ended || ring_entry_generation(entry) != flight->generation)
         return; /* of an earlier life, or settled by the harvest */
-    if (word == slot_word(flight->generation, SLOT_ANSWERED))
-        end_slot(dispatch, index, FATE_SETTLE);
-    else
+    if (word != slot_word(flight->generation, SLOT_ANSWERED) || flight->withdrawn)
         dispatch->counters.wild_values++;
+    else if (flight->inherited) /* which slots were one chain, only the journal says */
+        end_slot(dispatch, index, FATE_SETTLE);
+    else if (!flight->answered)
+        chain_answered(dispatch, index);
 }
 
 static void take_event(struct dispatch *dispatch, uint32_t worker, uint64_t entry) {
@@ -298,10 +304,8 @@ void outcomes_harvest(struct dispatch *dispatch, uint32_t living) {
             if (slot_word_state(slot_load(&dispatch->journal->slots[dispatch->first_slot + i])) == SLOT_FREE)
                 dispatch->free_slots[dispatch->free_slot_count++] = dispatch->first_slot + i;
     }
-    dispatch->harvesting = true;
     for (uint32_t i = 0; i < dispatch->slot_count; i++)
         harvest_slot(dispatch, dispatch->first_slot + i, living);
-    dispatch->harvesting = false;
     for (uint32_t i = 0; i < dispatch->slot_count; i++) {
         const struct flight *flight = &dispatch->flights[i];
         if (flight->inherited && flight->chain != NULL && flight->chain->extent_bytes != 0)

@@ -14,16 +14,18 @@ struct flight {
     uint32_t next;       /* of the chain's members, or SLOT_NONE */
     uint32_t generation; /* of the slot: what the shared word must say */
     bool used;           /* not on the free list */
+    bool answered;       /* its outcome is in the slot and waits for those of its chain */
     bool ended;          /* its outcome was handed on: only the commit is missing */
     bool withdrawn;      /* its delivery went back; the slot stays for its link */
     bool inherited;      /* dispatched by an earlier control */
 };
 
 enum { CHAIN_RECIPIENTS_MAX = JOB_RECIPIENTS_MAX };
-/* The slots of one transaction: its members without an outcome, in no order. */
+/* The slots of one transaction: its members, whose outcomes are handed on together. */
 struct chain {
-    uint32_t first;   /* the slot by which workers claim the others; SLOT_NONE: it has its outcome */
-    uint32_t members; /* by flight.next */
+    uint32_t first;           /* the slot by which workers claim the others; SLOT_NONE: it has left */
+    uint32_t members;         /* by flight.next, in the chain's order */
+    uint32_t open, withdrawn; /* of the members: neither answered nor withdrawn; withdrawn */
     uint32_t path, path_generation;
     uint16_t worker;
     bool counted; /* in the path's `outstanding` */
@@ -83,7 +85,7 @@ struct dispatch {
     uint32_t in_press, backlogged;         /* messages */
     uint32_t before_slots, queued;         /* deliveries: of those messages; in slots without an outcome, ours */
     uint64_t backlog_bytes, message_bytes; /* message_bytes: of late messages; up at once, down slowly */
-    bool draining, held, harvested, harvesting, press_full, lanes_starved;
+    bool draining, held, harvested, press_full, lanes_starved;
     uint64_t press_retry_us; /* it refused a task: not before then again */
     /* The dataplane. */
     bool up;
@@ -172,8 +174,10 @@ void chains_destroy(struct dispatch *dispatch);
 /* A chain without members. It has the extent from here on, and gives it back with its last member. */
 struct chain *chain_begin(struct dispatch *dispatch, uint64_t extent, uint32_t extent_bytes);
 void chain_join(struct dispatch *dispatch, struct chain *chain, uint32_t slot);
-/* The slot has its outcome, or is freed: it is no member any more. With the first member go those that are still queued: nobody can claim
- * them. */
+/* The slot's outcome is there. With the last of its chain all are handed on: what is to be tried again shares a transaction again. */
+void chain_answered(struct dispatch *dispatch, uint32_t slot);
+/* The slot's outcome is handed on, or it is freed: it is no member any more. With the first member go those that are still queued: nobody
+ * can claim them. */
 void chain_leave(struct dispatch *dispatch, uint32_t slot);
 /* Takes a member back if no worker has claimed it, and with the first all others: shape has them again. How many. */
 uint32_t chain_withdraw(struct dispatch *dispatch, uint32_t slot);
@@ -183,6 +187,8 @@ void chain_inherit(struct dispatch *dispatch, uint32_t first);
 /* outcomes.c */
 void outcomes_read(struct dispatch *dispatch);
 void outcomes_release(struct dispatch *dispatch, uint32_t slot);
+/* Hands an answered slot's outcome on. */
+void outcomes_end(struct dispatch *dispatch, uint32_t slot);
 /* Looks at every slot: `living` is the generation of the dataplane that lives, 0 for none. */
 void outcomes_harvest(struct dispatch *dispatch, uint32_t living);
 

@@ -84,16 +84,17 @@ static void recipients_share_one_order(void **state) {
     assert_int_equal(world_claim_chain(world, 0, orders), LONGEST);
     for (uint32_t i = 0; i < LONGEST; i++)
         assert_int_equal(world_index(&world->journal.slots[orders[i].slot]), i);
-    /* The order is over with the last outcome: only then there is credit for the next. */
+    /* The order is over with the last outcome: only then there is credit for the next, and settle hears of all at once. */
     for (uint32_t i = 1; i < LONGEST; i++) {
         answer(world, &orders[i], OUTCOME_REPLIED, 250);
-        assert_int_equal(world->fates[i].ended, 1);
+        assert_int_equal(world->fates[i].ended, 0);
         assert_int_equal(outstanding(world, 0), 1);
         assert_true(world->dispatch->map.used > 0);
     }
-    commit_all(world); /* the others' slots are free before the first one's outcome */
-    assert_int_equal(dispatch_slots_used(world->dispatch), 1);
+    world_check(world, LONGEST);
     answer(world, &orders[0], OUTCOME_REPLIED, 250);
+    for (uint32_t i = 0; i < LONGEST; i++)
+        assert_int_equal(world->fates[i].ended, 1);
     world_check(world, 2);
     finish(world);
     nothing_is_left(world);
@@ -433,13 +434,48 @@ static void the_bytes_stay_until_the_last_outcome(void **state) {
     world_show(world, 0, world_path(world, 0), 1, 1);
     world_pop(world, 0);
     assert_int_equal(world_claim_chain(world, 0, orders), 3);
+    static const uint32_t order[] = {0, 2, 1};
+    for (uint32_t i = 0; i < 3; i++) {
+        assert_true(world->dispatch->map.used > 0);
+        assert_int_equal(outstanding(world, 0), 1);
+        world_check(world, 3);
+        answer(world, &orders[order[i]], OUTCOME_REPLIED, 250);
+    }
+    nothing_is_left(world);
+}
+
+/* Outcomes that a dataplane posts twice, or for a member that it did not claim. */
+static void outcomes_count_once_and_of_the_claimed(void **state) {
+    struct world *world = *state;
+    struct world_order orders[LONGEST];
+    struct world_walk walk;
+    uint32_t mask = 4;
+    begin(world);
+    world_wait(world, 0, 4);
+    world_show(world, 0, world_path(world, 0), 1, 1);
+    world_show(world, 0, world_path(world, 0), 0, 0);
+    world_pop(world, 0);
+    assert_true(world_walk_begin(world, 0, &walk, &orders[0]));
+    assert_true(world_walk_on(world, &walk, &orders[1]));
+    orders[2] = (struct world_order){walk.slot, walk.generation};
+    assert_int_equal(dispatch_withdraw(world->dispatch, in_mask, &mask), 1);
+    for (uint32_t i = 0; i < 3; i++)
+        answer(world, &orders[1], OUTCOME_REPLIED, 250);
+    assert_int_equal(dispatch_counters(world->dispatch)->wild_values, 0);
+    answer(world, &orders[2], OUTCOME_REPLIED, 250); /* withdrawn: its delivery is back */
+    assert_int_equal(dispatch_counters(world->dispatch)->wild_values, 1);
+    atomic_store(&world->journal.slots[orders[2].slot].word, slot_word(orders[2].generation, SLOT_WITHDRAWN));
+    assert_true(world_walk_on(world, &walk, &orders[3]));
+    world_check(world, 3);
+    answer(world, &orders[3], OUTCOME_REPLIED, 250);
+    world_check(world, 3);
     answer(world, &orders[0], OUTCOME_REPLIED, 250);
-    commit_all(world);
-    assert_true(world->dispatch->map.used > 0);
-    assert_int_equal(outstanding(world, 0), 1);
-    answer(world, &orders[2], OUTCOME_REPLIED, 250);
-    assert_true(world->dispatch->map.used > 0);
-    answer(world, &orders[1], OUTCOME_REPLIED, 250);
+    world_check(world, 0);
+    assert_int_equal(world->fates[2].ended, 0);
+    assert_int_equal(world->fates[2].back, 1);
+    assert_int_equal(world->ended_without_delivery, 0);
+    world_show(world, 0, world_path(world, 0), 1, 1);
+    finish(world);
     nothing_is_left(world);
 }
 
@@ -547,6 +583,7 @@ int main(void) {
         TEST(one_leaves_the_backlog),
         TEST(with_the_first_the_unclaimed_come_back),
         TEST(the_bytes_stay_until_the_last_outcome),
+        TEST(outcomes_count_once_and_of_the_claimed),
         TEST(drain_takes_back_whole_chains),
         TEST(whatever_happens_in_whatever_order),
     };
