@@ -523,7 +523,8 @@ static void take_unasked(struct smtp_session *session, const struct reply *reply
 
 /* `more`: bytes lie behind it. */
 static void take_reply(struct smtp_session *session, const struct reply *reply, bool more, uint64_t now_us) {
-    bool early = session->flags & (SESSION_UNFLUSHED | SESSION_BLOCKED); /* what it would answer has not left yet */
+    /* What it would answer has not left yet. It may have, before the work list came to it: behind the last bytes of a handshake. */
+    bool early = session->flags & SESSION_BLOCKED || (session->flags & SESSION_UNFLUSHED && stream_unsent(&session->stream));
     switch ((enum session_state)session->state) {
     case SESSION_BANNER:
         take_banner(session, reply, now_us);

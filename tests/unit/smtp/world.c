@@ -27,7 +27,7 @@ const struct script script_good = {
 };
 
 struct server {
-    bool in_body, had_body, idle_said, body_said, stalled, in_auth, secure;
+    bool in_body, had_body, idle_said, body_said, stalled, in_auth, secure, crypted, greeted;
     uint32_t auth_lines;
     uint32_t recipient, lines, taken;
     uint64_t body_bytes;
@@ -219,6 +219,26 @@ uint32_t world_send(struct world *world, const char *recipient) {
 
 /* ---- the server ---- */
 
+static void deliver(struct world *world, struct tcp_conn *conn, const uint8_t *bytes, uint32_t length) {
+    uint32_t step = world->script.byte_by_byte ? 1 : length;
+    for (uint32_t at = 0; at < length && !conn->closing; at += step)
+        fake_deliver(conn, bytes + at, step, world->now_us);
+}
+
+/* Text, or with none what the handshake has to say, through the server's TLS. */
+static void say_secured(struct world *world, struct tcp_conn *conn, const char *text, uint32_t length) {
+    static uint8_t wire[FAKE_HELD_BYTES / 2];
+    deliver(world, conn, wire, world->tls.give(world->tls.context, (uint32_t)(conn - world->tcp.conns), text, length, wire, sizeof(wire)));
+}
+
+static void begin_tls(struct world *world, struct tcp_conn *conn) {
+    struct server *server = conn->server;
+    if (!world->tls.begin || conn->closing)
+        return;
+    world->tls.begin(world->tls.context, (uint32_t)(conn - world->tcp.conns));
+    server->secure = server->crypted = true;
+}
+
 static void say(struct world *world, struct tcp_conn *conn, const char *text) {
     struct server *server = conn->server;
     server->stalled |= !text;
@@ -233,6 +253,10 @@ static void say(struct world *world, struct tcp_conn *conn, const char *text) {
         return;
     }
     uint32_t length = (uint32_t)strlen(text), step = world->script.byte_by_byte ? 1 : length;
+    if (server->crypted) {
+        say_secured(world, conn, text, length);
+        return;
+    }
     uint8_t *copy = malloc(length); /* exactly as long, so that a read past the end is seen */
     assert_non_null(copy);
     for (uint32_t at = 0; at < length && !conn->closing; at += step) {
@@ -353,6 +377,8 @@ static void take_command(struct world *world, struct tcp_conn *conn, struct serv
         say(world, conn, server->secure ? script->ehlo_secure : script->ehlo);
     } else if (is_command(server, "STARTTLS")) {
         say(world, conn, script->starttls);
+        if (script->starttls && strncmp(script->starttls, "220", 3) == 0)
+            begin_tls(world, conn);
     } else if (is_command(server, "\x16hello")) {
         server->secure = true;
         say(world, conn, script->handshake);
@@ -378,7 +404,7 @@ static void take_command(struct world *world, struct tcp_conn *conn, struct serv
         }
     } else if (is_command(server, "DATA")) {
         const char *reply = script->data;
-        bool stores;
+        bool stores = false;
         if (script->keeps_sequence && !server->accepted && reply && reply[0] == '3')
             reply = "554 5.5.1 no valid recipients\r\n";
         if (world->on_reply)
@@ -443,6 +469,16 @@ static void take_chunk_byte(struct world *world, struct tcp_conn *conn, struct s
         end_chunk(world, conn, server);
 }
 
+static uint8_t *decrypt(struct world *world, struct tcp_conn *conn, uint8_t *bytes, uint32_t *length) {
+    uint8_t *plain = malloc(FAKE_WIRE_BYTES);
+    assert_non_null(plain);
+    *length = world->tls.take(world->tls.context, (uint32_t)(conn - world->tcp.conns), bytes, *length, plain, FAKE_WIRE_BYTES);
+    free(bytes);
+    if (!((struct server *)conn->server)->stalled)
+        say_secured(world, conn, NULL, 0);
+    return plain;
+}
+
 static void serve(struct world *world, struct tcp_conn *conn) {
     struct server *server = conn->server;
     uint32_t length = conn->wire_length;
@@ -452,6 +488,13 @@ static void serve(struct world *world, struct tcp_conn *conn) {
     assert_non_null(bytes);
     memcpy(bytes, conn->wire, length);
     conn->wire_length = 0;
+    if (server->crypted) {
+        bytes = decrypt(world, conn, bytes, &length);
+        if (world->script.implicit_tls && !server->greeted && world->tls.ready(world->tls.context, (uint32_t)(conn - world->tcp.conns))) {
+            server->greeted = true;
+            say(world, conn, world->script.banner);
+        }
+    }
     if (!server->in_body && !server->in_chunk)
         world->flights++;
     for (uint32_t i = 0; i < length && !conn->closing && !server->dead; i++) {
@@ -487,7 +530,9 @@ static bool serve_all(struct world *world) {
             assert_non_null(conn->server);
             moved = true;
             fake_establish(conn, world->now_us);
-            if (!world->script.implicit_tls)
+            if (world->script.implicit_tls)
+                begin_tls(world, conn);
+            else
                 say(world, conn, world->script.banner);
             continue;
         }
@@ -551,7 +596,8 @@ static void pop(struct world *world) {
 
 bool world_step(struct world *world) {
     world->wakeup_us = smtp_engine_poll(world->engine, 1000, world->now_us);
-    bool moved = serve_all(world);
+    bool moved = world->tls.poll && world->tls.poll(world->tls.context, world->now_us);
+    moved |= serve_all(world);
     reap(world);
     moved |= fake_reap(&world->tcp, world->now_us) > 0;
     pop(world);

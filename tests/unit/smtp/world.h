@@ -40,7 +40,19 @@ struct delivery {
 /* A server that takes everything, with PIPELINING and SIZE. */
 extern const struct script script_good;
 
+/* The servers' side of real TLS, each at its place among the connections. */
+struct world_tls {
+    void (*begin)(void *context, uint32_t place);
+    bool (*ready)(void *context, uint32_t place);
+    /* From the wire to plaintext, and back; how many bytes came out. */
+    uint32_t (*take)(void *context, uint32_t place, const uint8_t *bytes, uint32_t length, uint8_t *plain, uint32_t size);
+    uint32_t (*give)(void *context, uint32_t place, const void *plain, uint32_t length, uint8_t *wire, uint32_t size);
+    bool (*poll)(void *context, uint64_t now_us); /* tls_worker_poll */
+    void *context;
+};
+
 struct world {
+    struct world_tls tls; /* without `begin`: none */
     struct journal journal;
     struct smtp_engine *engine;
     struct tcp_stack tcp;
