@@ -2,6 +2,7 @@
 #include "lane.h"
 
 #include "engine.h"
+#include "transaction.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -503,6 +504,10 @@ static uint32_t bind_behind(struct lane *lane, uint32_t allowed, uint64_t now_us
             break; /* they are to end */
         if (!stream_is_open(&session->stream)) {
             session_lose(session, now_us);
+            continue;
+        }
+        if (!transaction_has_room(session)) { /* what it has queued grew since */
+            session_offer(session);
             continue;
         }
         if (steps == LANE_BINDS_MAX) {

@@ -206,6 +206,8 @@ static void finish_order(struct smtp_session *session) {
         session->saying = session->to_say = NULL;
     if (!session->order)
         session->last = NULL;
+    if (session->flags & SESSION_ROOMY || session->lane->path.pipelined_transactions > 1)
+        session_offer(session);
     if (order->flags & ORDER_CUT)
         lane_requeue(session->lane, order);
     else
