@@ -7,13 +7,14 @@
 static const struct cli_command *const commands[] = {
     &run_command,   &submit_command, &campaign_command, &top_command,      &stats_command,    &alarms_command,  &events_command,
     &check_command, &dkim_command,   &hold_command,     &bounce_command,   &holds_command,    &release_command, &retry_command,
-    &queue_command, &find_command,   &explain_command,  &suppress_command, &classify_command, &rules_command};
+    &queue_command, &find_command,   &explain_command,  &suppress_command, &classify_command, &rules_command,
+    &tls_report_command};
 enum { COMMANDS = sizeof commands / sizeof *commands };
 
 static void help_print(FILE *out) {
     fputs("Usage: bypost COMMAND [OPTIONS]\n\nSends mail at volume from Redis over its own TCP stack.\n\n", out);
     for (unsigned i = 0; i < COMMANDS; i++) {
-        fprintf(out, "  %-8s %s\n", commands[i]->name, commands[i]->summary);
+        fprintf(out, "  %-10s %s\n", commands[i]->name, commands[i]->summary);
     }
     fputs("\n`bypost COMMAND --help` shows a command's options. The configuration is /etc/bypost/bypost.yaml,\n"
           "or BYPOST_CONFIG, or what --config names.\n\n"

@@ -27,8 +27,8 @@ static const char *prefix_of(const struct config *config) {
     return config->redis.prefix ? config->redis.prefix : "bypost";
 }
 
-void report_day_key(const struct config *config, const char *day, char key[REPORT_KEY_BYTES]) {
-    snprintf(key, REPORT_KEY_BYTES, "%.100s:{t}:tlsrpt:%s", prefix_of(config), day);
+void report_day_key(const struct config *config, const char *day, bool sent, char key[REPORT_KEY_BYTES]) {
+    snprintf(key, REPORT_KEY_BYTES, "%.100s:{t}:tlsrpt:%s%s", prefix_of(config), sent ? "sent:" : "", day);
 }
 
 void report_domain_key(const struct config *config, const char *day, const char *domain, char key[REPORT_KEY_BYTES]) {

@@ -17,8 +17,8 @@ extern const char *const report_policy_words[REPORT_POLICIES];
 void report_day(uint64_t time_s, char day[REPORT_DAY_BYTES]);
 /* Is it such a day? */
 bool report_day_valid(const char *day);
-/* The set of domains of a day, and the counts of one (control/library/README.md). */
-void report_day_key(const struct config *config, const char *day, char key[REPORT_KEY_BYTES]);
+/* The set of domains of a day whose report waits, or has been sent, and the counts of one (control/library/README.md). */
+void report_day_key(const struct config *config, const char *day, bool sent, char key[REPORT_KEY_BYTES]);
 void report_domain_key(const struct config *config, const char *day, const char *domain, char key[REPORT_KEY_BYTES]);
 /* The domain of tls_reports.from: the submitter. "" without one. */
 void report_submitter(const struct config *config, char domain[REPORT_DOMAIN_BYTES]);

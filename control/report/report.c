@@ -114,7 +114,7 @@ static void write_domain(void *context, struct table_node *node) {
     char set[REPORT_KEY_BYTES], key[REPORT_KEY_BYTES], keep[NUMBER_BYTES], name[64];
     if (STAILQ_EMPTY(&domain->counts) || redis_state(report->config.redis) != REDIS_UP)
         return;
-    report_day_key(report->config.config, report->day, set);
+    report_day_key(report->config.config, report->day, false, set);
     report_domain_key(report->config.config, report->day, domain->domain, key);
     snprintf(keep, sizeof keep, "%d", REPORT_KEEP_S);
     const char *member[] = {"SADD", set, domain->domain}, *rua[] = {"HSET", key, "rua", domain->rua};

@@ -57,9 +57,11 @@ static void on_removed(void *context, redisReply *reply) {
         next_domain(sending);
 }
 
+static void on_kept(void *context, redisReply *reply) {}
+
 /* All that goes to this domain has been taken, or refused. */
 static void domain_done(struct sending *sending) {
-    char key[REPORT_KEY_BYTES];
+    char key[REPORT_KEY_BYTES], sent[REPORT_KEY_BYTES], keep[16];
     if (sending->failed) { /* once more when the lock is over: mails that were taken are not taken twice */
         sending->failed = false;
         if (++sending->taken > TAKEN_MAX)
@@ -68,11 +70,15 @@ static void domain_done(struct sending *sending) {
             next_domain(sending);
         return;
     }
-    report_day_key(sending->report->config.config, sending->day, key);
-    const char *remove[] = {"SREM", key, sending->domain};
-    ask(sending, on_removed, 3, remove);
+    report_day_key(sending->report->config.config, sending->day, false, key);
+    report_day_key(sending->report->config.config, sending->day, true, sent);
+    snprintf(keep, sizeof keep, "%d", REPORT_KEEP_S);
+    const char *move[] = {"SMOVE", key, sent, sending->domain}, *expire[] = {"EXPIRE", sent, keep};
+    ask(sending, on_removed, 4, move);
     if (sending->failed)
         stop(sending);
+    else
+        redis_send(sending->report->config.redis, on_kept, NULL, 3, expire, NULL);
 }
 
 static void on_submitted(void *context, redisReply *reply) {
@@ -233,7 +239,7 @@ static void on_domain(void *context, redisReply *reply) {
 
 static void next_domain(struct sending *sending) {
     char key[REPORT_KEY_BYTES];
-    report_day_key(sending->report->config.config, sending->day, key);
+    report_day_key(sending->report->config.config, sending->day, false, key);
     const char *pick[] = {"SRANDMEMBER", key};
     ask(sending, on_domain, 2, pick);
     if (sending->failed)
