@@ -142,6 +142,7 @@ static int open_context(struct tls_worker *worker, WOLFSSL_CTX **to, const struc
     }
     *to = context;
     wolfSSL_CTX_set_session_cache_mode(context, WOLFSSL_SESS_CACHE_OFF); /* it is one for all threads */
+    wolfSSL_CTX_set_timeout(context, TLS_STORE_AGE_S);
     wolfSSL_CTX_set_group_messages(context);
     wolfSSL_CTX_SetIORecv(context, tls_on_read);
     wolfSSL_CTX_SetIOSend(context, tls_on_write);
@@ -159,9 +160,9 @@ static int open_context(struct tls_worker *worker, WOLFSSL_CTX **to, const struc
             wolfSSL_CTX_no_ticket_TLSv13(context);
         }
     } else {
-        /* Never NONE: then a server need not prove that the certificate is its own. */
+        /* Never NONE: then a server need not prove that the certificate is its own. No tickets in TLS 1.2, session IDs only: this wolfSSL
+         * takes a server that does not know its ticket any more for one that breaks the protocol. TLS 1.3 has its tickets. */
         wolfSSL_CTX_set_verify(context, WOLFSSL_VERIFY_PEER, tls_on_verify);
-        wolfSSL_CTX_UseSessionTicket(context);
     }
     return identity == NULL ? 0 : open_identity(context, identity, error, error_bytes);
 }

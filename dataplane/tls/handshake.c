@@ -77,28 +77,53 @@ static bool name_is_address(const char *name) {
     return inet_pton(AF_INET, name, address) == 1 || inet_pton(AF_INET6, name, address) == 1;
 }
 
+static int make_ssl(struct tls_session *session, uint32_t identity) {
+    wolfSSL_free(session->ssl);
+    session->ssl = wolfSSL_new(session->worker->contexts[identity]);
+    if (session->ssl == NULL)
+        return -ENOBUFS;
+    wolfSSL_SetIOReadCtx(session->ssl, session);
+    wolfSSL_SetIOWriteCtx(session->ssl, session);
+    return 0;
+}
+
+static int make_client(struct tls_session *session, const struct tls_peer *peer) {
+    const char *name = session->ask->name;
+    int code = make_ssl(session, peer->identity);
+    if (code != 0)
+        return code;
+    wolfSSL_SetCertCbCtx(session->ssl, session);
+    if (peer->version_min >= 13 && wolfSSL_SetMinVersion(session->ssl, WOLFSSL_TLSV1_3) != WOLFSSL_SUCCESS)
+        return -EINVAL;
+    if (name[0] != '\0' && !name_is_address(name) && /* RFC 6066 3 */
+        wolfSSL_UseSNI(session->ssl, WOLFSSL_SNI_HOST_NAME, name, (unsigned short)strlen(name)) != WOLFSSL_SUCCESS)
+        return -ENOBUFS;
+    return 0;
+}
+
+/* False: wolfSSL does not take it, and is left with half of it. */
+static bool offer(struct tls_session *session, const struct tls_entry *entry) {
+    WOLFSSL_SESSION *copy = wolfSSL_SESSION_dup(entry->session); /* a new ticket would change it under other connections */
+    session->offered = copy != NULL && wolfSSL_set_session(session->ssl, copy) == WOLFSSL_SUCCESS;
+    wolfSSL_SESSION_free(copy);
+    if (!session->offered)
+        return false;
+    session->state.verified = entry->verified;
+    session->state.flaw = entry->flaw;
+    session->made_us = entry->made_us;
+    return true;
+}
+
 static int prepare_client(struct tls_session *session, const struct tls_peer *peer) {
     struct tls_worker *worker = session->worker;
     if (resumption_key(worker, peer, session->key) != 0 || (session->ask = ask_new(worker, peer)) == NULL)
         return -ENOBUFS;
-    wolfSSL_SetCertCbCtx(session->ssl, session);
-    if (peer->version_min >= 13 && wolfSSL_SetMinVersion(session->ssl, WOLFSSL_TLSV1_3) != WOLFSSL_SUCCESS)
-        return -EINVAL;
-    const char *name = session->ask->name;
-    if (name[0] != '\0' && !name_is_address(name) && /* RFC 6066 3 */
-        wolfSSL_UseSNI(session->ssl, WOLFSSL_SNI_HOST_NAME, name, (unsigned short)strlen(name)) != WOLFSSL_SUCCESS)
-        return -ENOBUFS;
-    struct tls_entry *entry = tls_store_find(worker, session->key);
-    if (entry != NULL && (entry->verified || peer->level < PATH_TLS_VERIFY)) {
-        session->state.verified = entry->verified;
-        session->state.flaw = entry->flaw;
-        session->made_us = entry->made_us;
-        WOLFSSL_SESSION *copy = wolfSSL_SESSION_dup(entry->session); /* a new ticket would change it under other connections */
-        if (copy == NULL || wolfSSL_set_session(session->ssl, copy) != WOLFSSL_SUCCESS)
-            tls_store_drop(worker, entry);
-        wolfSSL_SESSION_free(copy);
-    }
-    return 0;
+    int code = make_client(session, peer);
+    struct tls_entry *entry = code == 0 ? tls_store_find(worker, session->key) : NULL;
+    if (entry == NULL || (!entry->verified && peer->level >= PATH_TLS_VERIFY) || offer(session, entry))
+        return code;
+    tls_store_drop(worker, entry);
+    return make_client(session, peer);
 }
 
 int tls_session_begin(struct stream *stream, struct tls_worker *worker, const struct tls_peer *peer, uint64_t now_us) {
@@ -116,15 +141,8 @@ int tls_session_begin(struct stream *stream, struct tls_worker *worker, const st
     session->client = peer != NULL;
     session->phase = peer != NULL ? TLS_HELLO : TLS_HANDSHAKE;
     STAILQ_INIT(&session->waiting);
-    session->ssl = wolfSSL_new(worker->contexts[peer != NULL ? peer->identity : 0]);
-    int code = session->ssl == NULL ? -ENOBUFS : 0;
-    if (code == 0) {
-        wolfSSL_SetIOReadCtx(session->ssl, session);
-        wolfSSL_SetIOWriteCtx(session->ssl, session);
-        if (peer != NULL)
-            code = prepare_client(session, peer);
-    }
     worker->usage.sessions++;
+    int code = peer != NULL ? prepare_client(session, peer) : make_ssl(session, 0);
     if (code != 0) {
         tls_session_free(session);
         return code;
@@ -249,6 +267,10 @@ void tls_session_fail(struct tls_session *session, enum tls_failure failure, con
     char sentence[TLS_WHY_BYTES]; /* `why` may lie in what is freed now */
     struct stream *stream = session->stream;
     snprintf(sentence, sizeof(sentence), "%s", why);
+    /* It may have failed because of the session that was offered, as where another host of another version answers now. */
+    struct tls_entry *entry = session->offered ? tls_store_find(session->worker, session->key) : NULL;
+    if (entry != NULL)
+        tls_store_drop(session->worker, entry);
     tls_session_enter(session, TLS_FAILED);
     session->worker->usage.failed++;
     stream->events->insecure(stream, failure, sentence, now_us);
@@ -302,7 +324,7 @@ static void finish(struct tls_session *session, uint64_t now_us) {
     if (state->resumed)
         worker->usage.resumed++;
     tls_session_enter(session, TLS_OPEN);
-    if (session->client && state->version == 12)
+    if (session->client && state->version == 12 && !state->resumed) /* a resumed one has nothing newer */
         tls_session_keep(session, now_us);
     if (report)
         stream->events->tls_flaw(stream, state->flaw, why, now_us);

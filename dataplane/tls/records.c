@@ -4,7 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
-enum { FLIGHT_BYTES = 2048, FLIGHT_BYTES_MAX = 1 << 18 };
+enum { FLIGHT_BYTES = 2048, FLIGHT_BYTES_MAX = 1 << 18, TICKET_BYTES_MIN = 32 };
 
 static void block_released(struct tcp_owner *owner) {
     struct tls_block *block = (struct tls_block *)owner;
@@ -128,8 +128,8 @@ void tls_session_keep(struct tls_session *session, uint64_t now_us) {
         length = 0;
     for (uint32_t i = 0; i < length; i++)
         mark = (mark ^ worker->gathered[i]) * 16777619u;
-    if (session->state.version == 13 && length == 0)
-        return;
+    if (session->state.version == 13 && length < TICKET_BYTES_MIN)
+        return; /* wolfSSL makes a session ID of a ticket's last 32 bytes, without looking whether there are so many */
     if (mark == session->ticket_mark)
         return;
     session->ticket_mark = mark;
@@ -197,8 +197,10 @@ uint32_t tls_session_received(struct tls_session *session, const uint8_t *bytes,
 void tls_session_peer_closed(struct tls_session *session, uint64_t now_us) {
     session->worker->now_us = now_us;
     if (session->phase == TLS_HELLO || session->phase == TLS_HANDSHAKE) {
+        struct tls_worker *before = tls_enter(session->worker);
         session->end_told = true;
         tls_session_fail(session, TLS_FAILURE_HANDSHAKE, "the peer ended the connection in the TLS handshake", now_us);
+        tls_leave(before);
     } else if (session->phase != TLS_BROKEN) {
         tell_end(session, now_us);
     }

@@ -54,7 +54,7 @@ struct tls_entry *tls_store_find(struct tls_worker *worker, const uint8_t *key) 
     LIST_FOREACH (entry, bucket_of(store, key), bucket) {
         if (memcmp(entry->key, key, sizeof(entry->key)) != 0)
             continue;
-        if (worker->now_us > entry->made_us + TLS_STORE_AGE_US) {
+        if (worker->now_us > entry->made_us + TLS_STORE_AGE_S * UINT64_C(1000000)) {
             tls_store_drop(worker, entry);
             return NULL;
         }

@@ -21,8 +21,8 @@ enum {
     TLS_FLUSHES_A_PASS = 256,
     TLS_STORE_ENTRIES = 4096,
     TLS_STORE_KEY_BYTES = 32,
+    TLS_STORE_AGE_S = 7200, /* so long a certificate's verdict may be old */
 };
-static const uint64_t TLS_STORE_AGE_US = UINT64_C(7200) * 1000000; /* so long a certificate's verdict may be old */
 
 /* The memory of one worker: an arena of jemalloc where there is one. Objects are freed by the worker that made them. */
 struct tls_heap {
@@ -104,6 +104,7 @@ struct tls_session {
     enum tls_phase phase;
     bool takes_turn, leaves; /* is in the list of that name */
     bool client, close_wanted, end_told;
+    bool offered; /* a session to resume */
     bool held;    /* TCP holds bytes that were not taken */
     bool refused; /* TCP takes no more */
     bool gone;    /* during `closed`: the connection may not be touched */

@@ -170,6 +170,7 @@ struct openssl_peer *openssl_peer_new(const struct openssl_options *options) {
 void openssl_peer_free(struct openssl_peer *peer) {
     if (peer == NULL)
         return;
+    SSL_set_shutdown(peer->ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN); /* else the session could not be resumed */
     SSL_free(peer->ssl);
     SSL_CTX_free(peer->context);
     free(peer);
