@@ -60,10 +60,12 @@ static void write_names(FILE *file, const struct certificate_request *request) {
             fprintf(file, ",DNS:%.*s", (int)length, at);
         at += length + (at[length] == ',');
     }
-    for (uint32_t i = 0; i < request->address_count && i < CERTIFICATE_ADDRESSES_MAX; i++) {
+    uint32_t named[2] = {0};
+    for (uint32_t i = 0; i < request->address_count; i++) {
         char text[INET6_ADDRSTRLEN];
         const struct tcp_address *address = &request->addresses[i].address;
-        if (inet_ntop(address->family == 6 ? AF_INET6 : AF_INET, address->bytes, text, sizeof(text)) != NULL)
+        if (named[address->family == 6]++ < CERTIFICATE_ADDRESSES_MAX &&
+            inet_ntop(address->family == 6 ? AF_INET6 : AF_INET, address->bytes, text, sizeof(text)) != NULL)
             fprintf(file, ",IP:%s", text);
     }
     fputc('\n', file);

@@ -6,14 +6,14 @@
 #include "dataplane/net/net.h"
 #include <stddef.h>
 
-enum { CERTIFICATE_PATH_BYTES = 512, CERTIFICATE_NAMES_MAX = 64, CERTIFICATE_ADDRESSES_MAX = 64 };
+enum { CERTIFICATE_PATH_BYTES = 512, CERTIFICATE_ADDRESSES_MAX = 32 };
 
 struct certificate_request {
     const char *directory; /* made where it is not there; the CA in it (ca.pem, ca.key) is used again */
     const char *name;      /* of the server, and of its files: NAME.pem, NAME.key */
     const char *more;      /* further DNS names, divided by commas; or NULL */
     uint32_t address_count;
-    const struct net_address *addresses; /* the first CERTIFICATE_ADDRESSES_MAX are named in it, too */
+    const struct net_address *addresses; /* the first CERTIFICATE_ADDRESSES_MAX of each family are named in it, too */
     bool rsa;                            /* RSA-2048 in the place of ECDSA P-256 */
 };
 
