@@ -283,6 +283,8 @@ void report_failed(struct report *report, const struct site *site, const struct 
 
 static void on_flush(evutil_socket_t fd, short what, void *context) {
     struct report *report = context;
+    struct timeval every = {.tv_sec = REPORT_FLUSH_S};
+    event_add(report->flush_timer, &every);
     report_flush(report);
     sender_tick(report);
 }
@@ -292,14 +294,14 @@ struct report *report_create(const struct report_config *config) {
     if (!report)
         return NULL;
     report->config = *config;
-    report->flush_timer = event_new(config->base, -1, EV_PERSIST, on_flush, report);
+    report->flush_timer = evtimer_new(config->base, on_flush, report);
     if (!report->flush_timer || table_init(&report->domains) != 0) {
         report_destroy(report);
         return NULL;
     }
     day_look(report);
-    struct timeval every = {.tv_sec = REPORT_FLUSH_S};
-    event_add(report->flush_timer, &every);
+    struct timeval first = {.tv_sec = REPORT_FIRST_S};
+    event_add(report->flush_timer, &first);
     return report;
 }
 

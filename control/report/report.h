@@ -11,7 +11,8 @@
 #include <stdint.h>
 
 enum {
-    REPORT_FLUSH_S = 60,           /* counts reach Redis within so long */
+    REPORT_FLUSH_S = 15, /* counts reach Redis within so long; the first look is after REPORT_FIRST_S */
+    REPORT_FIRST_S = 2,
     REPORT_COUNTS_MAX = 512,       /* of a domain between two flushes: kinds of failure by host and address; past it they are not counted */
     REPORT_DOMAINS_MAX = 100000,   /* that are counted for at a time */
     REPORT_KEEP_S = 8 * 86400,     /* what Redis holds, for `bypost tls-report` */

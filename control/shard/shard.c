@@ -106,7 +106,10 @@ static void on_drain_timer(evutil_socket_t descriptor, short what, void *argumen
     if (in_progress == 0)
         for (uint32_t i = 0; i < shard->queue_count; i++)
             settle_flush(shard->queues[i].settle);
-    if (in_progress == 0 && settling == 0 && shard->routing == 0 && nodes_leave(shard->nodes)) {
+    bool done = in_progress == 0 && settling == 0 && shard->routing == 0;
+    if (done)
+        report_flush(shard->report); /* Redis has it when it has answered nodes_leave */
+    if (done && nodes_leave(shard->nodes)) {
         event_base_loopbreak(shard->base);
         return;
     }
