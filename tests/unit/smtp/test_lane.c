@@ -137,6 +137,60 @@ static void a_refused_endpoint_is_reported_and_the_next_one_tried(void **state) 
     world_free(world);
 }
 
+/* Endpoints come with v4 and v6 in turn, and are tried in that order: a family that is broken costs one attempt, not all of them. */
+static void both_families(struct world *world, uint32_t endpoints) {
+    world_path(world, endpoints, 1, 0);
+    struct path *path = world_path_record(world);
+    path->sources[1].family = 6;
+    for (uint32_t i = 0; i < endpoints; i++)
+        path->endpoints[i].family = i % 2 ? 4 : 6;
+}
+
+static void a_family_that_is_broken_costs_one_attempt(void **state) {
+    struct world *world = world_new();
+    both_families(world, 4);
+    world_publish(world);
+    uint32_t slot = world_send(world, "b@example.test");
+    smtp_engine_poll(world->engine, 100, world->now_us);
+    assert_int_equal(world->tcp.conns[0].remote.family, 6);
+    assert_int_equal(world->tcp.conns[0].local.family, 6);
+    fake_end(&world->tcp.conns[0], TCP_UNREACHABLE, world->now_us);
+    world_until_answered(world, slot);
+    assert_string_equal(world_outcome(world, slot), "REPLIED FINAL 250 2.0.0");
+    assert_int_equal(world_at(world, slot)->reply.endpoint, 1);
+    assert_int_equal(world_at(world, slot)->reply.peer_family, 4);
+    assert_int_equal(world->tcp.connects, 2);
+    world_free(world);
+}
+
+/* SMTP.md section 2: up to five addresses a try. Then the orders go back, and the next try is the others' turn. */
+static void five_addresses_a_try(void **state) {
+    struct world *world = world_new();
+    both_families(world, 8);
+    world->script.banner = "554 5.3.2 no\r\n";
+    world_publish(world);
+    uint32_t slot = world_send(world, "b@example.test");
+    uint64_t begin_us = world->now_us;
+    world_until_answered(world, slot);
+    assert_string_equal(world_outcome(world, slot), "RETURNED");
+    assert_in_range(world->now_us - begin_us, 0, SECOND / 2);
+    assert_int_equal(world->tcp.connects, 5);
+    for (uint32_t i = 0; i < 5; i++)
+        assert_int_equal(world->events[i].endpoint, i);
+    world_send(world, "b@example.test"); /* the first ones rest a second, and so does the lane */
+    world_run(world, SECOND / 2);
+    assert_int_equal(world->tcp.connects, 5);
+    world->journal.rests[0].endpoint_us[0] = world->journal.rests[0].endpoint_us[1] = world->now_us + 100 * SECOND; /* control's word */
+    world->journal.rests[0].endpoint_us[2] = world->journal.rests[0].endpoint_us[3] = world->now_us + 100 * SECOND;
+    world->journal.rests[0].endpoint_us[4] = world->now_us + 100 * SECOND;
+    world->script.banner = script_good.banner;
+    world_run(world, SECOND);
+    assert_int_equal(world->tcp.connects, 6);
+    assert_string_equal(world_outcome(world, slot + 1), "REPLIED FINAL 250 2.0.0");
+    assert_int_equal(world_at(world, slot + 1)->reply.endpoint, 5);
+    world_free(world);
+}
+
 /* Five attempts under way that fail together are one failure of the endpoint. */
 static void attempts_that_fail_together_back_off_once(void **state) {
     struct world *world = world_new();
@@ -771,7 +825,7 @@ static void a_stale_generation_goes_back(void **state) {
 }
 
 static void wild_paths_are_ignored(void **state) {
-    for (uint32_t i = 0; i < 10; i++) {
+    for (uint32_t i = 0; i < 16; i++) {
         struct world *world = world_new();
         world_path(world, 1, 1, 10);
         struct path *path = world_path_record(world);
@@ -802,6 +856,28 @@ static void wild_paths_are_ignored(void **state) {
             break;
         case 8:
             path->endpoints[0].tls = PATH_TLS_LEVELS;
+            break;
+        case 9:
+            path->endpoints[0].tlsa_count = PATH_TLSA_MAX + 1;
+            break;
+        case 10: /* the last record goes beyond the end */
+            path->endpoints[0].tlsa = PATH_STRINGS_BYTES - sizeof(struct path_tlsa) - 1;
+            path->endpoints[0].tlsa_count = 2;
+            break;
+        case 11:
+            path->endpoints[0].tlsa = 100;
+            path->endpoints[0].tlsa_count = 1;
+            ((struct path_tlsa *)(path->strings + 100))->length = 65;
+            break;
+        case 12: /* names without an end */
+            path->verify_names = 100;
+            memset(path->strings + 100, 'x', PATH_STRINGS_BYTES - 100);
+            break;
+        case 13:
+            path->verify_names = UINT16_MAX;
+            break;
+        case 14:
+            path->tls_version_min = 11;
             break;
         default:
             path->endpoints[0].port = 0;
@@ -860,6 +936,8 @@ int main(void) {
         cmocka_unit_test(endpoints_are_tried_in_order_and_resting_ones_are_left_out),
         cmocka_unit_test(an_endpoint_is_only_reached_from_a_source_of_its_family),
         cmocka_unit_test(a_refused_endpoint_is_reported_and_the_next_one_tried),
+        cmocka_unit_test(a_family_that_is_broken_costs_one_attempt),
+        cmocka_unit_test(five_addresses_a_try),
         cmocka_unit_test(attempts_that_fail_together_back_off_once),
         cmocka_unit_test(tries_back_off_while_nothing_answers),
         cmocka_unit_test(a_delivery_ends_the_back_off),
