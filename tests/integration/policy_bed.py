@@ -2,7 +2,6 @@
 import datetime
 import hashlib
 import http.server
-import ipaddress
 import json
 import os
 import re
@@ -148,5 +147,34 @@ def serve(directory, *listeners):
     threading.Event().wait()
 
 
+def serve_mail(record, *listeners):
+    """ADDRESS=PEM, or ADDRESS= for one without TLS: an SMTP server each on port 25; RECORD gets a line of JSON for each message."""
+    import asyncio
+    from aiosmtpd.smtp import SMTP
+
+    class Keeper:
+        def __init__(self, address):
+            self.address = address
+
+        async def handle_DATA(self, server, session, envelope):
+            with open(record, "a") as file:
+                file.write(json.dumps({"server": self.address, "to": envelope.rcpt_tos, "tls": session.ssl["cipher"][1] if session.ssl else None,
+                                       "message": envelope.content.decode("latin-1")}) + "\n")
+            return "250 2.0.0 Ok"
+
+    async def run():
+        loop = asyncio.get_running_loop()
+        for listener in listeners:
+            address, pem = listener.split("=")
+            context = None
+            if pem:
+                context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+                context.load_cert_chain(pem)
+            await loop.create_server(lambda a=address, c=context: SMTP(Keeper(a), hostname="receiver.test", tls_context=c, loop=loop), address, 25)
+        await asyncio.Event().wait()
+
+    asyncio.run(run())
+
+
 if __name__ == "__main__":
-    serve(*sys.argv[1:])
+    {"web": serve, "mail": serve_mail}[sys.argv[1]](*sys.argv[2:])
