@@ -18,6 +18,7 @@ import sys
 
 LINE_MAX = 4096
 SIP_BYTES = 1024
+SPLIT_BURST = 4  # segments of one byte at a time: fewer than the first window has room for
 LINGER_S = 20.0  # a connection that we only listen to ends after this
 IDLE_S = 0.25    # a session without a command for so long is idle
 BODY_PART = 20 * 1024  # so much of a body is read before a fault in its middle
@@ -57,11 +58,12 @@ class Wire:
         except OSError as error:
             raise Gone(str(error)) from None
 
-    async def raw_write_split(self, data, pause=0.001):
-        """A segment for each byte, as far as the network allows."""
+    async def raw_write_split(self, data):
+        """A segment for each byte: a pause after each handful, so that the window has room for the next ones."""
         for index in range(len(data)):
             await self.raw_write(data[index : index + 1])
-            await asyncio.sleep(pause)
+            if index % SPLIT_BURST == SPLIT_BURST - 1:
+                await asyncio.sleep(0.001)
 
     async def more(self):
         """Waits for bytes and appends them to the buffer."""
@@ -119,7 +121,8 @@ class Wire:
         elif records:
             for index in range(len(data)):
                 await self.write(data[index : index + 1])
-                await asyncio.sleep(0.001)
+                if index % SPLIT_BURST == SPLIT_BURST - 1:
+                    await asyncio.sleep(0.001)
         else:
             self.tls.write(data)
             await self.raw_write_split(self.outgoing.read())
@@ -343,7 +346,7 @@ class Dialogue:
             await self.wire.raw_write(b"\x16\x03\x03\xff\xff" + b"\x02" * 70000)
             await self.listen()
         if fault == "split":
-            await self.wire.raw_write_split(data, 0)
+            await self.wire.raw_write_split(data)
             return
         await self.wire.raw_write(data)  # extra comes behind the handshake
 
@@ -663,11 +666,12 @@ class Dialogue:
     def accept(self, content, wrong=False):
         for recipient in self.recipients:
             self.cell.has.add((self.message, recipient))
-        unfolded = re.search(rb"(?im)^Message-ID:\s*(\S+)", content)
+        found = re.search(rb"(?im)^Message-ID:\s*(\S+)", content[:4096])
         lines = content.split(b"\r\n")
+        ends = content.count(b"\r\n")
         self.note("accepted", message=self.message, recipients=list(self.recipients), sender=self.sender, bytes=len(content), chunked=self.chunked,
                   ahead=self.wire.has_more(), sha256=hashlib.sha256(content).hexdigest(),
-                  id=unfolded.group(1).decode("latin-1") if unfolded else None, bare=bool(re.search(rb"(?<!\r)\n|\r(?!\n)|\0", content)),
+                  id=found.group(1).decode("latin-1") if found else None, bare=content.count(b"\r") != ends or content.count(b"\n") != ends or b"\0" in content,
                   longest=max(len(line) for line in lines), **({"content": content.decode("latin-1")} if self.server.keep_content else {}))
 
 
