@@ -72,6 +72,10 @@ static void classify_codes(const struct classifier *classifier, const char *prov
     out->verdict = verdict_of(row, outcome->code, on_block_defer);
     if (is_reply && (is_before_transaction(outcome->stage) || outcome->kind == OUTCOME_LOST))
         out->verdict = VERDICT_DEFERRED;
+    if (is_reply && outcome->stage == STAGE_DATA && out->class == CLASS_PROTOCOL_ERROR)
+        out->verdict = VERDICT_DEFERRED; /* the server lost the thread after it took the recipients: not the message's fault */
+    if (agrees && outcome->stage >= STAGE_MAIL && outcome->enhanced[0] == 5 && outcome->enhanced[1] == 7 && outcome->enhanced[2] == 30)
+        out->verdict = VERDICT_BOUNCED; /* RFC 8689: whoever asked for REQUIRETLS is told that it is not to be had */
     out->suppress =
         out->verdict == VERDICT_BOUNCED &&
         (row->suppress || (out->class == CLASS_BAD_DOMAIN && agrees && outcome->enhanced[1] == 1 && outcome->enhanced[2] == 10));

@@ -80,7 +80,8 @@ static void the_basic_code_decides_between_retry_and_end(void **state) {
             if (code < 500)
                 assert_int_equal(got.verdict, VERDICT_DEFERRED);
             else if (got.verdict != VERDICT_BOUNCED)
-                assert_true(got.class == CLASS_QUOTA || got.class == CLASS_RATE_LIMITED || got.class == CLASS_AUTH_FAILED);
+                assert_true(got.class == CLASS_QUOTA || got.class == CLASS_RATE_LIMITED || got.class == CLASS_AUTH_FAILED ||
+                            (got.class == CLASS_PROTOCOL_ERROR && stage == STAGE_DATA));
         }
     }
     assert_class(of(NULL, reply(STAGE_RCPT, 550, 0, 0, "")), CLASS_UNCATEGORIZED, VERDICT_BOUNCED);
@@ -351,6 +352,42 @@ static void a_refused_login_is_no_policy_of_the_message(void **state) {
     assert_class(of(NULL, reply(STAGE_RCPT, 534, 0, 0, "mechanism too weak")), CLASS_AUTH_FAILED, VERDICT_DEFERRED);
 }
 
+/* SMTP.md section 1: DATA other than 354 is temporary where it speaks of the dialogue, and the message's end where it speaks of the
+ * message. */
+static void a_server_that_lost_the_thread_at_data_is_tried_again(void **state) {
+    assert_class(of(NULL, reply(STAGE_DATA, 503, 5, 1, "Bad sequence of commands")), CLASS_PROTOCOL_ERROR, VERDICT_DEFERRED);
+    assert_class(of(NULL, reply(STAGE_DATA, 500, 0, 0, "unrecognized command")), CLASS_PROTOCOL_ERROR, VERDICT_DEFERRED);
+    assert_class(of(NULL, reply(STAGE_RCPT, 503, 5, 1, "Bad sequence of commands")), CLASS_PROTOCOL_ERROR, VERDICT_BOUNCED);
+    assert_int_equal(of(NULL, reply(STAGE_DATA, 554, 7, 1, "message refused by policy")).verdict, VERDICT_BOUNCED);
+}
+
+/* RFC 8689 4.2.1: no REQUIRETLS there, which another try does not change; other wants of TLS wait for it. */
+static void requiretls_that_is_not_offered_ends(void **state) {
+    struct outcome local = reply(STAGE_MAIL, 550, 7, 30, "REQUIRETLS support required");
+    assert_class(of(NULL, local), CLASS_TLS_REQUIRED, VERDICT_BOUNCED);
+    local.kind = OUTCOME_LOCAL;
+    assert_class(of(NULL, local), CLASS_TLS_REQUIRED, VERDICT_BOUNCED);
+    assert_false(of(NULL, local).suppress);
+    assert_class(of(NULL, reply(STAGE_MAIL, 450, 7, 30, "")), CLASS_TLS_REQUIRED, VERDICT_DEFERRED);
+    assert_class(of(NULL, reply(STAGE_MAIL, 550, 7, 10, "Encryption needed")), CLASS_TLS_REQUIRED, VERDICT_DEFERRED);
+    local = reply(STAGE_CONNECT, 451, 7, 5, "no server offers TLS as it is required");
+    local.kind = OUTCOME_LOCAL;
+    assert_int_equal(of(NULL, local).verdict, VERDICT_DEFERRED);
+}
+
+/* RFC 5321 4.5.3.1.10, and what Google says to recipients of several domains. */
+static void too_many_recipients_concern_the_transaction(void **state) {
+    assert_class(of(NULL, reply(STAGE_RCPT, 452, 0, 0, "")), CLASS_TOO_MANY_RECIPIENTS, VERDICT_DEFERRED);
+    assert_class(of(NULL, reply(STAGE_RCPT, 452, 5, 3, "Too many recipients")), CLASS_TOO_MANY_RECIPIENTS, VERDICT_DEFERRED);
+    assert_class(of(NULL, reply(STAGE_RCPT, 552, 5, 3, "")), CLASS_TOO_MANY_RECIPIENTS, VERDICT_DEFERRED);
+    assert_class(of(NULL, reply(STAGE_RCPT, 552, 0, 0, "too many recipients")), CLASS_TOO_MANY_RECIPIENTS, VERDICT_DEFERRED);
+    assert_class(of(NULL, reply(STAGE_RCPT, 452, 2, 2, "mailbox full")), CLASS_QUOTA, VERDICT_DEFERRED);
+    assert_class(
+        of("google", reply(STAGE_RCPT, 451, 3, 0, "Multiple destination domains per transaction is unsupported. Please try again.")),
+        CLASS_TOO_MANY_RECIPIENTS, VERDICT_DEFERRED);
+    assert_class(of(NULL, reply(STAGE_RCPT, 552, 3, 4, "message too large")), CLASS_MESSAGE_TOO_LARGE, VERDICT_BOUNCED);
+}
+
 static void a_reply_is_read_as_it_is_typed(void **state) {
     struct outcome outcome;
     assert_true(classify_parse("550 5.7.26 no login", STAGE_RCPT, &outcome));
@@ -388,6 +425,9 @@ int main(void) {
         cmocka_unit_test(the_loader_names_file_and_line),
         cmocka_unit_test(lint_finds_slow_patterns_and_unknown_providers),
         cmocka_unit_test(a_refused_login_is_no_policy_of_the_message),
+        cmocka_unit_test(a_server_that_lost_the_thread_at_data_is_tried_again),
+        cmocka_unit_test(requiretls_that_is_not_offered_ends),
+        cmocka_unit_test(too_many_recipients_concern_the_transaction),
         cmocka_unit_test(a_reply_is_read_as_it_is_typed),
     };
     return cmocka_run_group_tests_name("classify", tests, load_shipped, free_shipped);

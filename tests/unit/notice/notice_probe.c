@@ -43,7 +43,8 @@ static void outcome_of(const json_t *spec, struct outcome *outcome) {
     unsigned enhanced[3] = {0, 0, 0};
     *outcome = (struct outcome){.kind = (enum slot_outcome)number(spec, "kind"),
                                 .code = (uint16_t)number(spec, "code"),
-                                .finished_us = number(spec, "finished_ms") * 1000};
+                                .finished_us = number(spec, "finished_ms") * 1000,
+                                .flags = json_is_true(json_object_get(spec, "passed_on")) ? REPLY_DSN_PASSED_ON : 0};
     sscanf(text(spec, "enhanced", ""), "%u.%u.%u", &enhanced[0], &enhanced[1], &enhanced[2]);
     for (int i = 0; i < 3; i++)
         outcome->enhanced[i] = (uint16_t)enhanced[i];

@@ -280,6 +280,8 @@ static void test_the_record_holds_what_is_known(void **state) {
     item.outcome.peer_family = 6;
     item.outcome.peer_address[15] = 1;
     item.outcome.tls_version = 12;
+    item.outcome.tls_cipher = 0xc02f;
+    item.outcome.flags = REPLY_TLS_VERIFIED;
     item.outcome.size_bytes = 77;
     item.outcome.connected_us = 1800000000123456;
     strcpy(item.cookie.tenant, "t1");
@@ -306,10 +308,13 @@ static void test_the_record_holds_what_is_known(void **state) {
                                            {"peer_address", "::1"},
                                            {"pool", "main"},
                                            {"tls_version", "TLSv1.2"},
+                                           {"tls_cipher", "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"},
                                            {"node", "n1"}};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
         assert_string_equal(json_string_value(json_object_get(record, texts[i][0])), texts[i][1]);
     }
+    assert_true(json_is_true(json_object_get(record, "tls_verified")));
+    assert_null(json_object_get(record, "tls_resumed"));
     const json_t *response = json_object_get(record, "response");
     assert_int_equal(json_integer_value(json_object_get(response, "code")), 451);
     assert_string_equal(json_string_value(json_object_get(response, "enhanced_code")), "4.7.1");
