@@ -254,9 +254,15 @@ void report_secured(struct report *report, const struct site *site, uint64_t ses
     char field[64];
     if (!report || !site->report || sessions == 0)
         return;
+    struct report_domain *domain = site->report;
+    uint64_t flawed = domain->flawed < sessions ? domain->flawed : sessions;
+    domain->flawed -= flawed;
+    sessions -= flawed;
+    if (sessions == 0)
+        return;
     day_look(report);
     snprintf(field, sizeof field, "ok %s", report_policy_words[policy_of(site)]);
-    count_add(site->report, field, sessions, NULL);
+    count_add(domain, field, sessions, NULL);
     report->counters.sessions += sessions;
 }
 
@@ -276,6 +282,10 @@ void report_failed(struct report *report, const struct site *site, const struct 
     address_write(source, sender);
     address_write(&endpoint->address, receiver);
     day_look(report);
+    bool certificate =
+        event->detail == TLS_FAILURE_HOST_MISMATCH || event->detail == TLS_FAILURE_EXPIRED || event->detail == TLS_FAILURE_NOT_TRUSTED;
+    if (certificate && site->tls_testing && endpoint->tls < PATH_TLS_VERIFY)
+        ((struct report_domain *)site->report)->flawed++;
     count_failure(site->report, policy, word, endpoint->name, sender, receiver, event->text);
 }
 

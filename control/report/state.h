@@ -21,6 +21,7 @@ struct report_domain {
     struct table_node node;
     struct report *report;
     uint32_t references; /* sites */
+    uint64_t flawed;     /* sessions that failed what a policy in testing asks for, and went on: they will be counted as secured */
     uint32_t count_count;
     struct count_list counts;
     char *rua;                       /* addresses with a space between */

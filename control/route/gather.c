@@ -17,6 +17,7 @@ void gather_free(struct gather *gather) {
     for (uint32_t i = 0; i < gather->question_count; i++)
         if (gather->questions[i].question)
             dns_forget(gather->questions[i].question);
+    free(gather->questions);
     free(gather);
 }
 
@@ -149,9 +150,13 @@ static void gather_ask(struct gather *gather, uint32_t at, int type, const char 
 void gather_start(struct site_state *site) {
     if (site->gather)
         return;
-    struct gather *gather = calloc(1, sizeof *gather);
-    if (!gather)
+    struct gather *gather = calloc(1, sizeof *gather + site->host_count * sizeof gather->hosts[0]);
+    if (gather)
+        gather->questions = calloc(site->host_count, GATHER_QUESTIONS_MAX * sizeof *gather->questions);
+    if (!gather || !gather->questions) {
+        free(gather);
         return; /* the caller's wait ends with the next question for this site */
+    }
     site->gather = gather;
     gather->site = site;
     gather->ttl_s = UINT32_MAX;

@@ -43,10 +43,11 @@ struct gather {
     uint32_t ttl_s;
     bool failed;
     char why[96];
-    struct gather_host hosts[MX_HOSTS_MAX];
-    struct gather_question questions[MX_HOSTS_MAX * 5]; /* A, AAAA, CNAME, TLSA at two names */
+    struct gather_question *questions; /* GATHER_QUESTIONS_MAX a host */
     uint32_t question_count;
+    struct gather_host hosts[]; /* as many as the site has */
 };
+enum { GATHER_QUESTIONS_MAX = 5 }; /* A, AAAA, CNAME, TLSA at two names */
 
 /* Asks for all hosts; calls site_resolved once, perhaps at once. NULL: out of memory. It is in site->gather until then. */
 void gather_start(struct site_state *site);
