@@ -94,6 +94,10 @@ class Programs:
                 pipe.close()
         return process.returncode
 
+    def forget(self, name):
+        """So that another process of that name begins a log of its own."""
+        os.unlink(self.path(name + ".log"))
+
     def log(self, name):
         try:
             with open(self.path(name + ".log"), errors="replace") as file:

@@ -69,9 +69,22 @@ void session_flush(struct session *session) {
     }
 }
 
+/* Is this what follows the last piece where that lies? */
+static bool reply_goes_on(const struct sink *sink, struct reply reply) {
+    const struct tcp_piece *last = &sink->out[sink->out_count - 1];
+    const char *end = (const char *)last->bytes + last->length;
+    return end >= sink->run.text && end + reply.length <= sink->run.text + sink->run.length && memcmp(end, reply.text, reply.length) == 0;
+}
+
 /* Replies to pipelined commands leave together, in one segment where they fit. */
 static void session_gather(struct session *session, struct reply reply) {
     struct sink *sink = session->sink;
+    if (sink->out_count > 0 && reply_goes_on(sink, reply)) {
+        sink->out[sink->out_count - 1].length += reply.length;
+        return;
+    }
+    if (reply.text == sink->replies[REPLY_MAIL_OK].text)
+        reply.text = sink->run.text;
     sink->out[sink->out_count++] = (struct tcp_piece){.bytes = (const uint8_t *)reply.text, .length = reply.length};
     if (sink->out_count == OUT_PIECES)
         session_flush(session);

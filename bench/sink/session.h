@@ -15,6 +15,7 @@ enum {
     WHEEL_TICK_US = 1000,
     RECORD_RECIPIENTS_BYTES = 8192,
     SLOW_STEP_US = 100000,
+    RUN_TRANSACTIONS = 8,
     CHALLENGES = 64,   /* of CRAM-MD5, made at the start: their bytes must outlive the connection */
     FLUSHES_MAX = 256, /* streams of which TLS told something outside of a segment's way; more leave with TCP's timers */
 };
@@ -157,6 +158,7 @@ struct sink {
     struct pool sessions, transactions, lines;
     struct reply replies[REPLY_COUNT], banner, hello, ehlo, ehlo_secure;
     char *reply_text;
+    struct reply run; /* the replies to RUN_TRANSACTIONS by BDAT, one behind the other: what lies in it in a row is one piece for TCP */
     struct challenge challenges[CHALLENGES];
     struct sink_listener listeners[2];
     uint32_t (*stream_received)(void *user, struct tcp_conn *conn, const uint8_t *bytes, uint32_t length, uint64_t now_us);

@@ -74,6 +74,18 @@ static char *ehlo_make(const struct sink *sink, uint16_t extensions, char *at, s
     return at;
 }
 
+static char *run_make(struct sink *sink, char *at) {
+    static const enum reply_name names[] = {REPLY_MAIL_OK, REPLY_RCPT_OK, REPLY_ACCEPTED};
+    sink->run = (struct reply){.text = at};
+    for (uint32_t i = 0; i < RUN_TRANSACTIONS * sizeof(names) / sizeof(names[0]); i++) {
+        const struct reply *reply = &sink->replies[names[i % (sizeof(names) / sizeof(names[0]))]];
+        memcpy(at, reply->text, reply->length);
+        at += reply->length;
+        sink->run.length += reply->length;
+    }
+    return at;
+}
+
 static int make_replies(struct sink *sink) {
     static const char *const texts[REPLY_COUNT] = {
 #define X(name, text) text,
@@ -91,6 +103,7 @@ static int make_replies(struct sink *sink) {
     assert(at != NULL); /* gcc 14 believes otherwise when it checks pointers */
     sink->hello = (struct reply){at, (uint32_t)sprintf(at, "250 %s\r\n", sink->config.name)};
     at += sink->hello.length;
+    at = run_make(sink, at);
     sink->banner = (struct reply){at, (uint32_t)sprintf(at, "220 %s ESMTP bypost-sink\r\n", sink->config.name)};
     return 0;
 }
