@@ -87,6 +87,8 @@ static bool cannot_take(struct smtp_session *session, struct order *order, uint6
         return refuse_locally(session, order, 554, 6, 3, "the message is 8-bit and the server has no 8BITMIME", now_us);
     if (order->slot_flags & SLOT_SMTPUTF8 && !(can->flags & CAP_SMTPUTF8))
         return refuse_locally(session, order, 553, 6, 7, "the addresses need SMTPUTF8, which the server does not have", now_us);
+    if (order->slot_flags & SLOT_REQUIRETLS && session->security & SESSION_WITHOUT_TLS)
+        return refuse_locally(session, order, 454, 7, 5, "the message requires TLS, which fails with this server at present", now_us);
     if (order->slot_flags & SLOT_REQUIRETLS && !session_offers_requiretls(session)) /* RFC 8689 4.2.1 */
         return refuse_locally(session, order, 550, 7, 30, "REQUIRETLS support required", now_us);
     return false;

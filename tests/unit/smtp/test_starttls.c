@@ -467,6 +467,22 @@ static void requiretls_orders_go_to_the_session_that_can(void **state) {
     world_free(world);
 }
 
+/* SMTP.md section 1: never fall back for REQUIRETLS; and a handshake that failed today may do tomorrow. */
+static void requiretls_orders_are_deferred_where_others_go_in_plain(void **state) {
+    struct world *world = tls_world(PATH_TLS_MAY, 1);
+    world_path_record(world)->broken_tls_s = 100;
+    world->script.handshake = FAKE_EXPIRED;
+    world_publish(world);
+    uint32_t slot = world_slot(world, "b@example.test", "x\r\n", 0);
+    world_at(world, slot)->flags = SLOT_REQUIRETLS;
+    world_order(world, slot);
+    world_until_answered(world, slot);
+    assert_string_equal(world_outcome(world, slot), "LOCAL 454 4.7.5");
+    assert_null(strstr(world->commands, "MAIL"));
+    assert_string_equal(deliver(world), DELIVERED);
+    world_free(world);
+}
+
 /* ---- each phase and each fault ---- */
 
 #define LINE_OF_100  "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"
@@ -606,6 +622,7 @@ int main(void) {
         cmocka_unit_test(our_own_name_is_a_loop_in_the_second_greeting_too),
         cmocka_unit_test(a_trickling_server_does_not_hold_a_session),
         cmocka_unit_test(requiretls_orders_go_to_the_session_that_can),
+        cmocka_unit_test(requiretls_orders_are_deferred_where_others_go_in_plain),
         cmocka_unit_test(each_fault_in_the_answer_to_starttls),
         cmocka_unit_test(each_fault_in_the_handshake),
         cmocka_unit_test(each_fault_in_the_second_ehlo),
