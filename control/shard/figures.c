@@ -142,6 +142,7 @@ uint32_t figures_list(const struct shard *shard, struct figure *figures) {
     const struct parking_counters *parking = parking_counters(shard->parking);
     const struct contents_counters *contents = contents_counters(shard->contents);
     const struct nodes_counters *nodes = nodes_counters(shard->nodes);
+    const struct report_counters *report = report_counters(shard->report);
     const struct suppress_counters *suppress = suppress_counters(shard->suppress);
     const struct guard_counters *guard = guard_counters(shard->guard);
     const enum metric_type counter = METRIC_COUNTER, gauge = METRIC_GAUGE;
@@ -164,7 +165,8 @@ uint32_t figures_list(const struct shard *shard, struct figure *figures) {
         {"parking", "expired", counter, "Recipients whose time was up when they would have been parked.", parking->expired},
         {"held", "shaped", gauge, "Recipients in control that wait in their lanes.", SHAPE_TOTAL_MAX - shape_room(shard->shape)},
         {"held", "in_progress", gauge, "Recipients being rendered, or with the dataplane.", dispatch_in_progress(shard->dispatch)},
-        {"dispatch", "orders", counter, "Orders given to the dataplane.", dispatch->orders},
+        {"dispatch", "orders", counter, "Orders given to the dataplane: recipients.", dispatch->orders},
+        {"dispatch", "transactions", counter, "Transactions for them: recipients of one message share one.", dispatch->transactions},
         {"dispatch", "outcomes", counter, "Outcomes that came back.", dispatch->outcomes},
         {"dispatch", "returned", counter, "Orders that came back unattempted.", dispatch->returned},
         {"dispatch", "withdrawn", counter, "Orders taken back before a worker claimed them.", dispatch->withdrawn},
@@ -212,6 +214,12 @@ uint32_t figures_list(const struct shard *shard, struct figure *figures) {
          guard->held_suppressions},
         {"guard", "distrusted", counter, "Refusals that were deferred because they were not believed.", guard->distrusted},
         {"guard", "holds", counter, "Holds that the guard has set.", guard->holds},
+        {"tls_reports", "sessions", counter, "Sessions under TLS as the domain's policies ask, of domains that want reports.", report->sessions},
+        {"tls_reports", "failures", counter, "Failures counted for reports.", report->failures},
+        {"tls_reports", "dropped", counter, "Failures not counted, too many kinds of one domain.", report->dropped},
+        {"tls_reports", "mails", counter, "Reports mailed.", report->mails},
+        {"tls_reports", "posts", counter, "Reports taken by HTTPS.", report->posts},
+        {"tls_reports", "refused", counter, "Reports not taken by HTTPS.", report->refused},
         {"nodes", "alive", gauge, "Nodes that send from this Redis, this one included.", nodes_alive(shard->nodes)},
         {"nodes", "may_send", gauge, "1 while this node may start transactions.", nodes_may_send(shard->nodes)},
         {"nodes", "beats", counter, "Heartbeats that Redis answered.", nodes->beats},
