@@ -632,8 +632,7 @@ static void on_peer_closed(struct stream *stream, uint64_t now_us) {
     struct smtp_session *session = (struct smtp_session *)stream;
     if (session->state == SESSION_GONE)
         return;
-    if (session->state == SESSION_LEAVING || session->state == SESSION_QUIT ||
-        (session->state == SESSION_RSET && !session->order)) {
+    if (session->state == SESSION_LEAVING || session->state == SESSION_QUIT || (session->state == SESSION_RSET && !session->order)) {
         session_close(session, now_us);
         return;
     }

@@ -70,10 +70,10 @@ struct smtp_session {
     struct order *saying;    /* whose words are to be said: the last one; NULL: nothing is left to say */
     struct order *recipient; /* whose RCPT is answered next */
     struct order *to_say;    /* whose RCPT is said next */
-    struct body_cursor cursor; /* in the body of the last one */
-    uint32_t chunk_bytes;      /* of it, given with BDAT so far */
-    uint32_t queued;           /* bytes of transactions queued so far, as the stream counts them (within TLS its records) */
-    uint32_t ignored_end;      /* SESSION_IGNORE: the place behind the body */
+    struct body_cursor cursor;     /* in the body of the last one */
+    uint32_t chunk_bytes;          /* of it, given with BDAT so far */
+    uint32_t queued;               /* bytes of transactions queued so far, as the stream counts them (within TLS its records) */
+    uint32_t ignored_end;          /* SESSION_IGNORE: the place behind the body */
     uint32_t domain_hash, domains; /* of the recipient last said; changes so far (RFC 9422 RCPTDOMAINMAX) */
     uint16_t in_flight;            /* transactions from `order` to `last` */
     struct capabilities capabilities;
@@ -97,7 +97,8 @@ static inline bool session_offers_requiretls(const struct smtp_session *session)
 
 /* Opens a connection from a source to an endpoint of the lane's path. 0 or the error of stream_open; -ENOBUFS when the pool is empty. */
 int session_open(struct lane *lane, uint8_t endpoint, uint8_t source, uint64_t now_us);
-/* Gives an order to a session that is ready, or has SESSION_ROOMY. The order may be answered from here when the server could not take it. */
+/* Gives an order to a session that is ready, or has SESSION_ROOMY. The order may be answered from here when the server could not take it.
+ */
 void session_bind(struct smtp_session *session, struct order *order, uint64_t now_us);
 /* Ends a session in SESSION_READY politely; one that is not greeted yet at once; others end after their transaction (see lane_keeps). */
 void session_leave(struct smtp_session *session, uint64_t now_us);

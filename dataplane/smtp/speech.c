@@ -86,7 +86,8 @@ static enum command_fault add_mail(struct smtp_session *session, const struct or
 
 static enum command_fault add_rcpt(struct smtp_session *session, const struct order *first, struct command *command, struct order *order) {
     enum { NOTIFY = SLOT_NOTIFY_SUCCESS | SLOT_NOTIFY_FAILURE | SLOT_NOTIFY_DELAY | SLOT_NOTIFY_NEVER };
-    char parameters[COMMAND_NOTIFY_BYTES] = "";
+    char parameters[COMMAND_NOTIFY_BYTES];
+    parameters[0] = '\0';
     bool notify = session->capabilities.flags & CAP_DSN && order->dsn & NOTIFY;
     if (notify) {
         char copy[SLOT_ADDRESS_MAX];
