@@ -111,6 +111,8 @@ static bool offer(struct tls_session *session, const struct tls_entry *entry) {
     session->state.verified = entry->verified;
     session->state.flaw = entry->flaw;
     session->made_us = entry->made_us;
+    uint32_t length;
+    session->ticket_mark = tls_session_ticket(session, &length);
     return true;
 }
 

@@ -121,19 +121,26 @@ static void tell_end(struct tls_session *session, uint64_t now_us) {
     session->stream->events->peer_closed(session->stream, now_us);
 }
 
-void tls_session_keep(struct tls_session *session, uint64_t now_us) {
+uint32_t tls_session_ticket(struct tls_session *session, uint32_t *length) {
     struct tls_worker *worker = session->worker;
-    word32 length = sizeof(worker->gathered), mark = 2166136261u; /* FNV-1a */
-    if (wolfSSL_get_SessionTicket(session->ssl, worker->gathered, &length) != WOLFSSL_SUCCESS)
-        length = 0;
-    for (uint32_t i = 0; i < length; i++)
+    word32 bytes = sizeof(worker->gathered);
+    uint32_t mark = 2166136261u; /* FNV-1a */
+    if (wolfSSL_get_SessionTicket(session->ssl, worker->gathered, &bytes) != WOLFSSL_SUCCESS)
+        bytes = 0;
+    for (uint32_t i = 0; i < bytes; i++)
         mark = (mark ^ worker->gathered[i]) * 16777619u;
+    *length = bytes;
+    return mark;
+}
+
+void tls_session_keep(struct tls_session *session, uint64_t now_us) {
+    uint32_t length, mark = tls_session_ticket(session, &length);
     if (session->state.version == 13 && length < TICKET_BYTES_MIN)
         return; /* wolfSSL makes a session ID of a ticket's last 32 bytes, without looking whether there are so many */
     if (mark == session->ticket_mark)
-        return;
+        return; /* kept already; or the one that was offered, whose secret has gone */
     session->ticket_mark = mark;
-    tls_store_keep(worker, session->key, session->ssl, session->made_us, session->state.verified, session->state.flaw);
+    tls_store_keep(session->worker, session->key, session->ssl, session->made_us, session->state.verified, session->state.flaw);
 }
 
 void tls_session_read(struct tls_session *session, uint64_t now_us) {

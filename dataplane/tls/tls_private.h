@@ -179,7 +179,10 @@ int tls_session_begin(struct stream *stream, struct tls_worker *worker, const st
 void tls_session_take_turn(struct tls_session *session);
 void tls_session_dispatch(struct tls_session *session, uint64_t now_us);
 void tls_session_read(struct tls_session *session, uint64_t now_us);
+/* Puts the session into the store if a ticket came that is not there yet. */
 void tls_session_keep(struct tls_session *session, uint64_t now_us);
+/* A hash of the ticket that wolfSSL holds for it. */
+uint32_t tls_session_ticket(struct tls_session *session, uint32_t *length);
 struct tls_block *tls_block_new(struct tls_worker *worker, uint32_t capacity);
 void tls_block_free(struct tls_block *block);
 

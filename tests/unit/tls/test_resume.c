@@ -95,6 +95,30 @@ static void several_at_once_resume_the_same_session(void **state) {
     }
 }
 
+/* The ticket that was offered is not kept with the secret of the connection that it began. */
+static void a_ticket_serves_again_where_no_new_one_came(void **state) {
+    for (int i = 0; i < 2; i++) {
+        struct host host = host_open(versions[i], NULL, NULL);
+        const struct tls_peer peer = talk_peer(PATH_TLS_VERIFY);
+        expect(&host, &peer, false, true);
+        for (int again = 0; again < 3; again++) {
+            struct openssl_options options = host.options;
+            options.resumes = host.first->peer;
+            struct talk *talk = talk_new(host.world, &options);
+            assert_int_equal(stream_secure(&talk->stream, host.world->worker, &peer, host.world->now_us), 0);
+            for (int pass = 0; pass < 20 && talk->secured + talk->insecure == 0; pass++)
+                talk_step(talk);
+            assert_int_equal(talk->secured, 1);
+            assert_true(talk_state(talk).resumed);
+            stream_abort(&talk->stream, host.world->now_us);
+            fake_reap(&host.world->tcp, host.world->now_us);
+            talk_free(talk);
+        }
+        expect(&host, &peer, true, true);
+        host_close(&host);
+    }
+}
+
 static void a_server_that_forgot_gets_a_full_handshake(void **state) {
     for (int i = 0; i < 2; i++) {
         struct host host = host_open(versions[i], NULL, NULL);
@@ -262,6 +286,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_second_connection_is_resumed),
         cmocka_unit_test(several_at_once_resume_the_same_session),
+        cmocka_unit_test(a_ticket_serves_again_where_no_new_one_came),
         cmocka_unit_test(a_server_that_forgot_gets_a_full_handshake),
         cmocka_unit_test(a_bad_certificate_is_not_resumed_into_verify),
         cmocka_unit_test(a_good_certificate_is_resumed_at_every_level),
