@@ -1,190 +1,31 @@
 """An SMTP server for tests that can do anything wrong, in plain and inside TLS: one process serves every address of a network as a cell of its own.
 
 A cell is told by the server's address. --cells names a JSON list; each item has `addresses` and what its server is like (class Cell). All that happens goes to
---record, a JSON line each: open, command, secured, mail, fault, accepted, confused, close. As a module: Wire (bytes, TLS by memory BIOs, FIN, RST, single
-bytes) and Dialogue, which a test may derive from.
+--record, a JSON line each: open, command, secured, auth, mail, fault, after (said to a server that only listens), accepted, confused, close. As a module: Dialogue
+may be derived from.
 """
 import argparse
 import asyncio
 import base64
 import hashlib
+import hmac
 import json
 import os
 import re
 import socket
 import ssl
-import struct
+import subprocess
 import sys
+import traceback
 
-LINE_MAX = 4096
+from scripted_wire import Gone, Wire
+
 SIP_BYTES = 1024
-SPLIT_BURST = 4  # segments of one byte at a time: fewer than the first window has room for
-LINGER_S = 20.0  # a connection that we only listen to ends after this
 IDLE_S = 0.25    # a session without a command for so long is idle
 BODY_PART = 20 * 1024  # so much of a body is read before a fault in its middle
 GARBAGE = b"\x16\x03\x01 what\x00 is\xff this\x7f?\r\n\r\n\x80\x81\r\n"
 CODE_4XX, CODE_5XX, CODE_421 = b"451 4.3.0 scripted\r\n", b"554 5.0.0 scripted\r\n", b"421 4.3.2 scripted: closing\r\n"
 USER, SECRET = "relay-user", "relay-secret"
-
-
-class Gone(Exception):
-    """The connection is over, by either side."""
-
-
-class Wire:
-    """Bytes of one connection. What is written leaves at once; in TLS as records of what each write was given."""
-
-    def __init__(self, sock):
-        self.sock = sock
-        self.loop = asyncio.get_running_loop()
-        self.tls = self.incoming = self.outgoing = None
-        self.buffer = b""
-        self.read_bytes = 65536  # at a time
-        sock.setblocking(False)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-    async def raw_read(self):
-        try:
-            data = await self.loop.sock_recv(self.sock, self.read_bytes)
-        except OSError as error:
-            raise Gone(str(error)) from None
-        if not data:
-            raise Gone("FIN")
-        return data
-
-    async def raw_write(self, data):
-        try:
-            await self.loop.sock_sendall(self.sock, data)
-        except OSError as error:
-            raise Gone(str(error)) from None
-
-    async def raw_write_split(self, data):
-        """A segment for each byte: a pause after each handful, so that the window has room for the next ones."""
-        for index in range(len(data)):
-            await self.raw_write(data[index : index + 1])
-            if index % SPLIT_BURST == SPLIT_BURST - 1:
-                await asyncio.sleep(0.001)
-
-    async def more(self):
-        """Waits for bytes and appends them to the buffer."""
-        if self.tls is None:
-            self.buffer += await self.raw_read()
-            return
-        while True:
-            try:
-                data = self.tls.read(65536)
-                if not data:
-                    raise Gone("close_notify")
-                self.buffer += data
-                return
-            except ssl.SSLWantReadError:
-                await self.flush()
-                self.incoming.write(await self.raw_read())
-            except ssl.SSLError as error:
-                raise Gone(str(error)) from None
-
-    def has_more(self):
-        """Is there something that has come and was not read?"""
-        return bool(self.buffer or (self.tls is not None and (self.tls.pending() or self.incoming.pending)))
-
-    async def line(self):
-        """The next line without its line end, and whether it was ended by CR LF."""
-        while b"\n" not in self.buffer:
-            if len(self.buffer) > LINE_MAX:
-                raise Gone("a command line without an end")
-            await self.more()
-        line, self.buffer = self.buffer.split(b"\n", 1)
-        return (line[:-1], True) if line.endswith(b"\r") else (line, False)
-
-    async def exactly(self, count):
-        while len(self.buffer) < count:
-            await self.more()
-        data, self.buffer = self.buffer[:count], self.buffer[count:]
-        return data
-
-    async def flush(self):
-        data = self.outgoing.read()
-        if data:
-            await self.raw_write(data)
-
-    async def write(self, data):
-        if self.tls is None:
-            await self.raw_write(data)
-        else:
-            self.tls.write(data)
-            await self.flush()
-
-    async def write_split(self, data, records=False):
-        """Each byte in a segment; in TLS the bytes of its record, or with `records` a record for each byte."""
-        if self.tls is None:
-            await self.raw_write_split(data)
-        elif records:
-            for index in range(len(data)):
-                await self.write(data[index : index + 1])
-                if index % SPLIT_BURST == SPLIT_BURST - 1:
-                    await asyncio.sleep(0.001)
-        else:
-            self.tls.write(data)
-            await self.raw_write_split(self.outgoing.read())
-
-    async def shake_hands(self, context, on_flight=None):
-        """The server's side of a handshake. on_flight(data) may write a flight in its own way, or break it by raising Gone."""
-        self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        tls = context.wrap_bio(self.incoming, self.outgoing, server_side=True)
-        if self.buffer:
-            self.incoming.write(self.buffer)
-            self.buffer = b""
-        first = True
-        while True:
-            try:
-                tls.do_handshake()
-                done = True
-            except ssl.SSLWantReadError:
-                done = False
-            except ssl.SSLError as error:
-                try:
-                    await self.flush()  # the alert
-                except Gone:
-                    pass
-                raise Gone(f"handshake: {error}") from None
-            data = self.outgoing.read()
-            if data:
-                if first and on_flight is not None:
-                    await on_flight(data)
-                else:
-                    await self.raw_write(data)
-                first = False
-            if done:
-                self.tls = tls
-                return
-            self.incoming.write(await self.raw_read())
-
-    async def drain(self, seconds=LINGER_S):
-        """Reads and forgets what comes until the peer ends it; returns the bytes as they came over TCP."""
-        seen = self.buffer
-        self.buffer = b""
-        try:
-            async with asyncio.timeout(seconds):
-                while True:
-                    data = await self.raw_read()
-                    if self.tls is None and len(seen) < 65536:
-                        seen += data
-        except (Gone, TimeoutError):
-            return seen
-
-    def finish(self):
-        """FIN, without a close_notify: SMTP says itself where messages end."""
-        try:
-            self.sock.shutdown(socket.SHUT_WR)
-        except OSError:
-            pass
-
-    def reset(self):
-        try:
-            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        except OSError:
-            pass
-        self.sock.close()
 
 
 class Cell:
@@ -402,16 +243,11 @@ class Dialogue:
             elif cell.fault == "split":
                 await self.wire.write_split(CODE_421, records=cell.transfer != "data")
                 self.fire("idle")  # a record that is not whole says nothing yet
-            elif cell.fault in ("EOF", "421", "stall", "garbage", "overlong"):
-                # These listen on their own: the pending read must not take what they look for.
-                waiting.cancel()
-                await asyncio.wait([waiting])
-                await self.wrong("idle", b"250 2.0.0 noise\r\n")
-            elif cell.fault == "RST":
-                waiting.cancel()
-                await asyncio.wait([waiting])
-                await self.wrong("idle", b"")
             else:
+                if cell.fault in ("EOF", "RST", "421", "stall", "garbage", "overlong"):
+                    # These close or listen on their own: the pending read must not take what they look for.
+                    waiting.cancel()
+                    await asyncio.wait([waiting])
                 await self.wrong("idle", b"250 2.0.0 noise\r\n")
             return await waiting
         return await self.wire.line()
@@ -483,8 +319,6 @@ class Dialogue:
                 await self.wire.write(b"334 UGFzc3dvcmQ6\r\n")
                 good = base64.b64decode(initial) == USER.encode() and base64.b64decode((await self.wire.line())[0]) == SECRET.encode()
             elif mechanism == "CRAM-MD5":
-                import hmac
-
                 challenge = b"<1.2@scripted.test>"
                 await self.wire.write(b"334 " + base64.b64encode(challenge) + b"\r\n")
                 answer = base64.b64decode((await self.wire.line())[0])
@@ -716,7 +550,7 @@ class Server:
     def ended(self, task):
         self.tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
-            print("".join(__import__("traceback").format_exception(task.exception())), file=sys.stderr, flush=True)
+            print("".join(traceback.format_exception(task.exception())), file=sys.stderr, flush=True)
 
     async def accept(self, loop, listener):
         while True:
@@ -731,8 +565,6 @@ class Server:
 
 def make_context(directory, name="scripted.test"):
     """A server's TLS context with a certificate of its own, written to directory/server.pem."""
-    import subprocess
-
     path = os.path.join(directory, "server.pem")
     if not os.path.exists(path):
         subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "30", "-subj", f"/CN={name}",
