@@ -371,6 +371,7 @@ static void reload(struct control *control) {
     if (!same_text(config->tls.ca_file, control->config->tls.ca_file))
         log_write(LOG_LEVEL_WARNING, "config", "tls.ca_file holds for SMTP sessions after a restart of bypost");
     shard_reconfigure(control->shard, config, classifier);
+    config_forget_secrets(control->config);
     bool metrics_moved = !same_text(config->metrics.listen, control->config->metrics.listen);
     /* Press and dispatch were made from the first configuration and keep it; the shard's other parts have just moved to the new one. */
     if (control->old_config == NULL) {

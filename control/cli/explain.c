@@ -540,6 +540,9 @@ static void lanes_print(const json_t *root) {
             cli_print(stdout, "%-12s %s as %s\n", index ? "" : "sources", text_of(one, "address"), text_of(one, "ehlo"));
         }
     }
+    if (*text_of(json_object_get(root, "route"), "trouble")) {
+        cli_print(stdout, "%-12s %s\n", "trouble", text_of(json_object_get(root, "route"), "trouble"));
+    }
     json_array_foreach(lanes, index, one) {
         cli_print(stdout,
                   "%-12s %s: %" JSON_INTEGER_FORMAT " waiting here, %" JSON_INTEGER_FORMAT " under way, %" JSON_INTEGER_FORMAT

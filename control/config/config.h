@@ -257,6 +257,8 @@ struct config *config_read(const char *path, struct config_errors *errors);
 /* The shipped defaults alone: no ports, no pools. NULL without memory. */
 struct config *config_shipped(void);
 void config_free(struct config *config);
+/* Wipes the secrets of relays: of a configuration that nobody sends by any more, but that is still read. */
+void config_forget_secrets(struct config *config);
 /* Reads the token files of relays again that have changed since. How many tokens are others now: their paths are to be published anew. What
  * cannot be read is told to `failed`, and the token before stays. The one exception to a configuration's immutability: for its owner's
  * thread, while no other reads it. */

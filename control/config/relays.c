@@ -339,6 +339,13 @@ uint32_t config_tokens_read(struct config *config, void (*failed)(void *context,
     return changed;
 }
 
+void config_forget_secrets(struct config *config) {
+    for (uint32_t i = 0; i < config->relay_count; i++) {
+        secret_wipe(config->relays[i].auth_secret);
+        config->relays[i].auth_secret = NULL;
+    }
+}
+
 static void secret_read(struct reader *reader, const struct config *config, struct config_relay *relay) {
     bool token = relay->auth_token_file || relay->auth_token_env;
     const char *what = token ? "token" : "password", *path = secret_path(relay), *fault = NULL;

@@ -455,16 +455,29 @@ void guard_outcome(struct guard *guard, const struct job *job, uint32_t index, c
 
 void guard_relay_refused(struct guard *guard, const char *site, uint16_t code, const char *text) {
     char words[ALARM_TEXT_BYTES];
-    snprintf(words, sizeof(words),
-             "the relay %.100s refuses the login (%u %.160s). Its mail waits, nothing bounces. Correct `auth` of it in bypost.yaml or the file "
-             "of its secret, reload (SIGHUP), then `bypost retry --site '%.100s'`.",
-             site, code, text, site);
+    snprintf(
+        words, sizeof(words),
+        "the relay %.100s refuses the login (%u %.160s). Its mail waits, nothing bounces. Correct `auth` of it in bypost.yaml or the file "
+        "of its secret, reload (SIGHUP), then `bypost retry --site '%.100s'`.",
+        site, code, text, site);
     alarm_raise(guard->config.alarms, "relay_auth", site, words);
 }
 
+void guard_relay_insecure(struct guard *guard, const char *site, const char *host, const char *why) {
+    char words[ALARM_TEXT_BYTES];
+    snprintf(words, sizeof(words),
+             "the relay %.100s has no TLS as it is required: %.80s: %.120s. Its mail waits, nothing bounces. Correct `tls` or `tls_names` "
+             "of it, or "
+             "`ca_file`, in bypost.yaml, reload (SIGHUP), then `bypost retry --site '%.80s'`.",
+             site, host, why, site);
+    alarm_raise(guard->config.alarms, "relay_tls", site, words);
+}
+
 void guard_relay_ready(struct guard *guard, const char *site) {
-    if (alarms_count(guard->config.alarms) > 0)
-        alarm_clear(guard->config.alarms, "relay_auth", site);
+    if (alarms_count(guard->config.alarms) == 0)
+        return;
+    alarm_clear(guard->config.alarms, "relay_auth", site);
+    alarm_clear(guard->config.alarms, "relay_tls", site);
 }
 
 struct guard *guard_create(const struct guard_config *config) {

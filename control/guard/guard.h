@@ -35,7 +35,9 @@ void guard_unrendered(struct guard *guard, const struct job *job, uint32_t attem
                       struct classification *classification, uint64_t now_ms);
 /* A session with a relay ended at its login (a path event: no message was in it). */
 void guard_relay_refused(struct guard *guard, const char *site, uint16_t code, const char *text);
-/* A session became ready: its login is good. */
+/* TLS with a relay is not as the configuration wants it; `why` in words. */
+void guard_relay_insecure(struct guard *guard, const char *site, const char *host, const char *why);
+/* A session became ready: its TLS and its login are good. */
 void guard_relay_ready(struct guard *guard, const char *site);
 struct guard_counters {
     uint64_t suppressed, held_suppressions, holds, distrusted;

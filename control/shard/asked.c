@@ -223,6 +223,10 @@ char *shard_explain(struct shard *shard, const char *domain) {
         struct lanes lanes = {asked->site, json_array(), now_us()};
         shape_lanes(shard->shape, lane_show, &lanes);
         json_object_set_new(asked->json, "lanes", lanes.list);
+        struct shape_trouble trouble;
+        shape_trouble(shard->shape, asked->site, &trouble);
+        if (trouble.kind != TROUBLE_NONE)
+            json_object_set_new(asked->json, "trouble", json_string(trouble.text));
         site_release(asked->site);
     }
     char *text = json_dumps(asked->json, JSON_COMPACT);

@@ -1,6 +1,7 @@
 /* shard.c: the wiring. Each stage hears of the next only here. */
 #include "state.h"
 
+#include "control/tls_level.h"
 #include "control/notice/notice.h"
 #include "control/observe/log.h"
 #include <errno.h>
@@ -37,11 +38,14 @@ static void on_path_event(void *context, const struct path_event *event, const s
     }
     if (event->kind == PATH_EVENT_AUTH_FAILED)
         guard_relay_refused(shard->guard, site->name, event->code, event->text);
+    if (event->kind == PATH_EVENT_TLS_FAILED && site->relay != NULL && event->endpoint < site->endpoint_count &&
+        tls_failure_stops(tls_level_of(site, event->endpoint), event->detail))
+        guard_relay_insecure(shard->guard, site->name, site->endpoints[event->endpoint].name, tls_failure_text(event->detail));
     if (event->kind == PATH_EVENT_READY)
         guard_relay_ready(shard->guard, site->name);
     else
-        log_write(LOG_LEVEL_DEBUG, "dispatch", "%s: %s at %s (%u %s)", site->name, path_event_text(event->kind), smtp_stage_text(event->stage),
-                  event->code, event->text);
+        log_write(LOG_LEVEL_DEBUG, "dispatch", "%s: %s at %s (%u %s)", site->name, path_event_text(event->kind),
+                  smtp_stage_text(event->stage), event->code, event->text);
 }
 
 static void on_secured(void *context, const struct site *site, uint64_t sessions) {
