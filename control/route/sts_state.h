@@ -37,7 +37,6 @@ struct sts {
     struct sts_config config;
     struct table domains;
     struct query_list all;
-    bool (*allowed)(void *context, const struct config_address *address);
     int file; /* -1: none */
     uint32_t file_lines;
 };
