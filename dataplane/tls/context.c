@@ -1,6 +1,7 @@
 /* context.c: one worker's TLS: its contexts, roots, identities and resumption store. Files are read here and nowhere else. */
 #include "tls_private.h"
 
+#include <assert.h>
 #include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
@@ -222,12 +223,16 @@ void tls_worker_destroy(struct tls_worker *worker) {
     if (worker == NULL)
         return;
     struct tls_worker *before = tls_enter(worker);
+    struct tls_session *session;
+    while ((session = LIST_FIRST(&worker->alive)) != NULL) /* a stack that was destroyed told nobody of its connections' end */
+        tls_session_free(session);
     tls_store_close(&worker->store, &worker->heap);
     for (uint32_t i = 0; i <= TLS_IDENTITIES_MAX; i++)
         wolfSSL_CTX_free(worker->contexts[i]);
     if (worker->trust != NULL)
         wolfSSL_CertManagerFree(worker->trust);
     tls_leave(before);
+    assert(worker->heap.bytes == 0); /* no stack holds anything of it any more */
     tls_heap_close(&worker->heap);
     explicit_bzero(worker, sizeof(*worker));
     free(worker);

@@ -144,6 +144,7 @@ int tls_session_begin(struct stream *stream, struct tls_worker *worker, const st
     session->phase = peer != NULL ? TLS_HELLO : TLS_HANDSHAKE;
     STAILQ_INIT(&session->waiting);
     worker->usage.sessions++;
+    LIST_INSERT_HEAD(&worker->alive, session, alive);
     int code = peer != NULL ? prepare_client(session, peer) : make_ssl(session, 0);
     if (code != 0) {
         tls_session_free(session);
@@ -168,6 +169,7 @@ void tls_session_free(struct tls_session *session) {
     }
     if (session->out != NULL)
         tls_block_free(session->out);
+    LIST_REMOVE(session, alive);
     wolfSSL_free(session->ssl);
     tls_heap_give(&worker->heap, session->ask);
     explicit_bzero(session, sizeof(*session));

@@ -43,7 +43,7 @@ int tls_start(void);
 /* Reads the files now (before privileges are dropped). NULL with a sentence and remedy in `error`. Contexts are shared by the workers of a
  * process where that is safe; everything that changes is this worker's. */
 struct tls_worker *tls_worker_create(const struct tls_config *config, char *error, size_t error_bytes);
-/* After all its streams were closed and the stack destroyed. */
+/* After the stack was destroyed; streams that it had not closed are forgotten with it. */
 void tls_worker_destroy(struct tls_worker *worker);
 /* Lets handshakes go on that had to wait for their turn, TLS_STEP_PACKETS_MAX of them. Once a pass. Are there more? */
 bool tls_worker_poll(struct tls_worker *worker, uint64_t now_us);

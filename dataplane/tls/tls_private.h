@@ -90,6 +90,7 @@ struct tls_ask {
 
 struct tls_session {
     TAILQ_ENTRY(tls_session) turn, leave;
+    LIST_ENTRY(tls_session) alive;
     STAILQ_HEAD(, tls_block) waiting; /* encrypted, and TCP has not taken it */
     struct stream *stream;
     struct tls_worker *worker;
@@ -126,6 +127,7 @@ struct tls_worker {
     uint32_t trusted;              /* roots */
     char trust_why[TLS_WHY_BYTES]; /* why there are none */
     struct tls_store store;
+    LIST_HEAD(, tls_session) alive;
     TAILQ_HEAD(, tls_session) turns;              /* handshakes that wait for their step */
     TAILQ_HEAD(tls_leaving, tls_session) leaving; /* whose bytes leave at the next poll */
     char why[TLS_WHY_BYTES];

@@ -636,6 +636,26 @@ static void memory_is_bounded_and_comes_back(void **state) {
     }
 }
 
+/* A process that ends does not wait for its peers. */
+static void a_worker_ends_with_sessions_alive(void **state) {
+    struct world *world = world_new();
+    struct talk *open = talk_new(world, NULL), *begun = talk_new(world, NULL);
+    const struct tls_peer peer = talk_peer(PATH_TLS_MAY);
+    talk_secure(open, PATH_TLS_MAY);
+    assert_int_equal(stream_secure(&begun->stream, world->worker, &peer, world->now_us), 0);
+    tls_worker_destroy(world->worker); /* asserts that nothing is left */
+    char error[128];
+    world->worker = tls_worker_create(&(struct tls_config){.max_sessions = 1}, error, sizeof(error));
+    struct talk *talks[] = {open, begun};
+    for (int i = 0; i < 2; i++) {
+        talks[i]->stream.tls = NULL;
+        stream_abort(&talks[i]->stream, world->now_us);
+        fake_reap(&world->tcp, world->now_us);
+        talk_free(talks[i]);
+    }
+    world_free(world);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(both_versions_carry_bytes_both_ways),
@@ -665,6 +685,7 @@ int main(void) {
         cmocka_unit_test(bad_files_are_told_at_the_start),
         cmocka_unit_test(a_server_serves_openssl),
         cmocka_unit_test(memory_is_bounded_and_comes_back),
+        cmocka_unit_test(a_worker_ends_with_sessions_alive),
     };
     return cmocka_run_group_tests_name("tls_session", tests, NULL, NULL);
 }
