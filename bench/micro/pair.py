@@ -130,7 +130,7 @@ class Programs:
 
     def start_orders(self, core, to, sources, *words, **pipes):
         from_words = [word for source in sources for word in ("--from", source)]
-        return self.start("orders", ["taskset", "-c", core, ORDERS, "--journal", self.path("journal"), "--socket", self.path("dp.sock"), "--slots", SLOTS,
+        return self.start("orders", ["nice", "-n", PRIORITY, "taskset", "-c", core, ORDERS, "--journal", self.path("journal"), "--socket", self.path("dp.sock"), "--slots", SLOTS,
                                      "--to", to, *from_words, *words], stdout=subprocess.PIPE, **pipes)
 
     def finish_orders(self, orders, seconds):
