@@ -587,6 +587,89 @@ static void each_fault_in_the_second_ehlo(void **state) {
     check_cells("second EHLO", PATH_TLS_MAY, cells, offsetof(struct script, ehlo_secure));
 }
 
+static uint32_t draw(uint64_t *seed, uint32_t below) {
+    *seed = *seed * 6364136223846793005u + 1442695040888963407u;
+    return (uint32_t)((*seed >> 33) % below);
+}
+
+/* Whatever servers say before a session is ready: every order is answered, every record comes back, nothing goes in plain that must not,
+ * and what was delivered was taken once. The seed is printed, and replays it. */
+static void servers_that_say_anything_before_they_are_ready(void **state) {
+    static const char *const says[] = {"220 go on\r\n",
+                                       "250 mx.test\r\n",
+                                       "250-mx.test\r\n250-STARTTLS\r\n250 AUTH PLAIN LOGIN CRAM-MD5\r\n",
+                                       "250-mx.test\r\n250 STARTTLS\r\n",
+                                       "250-mx.test\r\n250 AUTH LOGIN\r\n",
+                                       "220 go on\r\n250 more\r\n",
+                                       "334 \r\n",
+                                       "334 AAAA\r\n",
+                                       "334 ?\r\n",
+                                       "235 2.7.0 welcome\r\n",
+                                       "535 5.7.8 no\r\n",
+                                       "454 4.7.0 later\r\n",
+                                       "421 4.3.2 down\r\n",
+                                       "504 what?\r\n",
+                                       SAY_EOF,
+                                       SAY_RST,
+                                       STALL,
+                                       "\x16\x03\x01",
+                                       "2",
+                                       "220-x\r\n",
+                                       FAKE_SECURED,
+                                       FAKE_VERIFIED,
+                                       FAKE_FLAW,
+                                       FAKE_EXPIRED,
+                                       FAKE_TLSA,
+                                       FAKE_SECURED "250 x\r\n"};
+    enum { SAYS = sizeof(says) / sizeof(says[0]), ROUNDS = 200, ORDERS = 3 };
+    static const uint32_t fields[] = {offsetof(struct script, ehlo), offsetof(struct script, starttls), offsetof(struct script, handshake),
+                                      offsetof(struct script, ehlo_secure), offsetof(struct script, auth)};
+    uint32_t delivered = 0, secured = 0;
+    for (uint64_t round = 1; round <= ROUNDS; round++) {
+        uint64_t seed = round * 2654435761u;
+        enum path_tls level = (enum path_tls)draw(&seed, PATH_TLS_LEVELS);
+        struct world *world = tls_world(level, 1 + draw(&seed, 2));
+        struct path *path = world_path_record(world);
+        world->script.auth[0] = "235 2.7.0 welcome\r\n";
+        for (uint32_t i = 1; i < 12; i++)
+            world->script.auth[i] = says[draw(&seed, SAYS)];
+        for (uint32_t i = 0; i < 1 + draw(&seed, 3); i++)
+            *(const char **)((char *)&world->script + fields[draw(&seed, 5)]) = says[draw(&seed, SAYS)];
+        world->script.byte_by_byte = draw(&seed, 4) == 0 && !world->script.handshake;
+        path->flags = (uint8_t)(draw(&seed, 2) ? PATH_TLS_TESTING : 0);
+        path->broken_tls_s = draw(&seed, 2) * 60;
+        if (draw(&seed, 3) == 0) {
+            memcpy(path->strings + 400, "tim\0tanstaaftanstaaf", 21);
+            path->auth_user = 400;
+            path->auth_secret = 404;
+        }
+        world_publish(world);
+        uint32_t slots[ORDERS];
+        for (uint32_t i = 0; i < ORDERS; i++)
+            slots[i] = world_send(world, "b@example.test");
+        world_run(world, 120 * SECOND);
+        uint32_t taken = 0;
+        for (uint32_t i = 0; i < ORDERS; i++) {
+            const struct slot_reply *reply = &world_at(world, slots[i])->reply;
+            if (slot_word_state(slot_load(world_at(world, slots[i]))) != SLOT_ANSWERED)
+                fail_msg("round %u: an order is %s", (uint32_t)round, world_outcome(world, slots[i]));
+            if (reply->outcome != OUTCOME_REPLIED)
+                continue;
+            taken++;
+            secured += reply->tls_version == 13;
+            if ((level > PATH_TLS_MAY && reply->tls_version != 13) || (level >= PATH_TLS_VERIFY && !(reply->flags & REPLY_TLS_VERIFIED)) ||
+                (path->auth_user && !strstr(world->commands, "AUTH")))
+                fail_msg("round %u: mail went as the path does not allow", (uint32_t)round);
+        }
+        delivered += taken;
+        if (world->mails != taken || world_connections(world) != 0 || !smtp_engine_idle(world->engine))
+            fail_msg("round %u: %u mails, %u delivered, %u connections", (uint32_t)round, world->mails, taken, world_connections(world));
+        world_free(world);
+    }
+    assert_in_range(delivered, ROUNDS / 4, ROUNDS * ORDERS); /* the draw has both */
+    assert_true(secured > 0 && secured < delivered);
+}
+
 /* The network cuts where it likes. */
 static void every_byte_may_come_alone(void **state) {
     struct world *world = tls_world(PATH_TLS_ENCRYPT, 1);
@@ -626,6 +709,7 @@ int main(void) {
         cmocka_unit_test(each_fault_in_the_answer_to_starttls),
         cmocka_unit_test(each_fault_in_the_handshake),
         cmocka_unit_test(each_fault_in_the_second_ehlo),
+        cmocka_unit_test(servers_that_say_anything_before_they_are_ready),
         cmocka_unit_test(every_byte_may_come_alone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
