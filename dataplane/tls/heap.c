@@ -46,10 +46,14 @@ void tls_heap_close(struct tls_heap *heap) {
     if (heap->flags == 0)
         return;
     mallctl("tcache.destroy", NULL, NULL, &heap->cache, sizeof(heap->cache));
+#ifndef OPENSSL_EXTRA /* the distribution's wolfSSL has tables of its own that outlive a worker */
     if (heap->bytes == 0) {
         snprintf(name, sizeof(name), "arena.%u.destroy", heap->arena);
         mallctl(name, NULL, NULL, NULL, 0);
     }
+#else
+    (void)name;
+#endif
 }
 
 static void *take(struct tls_heap *heap, size_t bytes) {
