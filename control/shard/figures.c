@@ -143,7 +143,6 @@ uint32_t figures_list(const struct shard *shard, struct figure *figures) {
     const struct contents_counters *contents = contents_counters(shard->contents);
     const struct nodes_counters *nodes = nodes_counters(shard->nodes);
     const struct report_counters *report = report_counters(shard->report);
-    const struct report_counters *report = report_counters(shard->report);
     const struct suppress_counters *suppress = suppress_counters(shard->suppress);
     const struct guard_counters *guard = guard_counters(shard->guard);
     const enum metric_type counter = METRIC_COUNTER, gauge = METRIC_GAUGE;
@@ -215,12 +214,6 @@ uint32_t figures_list(const struct shard *shard, struct figure *figures) {
          guard->held_suppressions},
         {"guard", "distrusted", counter, "Refusals that were deferred because they were not believed.", guard->distrusted},
         {"guard", "holds", counter, "Holds that the guard has set.", guard->holds},
-        {"tls_reports", "sessions", counter, "Sessions under TLS as the domain's policies ask, of domains that want reports.", report->sessions},
-        {"tls_reports", "failures", counter, "Failures counted for reports.", report->failures},
-        {"tls_reports", "dropped", counter, "Failures not counted, too many kinds of one domain.", report->dropped},
-        {"tls_reports", "mails", counter, "Reports mailed.", report->mails},
-        {"tls_reports", "posts", counter, "Reports taken by HTTPS.", report->posts},
-        {"tls_reports", "refused", counter, "Reports not taken by HTTPS.", report->refused},
         {"tls_reports", "sessions", counter, "Sessions under TLS as the domain's policies ask, of domains that want reports.", report->sessions},
         {"tls_reports", "failures", counter, "Failures counted for reports.", report->failures},
         {"tls_reports", "dropped", counter, "Failures not counted, too many kinds of one domain.", report->dropped},
