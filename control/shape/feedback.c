@@ -84,6 +84,11 @@ uint64_t policy_scope(const struct shape *shape, const struct site *site, uint32
     return hash ? hash : 1;
 }
 
+uint64_t lost_scope(const struct shape *shape, const struct site *site) {
+    uint64_t hash = mix_text(shape->key_seed ^ UINT64_C(0x6c6f7374), site->name);
+    return hash ? hash : 1;
+}
+
 static struct rest *trouble_of(const struct shape *shape, const struct site *site, uint32_t endpoint) {
     struct rest_key key = rest_key_of(&site->endpoints[endpoint].address, policy_scope(shape, site, endpoint));
     return rests_find((struct rests *)&shape->endpoints, &key);
@@ -117,6 +122,24 @@ static void on_tls_failed(struct lane_state *lane, const struct path_event *even
              event->text[0] ? ": " : "", event->text);
     lane_failed(lane, now_us);
     if (rest_policy(lane, event->endpoint, TROUBLE_TLS, TLS_REST_S, why, now_us))
+        reload_site(lane, now_us);
+}
+
+/* The next host is for this (SMTP.md section 1), in the next attempt too. One that is the only one left goes on: it defers by its outcomes. */
+static void on_transaction_lost(struct lane_state *lane, const struct path_event *event, uint64_t now_us) {
+    const struct site *site = lane->lane.site;
+    bool another = false;
+    if (event->endpoint >= site->endpoint_count)
+        return;
+    for (uint32_t i = 0; i < site->endpoint_count; i++)
+        another |= i != event->endpoint && lane->lane.endpoint_rest_until_us[i] <= now_us &&
+                   memcmp(&site->endpoints[i].address, &site->endpoints[event->endpoint].address, sizeof site->endpoints[i].address) != 0;
+    struct rest_key key = rest_key_of(&site->endpoints[event->endpoint].address, lost_scope(lane->shape, site));
+    struct rest *rest = another ? rests_get(&lane->shape->endpoints, &key) : NULL;
+    if (!rest)
+        return;
+    lane->shape->has_troubles = true;
+    if (rest_fail(rest, (uint64_t)LOST_REST_S * SECOND_US, (uint64_t)4 * LOST_REST_S * SECOND_US, now_us))
         reload_site(lane, now_us);
 }
 
@@ -312,8 +335,13 @@ void shape_path_event(struct shape *shape, struct lane *public_lane, const struc
     struct lane_state *lane = lane_state_of(public_lane);
     shape->now_us = now_us;
     switch ((enum path_event_kind)event->kind) {
-    case PATH_EVENT_CONNECT_FAILED:
     case PATH_EVENT_CLOSED_EARLY:
+        if (event->stage >= STAGE_MAIL && event->stage < STAGE_RSET) {
+            on_transaction_lost(lane, event, now_us);
+            break;
+        }
+        /* fallthrough */
+    case PATH_EVENT_CONNECT_FAILED:
         lane_failed(lane, now_us);
         lane_rest_endpoint(lane, event->endpoint, ENDPOINT_REST_FIRST_S, now_us);
         break;

@@ -131,6 +131,10 @@ void lane_load_rests(struct lane_state *lane, uint64_t now_us) {
             struct rest *trouble = rests_find(&shape->endpoints, &key);
             if (trouble && (!rest || trouble->until_us > rest->until_us))
                 rest = trouble;
+            key = rest_key_of(&site->endpoints[i].address, lost_scope(shape, site));
+            trouble = rests_find(&shape->endpoints, &key);
+            if (trouble && (!rest || trouble->until_us > rest->until_us))
+                rest = trouble;
         }
         publish(lane, &lane->lane.endpoint_rest_until_us[i], rest, now_us);
     }

@@ -22,6 +22,7 @@ enum {
     ENDPOINT_REST_FIRST_S = 30, /* doubling to ... */
     ENDPOINT_REST_MAX_S = 1800,
     AUTH_REST_S = 300,     /* a relay that refuses our credentials */
+    LOST_REST_S = 900,     /* a host that ends connections within transactions, while another is there: longer than most retries wait */
     TLS_REST_S = 120,      /* no TLS as the policy wants it: longer than DEFER_AFTER_S, so that what waits is told why */
     BATCH_STEP_S = 1,      /* one transaction's refusals halve the batch once */
     BATCH_PROBE_S = 3600,  /* so long without one: twice as many again */
@@ -210,6 +211,8 @@ void lane_observe(struct lane_state *lane, uint64_t now_us);
 uint32_t lane_batch(struct lane_state *lane, uint32_t maximum, uint64_t now_us);
 /* What an endpoint's TLS and login are asked for at this site: rests by them are not other sites'. */
 uint64_t policy_scope(const struct shape *shape, const struct site *site, uint32_t endpoint);
+/* Where endpoints rest that lose transactions of the site: a session that becomes ready there proves nothing. */
+uint64_t lost_scope(const struct shape *shape, const struct site *site);
 
 /* sessions.c */
 /* Brings the sessions of a lane in line with its demand, its limits and its rests. */

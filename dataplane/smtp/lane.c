@@ -90,7 +90,29 @@ void lane_endpoint_failed(struct lane *lane, uint8_t index, uint64_t now_us) {
     lane_wake(lane);
 }
 
+bool lane_transaction_lost(struct lane *lane, uint8_t index, bool *told, uint64_t now_us) {
+    const struct path_rests *rests = &lane->engine->config.journal->rests[lane->index];
+    const struct path_endpoint *lost = &lane->path.endpoints[index];
+    bool another = false, free = false;
+    for (uint32_t i = 0; i < lane->path.endpoint_count; i++) {
+        const struct path_endpoint *other = &lane->path.endpoints[i];
+        bool reachable = false;
+        for (uint32_t j = 0; j < lane->path.source_count; j++)
+            reachable |= lane->path.sources[j].family == other->family;
+        if (!reachable || (other->family == lost->family && memcmp(other->address, lost->address, sizeof(lost->address)) == 0))
+            continue;
+        another = true;
+        free |= lane->endpoints[i].retry_us <= now_us && atomic_load_explicit(&rests->endpoint_us[i], memory_order_relaxed) <= now_us;
+    }
+    *told = another && !lane->endpoints[index].takes_mail;
+    lane->endpoints[index].takes_mail = false;
+    if (another)
+        lane_endpoint_failed(lane, index, now_us);
+    return free;
+}
+
 void lane_endpoint_worked(struct lane *lane, uint8_t index) {
+    lane->endpoints[index].takes_mail = true;
     lane->endpoints[index].backoff_us = 0;
     lane->endpoints[index].retry_us = 0;
 }

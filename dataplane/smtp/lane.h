@@ -28,6 +28,7 @@ struct lane_endpoint {
     uint16_t without_tls;         /* ... and so many, however long ago it was */
     uint8_t tls_failure;          /* enum tls_failure: why the last session did not become ready, where the path does without no TLS */
     bool known_good;              /* a session became ready since it last failed */
+    bool takes_mail;              /* it gave a verdict since it last lost a transaction */
 };
 
 LIST_HEAD(session_list, smtp_session);
@@ -74,6 +75,10 @@ uint32_t lane_demand(const struct lane *lane);
 bool lane_keeps(const struct lane *lane);
 void lane_endpoint_failed(struct lane *lane, uint8_t endpoint, uint64_t now_us);
 void lane_endpoint_worked(struct lane *lane, uint8_t endpoint);
+/* The connection ended within a transaction (SMTP.md section 1: next host). Where the path has another address this one waits a little;
+ * *told: it is the second time without a verdict between, or the first without any before, so that control should know. True: another may
+ * be tried now. */
+bool lane_transaction_lost(struct lane *lane, uint8_t endpoint, bool *told, uint64_t now_us);
 /* MAY: TLS failed, the endpoint is called without it for path.broken_tls_s, or at least once. */
 void lane_endpoint_tls_broken(struct lane *lane, uint8_t endpoint, uint64_t now_us);
 /* Takes note of a call: without TLS? */

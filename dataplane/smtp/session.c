@@ -299,8 +299,12 @@ static void note_failure(struct smtp_session *session, enum tcp_error error, con
         session_post(session, PATH_EVENT_CLOSED_EARLY, error, NULL, text, now_us);
     if ((is_greeting(session->state) && !is_tls(session->state)) || (session->state == SESSION_READY && !session->transactions))
         lane_endpoint_failed(session->lane, session->endpoint, now_us);
-    if (session->order)
-        transaction_lost(session, error, text, now_us);
+    if (session->order) {
+        bool told, elsewhere = lane_transaction_lost(session->lane, session->endpoint, &told, now_us);
+        if (told)
+            session_post(session, PATH_EVENT_CLOSED_EARLY, error, NULL, text, now_us);
+        transaction_lost(session, error, text, elsewhere, now_us);
+    }
 }
 
 /* Garbage for an answer to STARTTLS. */
@@ -319,7 +323,7 @@ void session_protocol_error(struct smtp_session *session, const struct reply *re
     if (is_greeting(session->state) || (session->state == SESSION_READY && !session->transactions))
         lane_endpoint_failed(session->lane, session->endpoint, now_us);
     if (session->order)
-        transaction_lost(session, TCP_ABORTED, text ? text : "the server said what nothing asked for", now_us);
+        transaction_lost(session, TCP_ABORTED, text ? text : "the server said what nothing asked for", false, now_us);
     session_abort(session, now_us);
 }
 

@@ -242,7 +242,7 @@ static void answer_rest(struct smtp_session *session, const struct verdict *verd
         order_answer(order, verdict, session, now_us);
 }
 
-void transaction_lost(struct smtp_session *session, enum tcp_error error, const char *why, uint64_t now_us) {
+void transaction_lost(struct smtp_session *session, enum tcp_error error, const char *why, bool elsewhere, uint64_t now_us) {
     /* The first one was begun: the server's silence is an attempt, unless the silence is another transaction's. */
     bool begun = session->state != SESSION_RSET && !(session->flags & SESSION_IGNORE);
     bool refused = session->flags & SESSION_SHUTDOWN;
@@ -253,7 +253,7 @@ void transaction_lost(struct smtp_session *session, enum tcp_error error, const 
         struct verdict verdict = {.outcome = OUTCOME_RETURNED, .stage = STAGE_MAIL};
         if (has_left(session, order) && !unheard && !refused)
             verdict.outcome = OUTCOME_UNCERTAIN;
-        else if (begun)
+        else if (begun && !elsewhere)
             verdict.outcome = OUTCOME_LOST;
         if (verdict.outcome != OUTCOME_RETURNED) {
             verdict.stage = begun ? (uint8_t)session_stage(session) : (uint8_t)STAGE_FINAL;
@@ -422,7 +422,7 @@ static void take_early(struct smtp_session *session, const struct reply *reply, 
         verdict.stage = STAGE_BODY;
         answer_rest(session, &verdict, now_us);
     }
-    transaction_lost(session, TCP_ABORTED, why, now_us);
+    transaction_lost(session, TCP_ABORTED, why, false, now_us);
     session_abort(session, now_us); /* what is queued of the body must not reach the server after its refusal */
 }
 
@@ -437,7 +437,7 @@ static void take_shutdown(struct smtp_session *session, const struct reply *repl
     }
     session->flags |= SESSION_LAST | SESSION_SHUTDOWN;
     if (resetting || !session->order || (!ignored && !session->order->next_transaction)) {
-        transaction_lost(session, TCP_ABORTED, why, now_us);
+        transaction_lost(session, TCP_ABORTED, why, false, now_us);
         session_await_fin(session, now_us);
         return;
     }

@@ -31,7 +31,7 @@ bool transaction_is_unacknowledged(const struct smtp_session *session);
 /* May another transaction begin behind the one under way (path.pipelined_transactions)? */
 bool transaction_has_room(const struct smtp_session *session);
 /* The session ends with transactions in it: README.md says what becomes of each. `error` is TCP_OK when the server closed orderly. */
-void transaction_lost(struct smtp_session *session, enum tcp_error error, const char *why, uint64_t now_us);
+void transaction_lost(struct smtp_session *session, enum tcp_error error, const char *why, bool elsewhere, uint64_t now_us);
 
 /* What session.c lends it. */
 void session_enter(struct smtp_session *session, enum session_state state, uint64_t now_us);
