@@ -6,10 +6,11 @@
 #include "control/config/config.h"
 #include "control/route/route.h"
 
-/* A policy (MTA-STS, DANE) only raises: what it does not ask for is the configuration's to say. */
+/* A policy (MTA-STS, DANE) only raises: what it does not ask for is the configuration's to say. ENCRYPT is what TLSA records ask for of
+ * which none can be used (RFC 7672 2.2). */
 static inline enum path_tls tls_level_of(const struct site *site, uint32_t endpoint) {
     enum path_tls level = config_tls(site->limits, site->relay), policy = site->endpoints[endpoint].tls;
-    return policy >= PATH_TLS_VERIFY && policy > level ? policy : level;
+    return policy >= PATH_TLS_ENCRYPT && policy > level ? policy : level;
 }
 
 /* Does this failure (enum tls_failure) keep mail from an endpoint of this level? Below ENCRYPT the next connection goes without TLS; a

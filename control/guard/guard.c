@@ -454,12 +454,14 @@ void guard_outcome(struct guard *guard, const struct job *job, uint32_t index, c
 }
 
 void guard_relay_refused(struct guard *guard, const char *site, uint16_t code, const char *text) {
-    char words[ALARM_TEXT_BYTES];
+    char words[ALARM_TEXT_BYTES], said[16] = "";
+    if (code > 0)
+        snprintf(said, sizeof(said), " (%u)", code);
     snprintf(
         words, sizeof(words),
-        "the relay %.100s refuses the login (%u %.160s). Its mail waits, nothing bounces. Correct `auth` of it in bypost.yaml or the file "
-        "of its secret, reload (SIGHUP), then `bypost retry --site '%.100s'`.",
-        site, code, text, site);
+        "no login at the relay %.100s: %.180s%s. Its mail waits, nothing bounces. Correct `auth` of it in bypost.yaml or the file of its "
+        "secret, reload (SIGHUP), then `bypost retry --site '%.100s'`.",
+        site, text, said, site);
     alarm_raise(guard->config.alarms, "relay_auth", site, words);
 }
 

@@ -2,6 +2,7 @@
  * 6). */
 #include "state.h"
 
+#include "control/config/address.h"
 #include "control/tls_level.h"
 #include <stdio.h>
 #include <string.h>
@@ -113,19 +114,32 @@ static bool rest_policy(struct lane_state *lane, uint32_t endpoint, enum shape_t
     return rest_fail(rest, (uint64_t)first_s * SECOND_US, (uint64_t)ENDPOINT_REST_MAX_S * SECOND_US, now_us);
 }
 
+/* What the worker says of a server, without the server's name in front of it. */
+static const char *words_of(const struct path_event *event, const struct site_endpoint *endpoint) {
+    char address[64];
+    const char *const names[] = {endpoint->name, address_text(&endpoint->address, address)};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        size_t length = strlen(names[i]);
+        if (length > 0 && strncmp(event->text, names[i], length) == 0 && strncmp(event->text + length, ": ", 2) == 0)
+            return event->text + length + 2;
+    }
+    return event->text;
+}
+
 static void on_tls_failed(struct lane_state *lane, const struct path_event *event, uint64_t now_us) {
     const struct site *site = lane->lane.site;
     if (event->endpoint >= site->endpoint_count || !tls_failure_stops(tls_level_of(site, event->endpoint), event->detail))
         return; /* the next connection goes without, or it is only told: no reason to use the host less */
     char why[sizeof(((struct shape_trouble *)0)->text)];
-    snprintf(why, sizeof why, "%.80s: %s%s%.64s", site->endpoints[event->endpoint].name, tls_failure_text(event->detail),
-             event->text[0] ? ": " : "", event->text);
+    const char *words = words_of(event, &site->endpoints[event->endpoint]);
+    snprintf(why, sizeof why, "%.80s: %.110s", site->endpoints[event->endpoint].name, *words ? words : tls_failure_text(event->detail));
     lane_failed(lane, now_us);
     if (rest_policy(lane, event->endpoint, TROUBLE_TLS, TLS_REST_S, why, now_us))
         reload_site(lane, now_us);
 }
 
-/* The next host is for this (SMTP.md section 1), in the next attempt too. One that is the only one left goes on: it defers by its outcomes. */
+/* The next host is for this (SMTP.md section 1), in the next attempt too. One that is the only one left goes on: it defers by its outcomes.
+ */
 static void on_transaction_lost(struct lane_state *lane, const struct path_event *event, uint64_t now_us) {
     const struct site *site = lane->lane.site;
     bool another = false;
@@ -150,7 +164,13 @@ static void on_login_refused(struct lane_state *lane, const struct path_event *e
     bool rested = false;
     if (event->endpoint >= site->endpoint_count)
         return;
-    snprintf(why, sizeof why, "%.80s refuses the login: %u %.80s", site->endpoints[event->endpoint].name, event->code, event->text);
+    static const char REFUSED[] = " is refused: "; /* the worker's own words before the server's */
+    const char *words = words_of(event, &site->endpoints[event->endpoint]), *said = strstr(words, REFUSED);
+    if (event->code)
+        snprintf(why, sizeof why, "%.70s refuses the login: %u %.90s", site->endpoints[event->endpoint].name, event->code,
+                 said ? said + sizeof REFUSED - 1 : words);
+    else
+        snprintf(why, sizeof why, "%.80s: no login: %.100s", site->endpoints[event->endpoint].name, words);
     for (uint32_t i = 0; i < site->endpoint_count; i++)
         rested |= rest_policy(lane, i, TROUBLE_LOGIN, AUTH_REST_S, why, now_us);
     if (rested)

@@ -83,11 +83,12 @@ static void limits_alone(void **state) {
 static void policy_raises(void **state) {
     static const struct {
         enum path_tls configured, policy, wanted;
-    } cases[] = {{PATH_TLS_NONE, PATH_TLS_NONE, PATH_TLS_NONE},       {PATH_TLS_NONE, PATH_TLS_MAY, PATH_TLS_NONE},
-                 {PATH_TLS_NONE, PATH_TLS_VERIFY, PATH_TLS_VERIFY},   {PATH_TLS_MAY, PATH_TLS_MAY, PATH_TLS_MAY},
-                 {PATH_TLS_MAY, PATH_TLS_DANE, PATH_TLS_DANE},        {PATH_TLS_ENCRYPT, PATH_TLS_MAY, PATH_TLS_ENCRYPT},
-                 {PATH_TLS_VERIFY, PATH_TLS_NONE, PATH_TLS_VERIFY},   {PATH_TLS_VERIFY, PATH_TLS_DANE, PATH_TLS_DANE},
-                 {PATH_TLS_ENCRYPT, PATH_TLS_VERIFY, PATH_TLS_VERIFY}};
+    } cases[] = {{PATH_TLS_NONE, PATH_TLS_NONE, PATH_TLS_NONE},        {PATH_TLS_NONE, PATH_TLS_MAY, PATH_TLS_NONE},
+                 {PATH_TLS_NONE, PATH_TLS_VERIFY, PATH_TLS_VERIFY},    {PATH_TLS_MAY, PATH_TLS_MAY, PATH_TLS_MAY},
+                 {PATH_TLS_MAY, PATH_TLS_DANE, PATH_TLS_DANE},         {PATH_TLS_ENCRYPT, PATH_TLS_MAY, PATH_TLS_ENCRYPT},
+                 {PATH_TLS_VERIFY, PATH_TLS_NONE, PATH_TLS_VERIFY},    {PATH_TLS_VERIFY, PATH_TLS_DANE, PATH_TLS_DANE},
+                 {PATH_TLS_ENCRYPT, PATH_TLS_VERIFY, PATH_TLS_VERIFY}, {PATH_TLS_MAY, PATH_TLS_ENCRYPT, PATH_TLS_ENCRYPT},
+                 {PATH_TLS_VERIFY, PATH_TLS_ENCRYPT, PATH_TLS_VERIFY}};
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct bench *bench = bench_new();
         bench->limits.tls = cases[i].configured;

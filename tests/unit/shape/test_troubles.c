@@ -64,6 +64,15 @@ static void test_no_tls_where_it_must_be(void **state) {
     /* A session that is ready ends it. */
     harness_event(&harness, lane, PATH_EVENT_READY, 0, 0);
     assert_int_equal(rest_s(&harness, lane, 0), 0);
+    /* The worker's sentence has the name already. */
+    struct path_event event = {.kind = PATH_EVENT_TLS_FAILED,
+                               .detail = TLS_FAILURE_HANDSHAKE,
+                               .endpoint = 1,
+                               .stage = STAGE_STARTTLS,
+                               .text = "mx2.example.net: the TLS handshake failed: the peer's alert 40: handshake failure"};
+    shape_path_event(harness.shape, lane, &event, harness.now_us);
+    shape_trouble(harness.shape, site, &trouble);
+    assert_string_equal(trouble.text, event.text);
     harness_stop(&harness);
     site_unmake(site);
 }
@@ -98,7 +107,11 @@ static void test_another_password_is_tried_at_once(void **state) {
     site->relay = &wrong;
     harness_fill(&harness, site, 5);
     struct lane *lane = harness_lane(&harness, site);
-    struct path_event event = {.kind = PATH_EVENT_AUTH_FAILED, .stage = STAGE_AUTH, .endpoint = 1, .code = 535, .text = "no such user"};
+    struct path_event event = {.kind = PATH_EVENT_AUTH_FAILED,
+                               .stage = STAGE_AUTH,
+                               .endpoint = 1,
+                               .code = 535,
+                               .text = "smtp.example.net: AUTH PLAIN is refused: no such user"};
     snprintf(site->endpoints[1].name, sizeof site->endpoints[1].name, "smtp.example.net");
     shape_path_event(harness.shape, lane, &event, harness.now_us);
     assert_int_equal(rest_s(&harness, lane, 0), 300);
