@@ -1,12 +1,11 @@
 /* check.c: `bypost check`: every fault of the configuration, with its place and remedy. */
+#include "check_tls.h"
 #include "cli.h"
 #include "control/sign/sign.h"
 
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <wolfssl/options.h>
-#include <wolfssl/ssl.h>
 
 static const char help[] =
     "Usage: bypost check [--config FILE] [FILE]\n\n"
@@ -33,31 +32,6 @@ static bool keys_check(const struct config *config, unsigned *warnings) {
     }
     dkim_keys_free(keys);
     return true;
-}
-
-/* Client certificates of relays: that they can be read and belong to their keys, as the dataplane will want. */
-static bool identities_check(const struct config *config) {
-    const struct config_relay *relay;
-    bool good = true;
-    wolfSSL_Init();
-    for (uint32_t place = 1; (relay = config_identity(config, place)); place++) {
-        WOLFSSL_CTX *context = wolfSSL_CTX_new(wolfTLS_client_method());
-        const char *fault = !context ? "out of memory"
-                            : wolfSSL_CTX_use_certificate_chain_file(context, relay->tls_certificate_file) != WOLFSSL_SUCCESS
-                                ? "it is no certificate chain in PEM"
-                            : wolfSSL_CTX_use_PrivateKey_file(context, relay->tls_key_file, WOLFSSL_FILETYPE_PEM) != WOLFSSL_SUCCESS
-                                ? "its key is no private key in PEM without a passphrase"
-                            : wolfSSL_CTX_check_private_key(context) != WOLFSSL_SUCCESS ? "its key belongs to another certificate"
-                                                                                        : NULL;
-        if (fault) {
-            fprintf(stderr, "%s: error: the certificate %s (key %s) of the relay for `%s` cannot be used: %s; correct the files.\n",
-                    config->path, relay->tls_certificate_file, relay->tls_key_file, relay->domain, fault);
-            good = false;
-        }
-        wolfSSL_CTX_free(context);
-    }
-    wolfSSL_Cleanup();
-    return good;
 }
 
 static void summary_print(const struct config *config, unsigned warnings) {
@@ -104,7 +78,7 @@ static int check_run(int argc, char **argv) {
     config_errors_print(&errors, stderr);
     unsigned warnings = errors.warning_count;
     config_errors_free(&errors);
-    bool good = config && keys_check(config, &warnings) && identities_check(config);
+    bool good = config && keys_check(config, &warnings) && check_tls(config, &warnings);
     if (good && !quiet) {
         summary_print(config, warnings);
     }

@@ -351,6 +351,9 @@ void section_read(struct reader *reader, const struct yaml_node *node, const cha
         const struct yaml_node *first = yaml_get(node, key->text);
         if (!field->key) {
             const char *nearest = nearest_word(key->text, &fields->key, sizeof *fields);
+            if (!nearest && strncmp(key->text, "enable_", 7) == 0) {
+                nearest = nearest_word(key->text + 7, &fields->key, sizeof *fields); /* KumoMTA's enable_tls */
+            }
             reader_error(reader, key, "unknown key `%s` in %s; %s%s%s", key->text, name,
                          nearest ? "did you mean `" : "remove it, or look the name up in deploy/examples", nearest ? nearest : "",
                          nearest ? "`?" : ".");
