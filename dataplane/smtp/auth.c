@@ -1,5 +1,6 @@
 /* auth.c: AUTH (RFC 4954): PLAIN (RFC 4616), LOGIN, CRAM-MD5 (RFC 2195), XOAUTH2 and OAUTHBEARER (RFC 7628). Secrets live in the lane's
  * copy of the path and, for as long as they are on their way, in command buffers that are wiped when the stack gives them back. */
+#include "endpoint.h"
 #include "engine.h"
 #include "phase.h"
 #include "transaction.h"

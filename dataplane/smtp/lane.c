@@ -1,7 +1,9 @@
 /* lane.c: when to open a session, to where and from where, and which order it gets. */
 #include "lane.h"
 
+#include "endpoint.h"
 #include "engine.h"
+#include "path_check.h"
 #include "transaction.h"
 
 #include <errno.h>
@@ -40,7 +42,7 @@ bool lane_keeps(const struct lane *lane) {
     return is_open_for_more(lane) || (!lane->engine->draining && lane->waiting > 0);
 }
 
-/* ---- events and endpoints ---- */
+/* ---- events ---- */
 
 void lane_post(struct lane *lane, const struct lane_event *event, uint64_t now_us) {
     struct smtp_engine *engine = lane->engine;
@@ -76,187 +78,9 @@ void lane_post(struct lane *lane, const struct lane_event *event, uint64_t now_u
     }
 }
 
-void lane_endpoint_failed(struct lane *lane, uint8_t index, uint64_t now_us) {
-    struct lane_endpoint *endpoint = &lane->endpoints[index];
-    endpoint->known_good = false;
-    endpoint->tls_failure = TLS_FAILURE_NONE;
-    if (endpoint->retry_us > now_us)
-        return; /* a session that was opened before the failure which made it wait already */
-    endpoint->backoff_us = endpoint->backoff_us ? endpoint->backoff_us * 2 : LANE_BACKOFF_FIRST_US;
-    if (endpoint->backoff_us > LANE_BACKOFF_MAX_US)
-        endpoint->backoff_us = LANE_BACKOFF_MAX_US;
-    endpoint->retry_us = now_us + endpoint->backoff_us;
-    lane->failures++;
-    lane_wake(lane);
-}
-
-bool lane_transaction_lost(struct lane *lane, uint8_t index, bool *told, uint64_t now_us) {
-    const struct path_rests *rests = &lane->engine->config.journal->rests[lane->index];
-    const struct path_endpoint *lost = &lane->path.endpoints[index];
-    bool another = false, free = false;
-    for (uint32_t i = 0; i < lane->path.endpoint_count; i++) {
-        const struct path_endpoint *other = &lane->path.endpoints[i];
-        bool reachable = false;
-        for (uint32_t j = 0; j < lane->path.source_count; j++)
-            reachable |= lane->path.sources[j].family == other->family;
-        if (!reachable || (other->family == lost->family && memcmp(other->address, lost->address, sizeof(lost->address)) == 0))
-            continue;
-        another = true;
-        free |= lane->endpoints[i].retry_us <= now_us && atomic_load_explicit(&rests->endpoint_us[i], memory_order_relaxed) <= now_us;
-    }
-    *told = another && !lane->endpoints[index].takes_mail;
-    lane->endpoints[index].takes_mail = false;
-    if (another)
-        lane_endpoint_failed(lane, index, now_us);
-    return free;
-}
-
-void lane_endpoint_worked(struct lane *lane, uint8_t index) {
-    lane->endpoints[index].takes_mail = true;
-    lane->endpoints[index].backoff_us = 0;
-    lane->endpoints[index].retry_us = 0;
-}
-
-void lane_endpoint_tls_broken(struct lane *lane, uint8_t index, uint64_t now_us) {
-    struct lane_endpoint *endpoint = &lane->endpoints[index];
-    if (lane->path.broken_tls_s)
-        endpoint->tls_broken_until_us = now_us + lane->path.broken_tls_s * UINT64_C(1000000);
-    else if (endpoint->without_tls < UINT16_MAX)
-        endpoint->without_tls++;
-    if (lane->hope_us)
-        lane->hope_us = now_us; /* the next connection may well be the one that orders wait for */
-    lane_wake(lane);
-}
-
-bool lane_endpoint_without_tls(struct lane *lane, uint8_t index, uint64_t now_us) {
-    struct lane_endpoint *endpoint = &lane->endpoints[index];
-    if (endpoint->tls_broken_until_us > now_us)
-        return true;
-    if (!endpoint->without_tls)
-        return false;
-    endpoint->without_tls--;
-    return true;
-}
-
-void lane_endpoint_tls_failed(struct lane *lane, uint8_t index, enum tls_failure failure, uint64_t now_us) {
-    lane_endpoint_failed(lane, index, now_us);
-    lane->endpoints[index].tls_failure = (uint8_t)failure;
-}
-
-bool lane_endpoint_ready(struct lane *lane, uint8_t index) {
-    struct lane_endpoint *endpoint = &lane->endpoints[index];
-    bool first = !endpoint->known_good;
-    endpoint->known_good = true;
-    endpoint->tls_failure = TLS_FAILURE_NONE;
-    lane->failures = 0;
-    return first;
-}
-
-void lane_auth_failed(struct lane *lane, uint8_t index, bool final, uint64_t now_us) {
-    lane_endpoint_failed(lane, index, now_us);
-    if (final)
-        lane->auth_rest_us = now_us + LANE_AUTH_REST_US;
-}
-
-bool lane_auth_rests(const struct lane *lane, uint64_t now_us) {
-    return lane->auth_rest_us > now_us;
-}
-
 /* ---- loading and retiring ---- */
 
-static bool text_fits(const struct path *path, uint16_t offset) {
-    if (offset >= PATH_STRINGS_BYTES)
-        return false;
-    uint32_t room = PATH_STRINGS_BYTES - offset;
-    if (room > PATH_TEXT_MAX + 1)
-        room = PATH_TEXT_MAX + 1;
-    const char *end = memchr(path->strings + offset, '\0', room);
-    if (!end)
-        return false;
-    for (const char *byte = path->strings + offset; byte < end; byte++) {
-        if ((unsigned char)*byte <= ' ' || *byte == 0x7f)
-            return false;
-    }
-    return true;
-}
-
-/* A user or a secret: any bytes but control characters, which would mean something in a mechanism. */
-static bool credential_fits(const struct path *path, uint16_t offset) {
-    if (offset >= PATH_STRINGS_BYTES)
-        return false;
-    const char *end = memchr(path->strings + offset, '\0', PATH_STRINGS_BYTES - (size_t)offset);
-    for (const char *byte = path->strings + offset; end && byte < end; byte++) {
-        if ((unsigned char)*byte < ' ' || *byte == 0x7f)
-            return false;
-    }
-    return end != NULL;
-}
-
-/* Names, NUL-terminated each, and an empty one. */
-static bool names_fit(const struct path *path, uint16_t offset) {
-    uint32_t at = offset;
-    while (at < PATH_STRINGS_BYTES && path->strings[at]) {
-        if (!text_fits(path, (uint16_t)at))
-            return false;
-        at += (uint32_t)strlen(path->strings + at) + 1;
-    }
-    return at < PATH_STRINGS_BYTES;
-}
-
-static bool tlsa_fits(const struct path *path, const struct path_endpoint *endpoint) {
-    if (endpoint->tlsa_count > PATH_TLSA_MAX || endpoint->tlsa + endpoint->tlsa_count * sizeof(struct path_tlsa) > sizeof(path->strings))
-        return false;
-    const struct path_tlsa *records = (const struct path_tlsa *)(const void *)(path->strings + endpoint->tlsa);
-    for (uint32_t i = 0; i < endpoint->tlsa_count; i++) {
-        if (records[i].length > sizeof(records[i].data))
-            return false;
-    }
-    return true;
-}
-
-static bool family_fits(uint8_t family) {
-    return family == 4 || family == 6;
-}
-
-/* Every count, index and string of the copy. */
-static bool path_fits(const struct path *path) {
-    if (!path->endpoint_count || path->endpoint_count > PATH_ENDPOINTS_MAX || !path->source_count || path->source_count > PATH_SOURCES_MAX)
-        return false;
-    for (uint32_t i = 0; i < path->endpoint_count; i++) {
-        const struct path_endpoint *endpoint = &path->endpoints[i];
-        if (!family_fits(endpoint->family) || !endpoint->port || endpoint->tls >= PATH_TLS_LEVELS || !text_fits(path, endpoint->name) ||
-            !tlsa_fits(path, endpoint))
-            return false;
-    }
-    for (uint32_t i = 0; i < path->source_count; i++) {
-        if (!family_fits(path->sources[i].family) || !text_fits(path, path->sources[i].ehlo))
-            return false;
-    }
-    return credential_fits(path, path->auth_user) && credential_fits(path, path->auth_secret) &&
-           strlen(path->strings + path->auth_user) <= PATH_TEXT_MAX && (!path->verify_names || names_fit(path, path->verify_names)) &&
-           (!path->tls_version_min || path->tls_version_min == 12 || path->tls_version_min == 13);
-}
-
-/* A field that control left 0 gets the default of SMTP.md section 1; none may pin a session for longer than an hour. */
-static void settle_timeouts(struct path_timeouts *timeouts) {
-    enum { MOST_MS = 3600 * 1000 };
-    const struct {
-        uint32_t *field, default_ms;
-    } fields[] = {
-        {&timeouts->connect, 30000}, {&timeouts->banner, 60000}, {&timeouts->ehlo, 60000},   {&timeouts->mail, 300000},
-        {&timeouts->rcpt, 300000},   {&timeouts->data, 120000},  {&timeouts->block, 180000}, {&timeouts->final, 600000},
-        {&timeouts->rset, 10000},    {&timeouts->quit, 10000},   {&timeouts->idle, 5000},
-    };
-    for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++) {
-        if (!*fields[i].field)
-            *fields[i].field = fields[i].default_ms;
-        if (*fields[i].field > MOST_MS)
-            *fields[i].field = MOST_MS;
-    }
-}
-
 static bool load(struct smtp_engine *engine, struct lane *lane, uint32_t index, uint64_t word) {
-    enum { PIPELINED_MAX = 64 };
     const struct path *shared = &engine->config.journal->paths[index];
     memset(lane, 0, offsetof(struct lane, path));
     memcpy(&lane->path, shared, sizeof(lane->path));
@@ -266,11 +90,7 @@ static bool load(struct smtp_engine *engine, struct lane *lane, uint32_t index, 
         return false;
     }
     struct path *path = &lane->path;
-    settle_timeouts(&path->timeouts);
-    if (!path->pipelined_transactions)
-        path->pipelined_transactions = 1;
-    if (path->pipelined_transactions > PIPELINED_MAX)
-        path->pipelined_transactions = PIPELINED_MAX;
+    path_settle(path);
     lane->engine = engine;
     lane->index = index;
     lane->generation = path_word_generation(word);

@@ -1,4 +1,4 @@
-/* phase.h: the phases between EHLO and a session that is ready: TLS (starttls.c) and AUTH (auth.c), and what session.c lends to both. */
+/* phase.h: the phases before a session is ready: greeting (greeting.c), TLS (starttls.c) and AUTH (auth.c), and what session.c lends. */
 #ifndef DATAPLANE_SMTP_PHASE_H
 #define DATAPLANE_SMTP_PHASE_H
 
@@ -10,6 +10,14 @@ enum {
     AUTH_RESPONSE_MAX_BYTES = 12288, /* a response line (RFC 4954 section 4) */
     AUTH_ROUNDS_MAX = 8,             /* challenges that are answered before the exchange is given up */
 };
+
+/* ---- greeting ---- */
+
+/* Says EHLO, or HELO, as the state is. 0 or -errno as session_say takes it. */
+int greeting_say(struct smtp_session *session, uint64_t now_us);
+void greeting_take_banner(struct smtp_session *session, const struct reply *reply, uint64_t now_us);
+/* The answer to EHLO or HELO. */
+void greeting_take_hello(struct smtp_session *session, const struct reply *reply, uint64_t now_us);
 
 /* ---- TLS ---- */
 

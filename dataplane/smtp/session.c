@@ -1,6 +1,7 @@
-/* session.c: the life of a session around its transactions: greeting, EHLO, leaving, and what the stream tells. */
+/* session.c: the life of a session: its states, who says and hears what in them, leaving, and what the stream tells. */
 #include "session.h"
 
+#include "endpoint.h"
 #include "engine.h"
 #include "phase.h"
 #include "transaction.h"
@@ -9,7 +10,6 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <strings.h>
 
 enum {
     LEAVING_US = 1000 * 1000,       /* the server has so long for its FIN, so that it holds TIME_WAIT */
@@ -336,62 +336,7 @@ void session_refused(struct smtp_session *session, const struct reply *reply, co
         session_quit(session, now_us);
 }
 
-/* ---- greeting ---- */
-
-static const char *own_name(const struct smtp_session *session) {
-    return session->lane->path.strings + session->lane->path.sources[session->source].ehlo;
-}
-
-/* Does the server greet with our own name? Then the mail would go in a circle (5.4.6). */
-static bool is_loop(const struct smtp_session *session, const struct reply *reply) {
-    const char *name = own_name(session);
-    size_t length = strlen(name);
-    return length && reply->text_length >= length && strncasecmp(reply->text, name, length) == 0 &&
-           (reply->text_length == length || reply->text[length] == ' ');
-}
-
-static bool refuse_loop(struct smtp_session *session, const struct reply *reply, uint64_t now_us) {
-    if (!is_loop(session, reply))
-        return false;
-    struct reply own = *reply;
-    own.code = 554;
-    own.enhanced[0] = 5;
-    own.enhanced[1] = 4;
-    own.enhanced[2] = 6;
-    session_refused(session, &own, "the server greets with our own name: a mail loop", now_us);
-    return true;
-}
-
-static void take_banner(struct smtp_session *session, const struct reply *reply, uint64_t now_us) {
-    if (reply->code / 100 == 2) {
-        if (refuse_loop(session, reply, now_us))
-            return;
-        session_enter(session, SESSION_EHLO, now_us);
-        session_say(session, now_us);
-    } else if (reply->code / 100 >= 4) {
-        session_refused(session, reply, NULL, now_us);
-    } else {
-        session_protocol_error(session, reply, NULL, now_us);
-    }
-}
-
-static void take_hello(struct smtp_session *session, const struct reply *reply, uint64_t now_us) {
-    unsigned class = reply->code / 100;
-    if (class == 2) {
-        if (refuse_loop(session, reply, now_us))
-            return;
-        if (starttls_settled(session, now_us))
-            session_settle(session, now_us);
-    } else if (class == 5 && session->state == SESSION_EHLO) {
-        memset(&session->capabilities, 0, sizeof(session->capabilities));
-        session_enter(session, SESSION_HELO, now_us);
-        session_say(session, now_us);
-    } else if (class >= 4) {
-        session_refused(session, reply, NULL, now_us);
-    } else {
-        session_protocol_error(session, reply, NULL, now_us);
-    }
-}
+/* ---- ready ---- */
 
 void session_settle(struct smtp_session *session, uint64_t now_us) {
     if (session->lane->path.auth_user)
@@ -418,26 +363,6 @@ void phase_server(const struct smtp_session *session, char name[PHASE_NAME_BYTES
         inet_ntop(endpoint->family == 4 ? AF_INET : AF_INET6, endpoint->address, name, PHASE_NAME_BYTES);
 }
 
-/* RFC 5321 4.1.1.1: a name, or the address as a literal where the source has none. */
-static int say_hello(struct smtp_session *session, uint64_t now_us) {
-    const struct path_source *source = &session->lane->path.sources[session->source];
-    const char *name = own_name(session);
-    char address[INET6_ADDRSTRLEN], literal[INET6_ADDRSTRLEN + 8];
-    if (!*name) {
-        inet_ntop(source->family == 4 ? AF_INET : AF_INET6, source->address, address, sizeof(address));
-        snprintf(literal, sizeof(literal), source->family == 4 ? "[%s]" : "[IPv6:%s]", address);
-        name = literal;
-    }
-    struct command *command = command_take(&session->lane->engine->commands);
-    if (!command)
-        return -ENOBUFS;
-    command_line(command, session->state == SESSION_EHLO ? "EHLO" : "HELO", name);
-    struct tcp_piece piece = {.bytes = (const uint8_t *)command->text, .length = command->length, .owner = &command->owner};
-    int error = stream_send(&session->stream, &piece, 1, now_us);
-    command_drop(command);
-    return error;
-}
-
 /* ---- saying ---- */
 
 int session_send_text(struct smtp_session *session, const char *text, uint64_t now_us) {
@@ -450,7 +375,7 @@ void session_say(struct smtp_session *session, uint64_t now_us) {
     switch ((enum session_state)session->state) {
     case SESSION_EHLO:
     case SESSION_HELO:
-        error = say_hello(session, now_us);
+        error = greeting_say(session, now_us);
         break;
     case SESSION_RSET: /* before a transaction that follows another it is said with that */
         error = session->order ? transaction_say(session, now_us) : session_send_text(session, "RSET\r\n", now_us);
@@ -531,14 +456,14 @@ static void take_reply(struct smtp_session *session, const struct reply *reply, 
     bool early = session->flags & SESSION_BLOCKED || (session->flags & SESSION_UNFLUSHED && stream_unsent(&session->stream));
     switch ((enum session_state)session->state) {
     case SESSION_BANNER:
-        take_banner(session, reply, now_us);
+        greeting_take_banner(session, reply, now_us);
         break;
     case SESSION_EHLO:
     case SESSION_HELO:
         if (early)
             take_unasked(session, reply, now_us);
         else
-            take_hello(session, reply, now_us);
+            greeting_take_hello(session, reply, now_us);
         break;
     case SESSION_STARTTLS:
         if (early)

@@ -1,4 +1,5 @@
 /* starttls.c: how a session comes under TLS (RFC 3207, RFC 8314), and what happens when it does not (SMTP.md sections 1 and 7). */
+#include "endpoint.h"
 #include "engine.h"
 #include "phase.h"
 #include "transaction.h"

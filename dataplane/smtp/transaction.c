@@ -1,6 +1,7 @@
 /* transaction.c: what is heard in a transaction, and how it begins and ends. What is said stands in speech.c. */
 #include "transaction.h"
 
+#include "endpoint.h"
 #include "engine.h"
 #include "speech.h"
 
