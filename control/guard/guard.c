@@ -459,19 +459,19 @@ void guard_relay_refused(struct guard *guard, const char *site, uint16_t code, c
         snprintf(said, sizeof(said), " (%u)", code);
     snprintf(
         words, sizeof(words),
-        "no login at the relay %.100s: %.180s%s. Its mail waits, nothing bounces. Correct `auth` of it in bypost.yaml or the file of its "
-        "secret, reload (SIGHUP), then `bypost retry --site '%.100s'`.",
-        site, text, said, site);
+        "no login: %.190s%s. Its mail waits, nothing bounces. Correct `auth` of the relay in bypost.yaml or the file of its secret, reload "
+        "(SIGHUP), then `bypost retry --site '%.100s'`.",
+        text, said, site);
     alarm_raise(guard->config.alarms, "relay_auth", site, words);
 }
 
 void guard_relay_insecure(struct guard *guard, const char *site, const char *host, const char *why) {
     char words[ALARM_TEXT_BYTES];
-    snprintf(words, sizeof(words),
-             "the relay %.100s has no TLS as it is required: %.80s: %.120s. Its mail waits, nothing bounces. Correct `tls` or `tls_names` "
-             "of it, or "
-             "`ca_file`, in bypost.yaml, reload (SIGHUP), then `bypost retry --site '%.80s'`.",
-             site, host, why, site);
+    snprintf(
+        words, sizeof(words),
+        "TLS is not as required: %.80s: %.120s. Its mail waits, nothing bounces. Correct `tls` or `tls_names` of the relay, or `ca_file`, "
+        "in bypost.yaml, reload (SIGHUP; restart for `ca_file`), then `bypost retry --site '%.80s'`.",
+        host, why, site);
     alarm_raise(guard->config.alarms, "relay_tls", site, words);
 }
 

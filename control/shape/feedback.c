@@ -132,7 +132,7 @@ static void on_tls_failed(struct lane_state *lane, const struct path_event *even
         return; /* the next connection goes without, or it is only told: no reason to use the host less */
     char why[sizeof(((struct shape_trouble *)0)->text)];
     const char *words = words_of(event, &site->endpoints[event->endpoint]);
-    snprintf(why, sizeof why, "%.80s: %.110s", site->endpoints[event->endpoint].name, *words ? words : tls_failure_text(event->detail));
+    snprintf(why, sizeof why, "%.80s: %s", site->endpoints[event->endpoint].name, *words ? words : tls_failure_text(event->detail));
     lane_failed(lane, now_us);
     if (rest_policy(lane, event->endpoint, TROUBLE_TLS, TLS_REST_S, why, now_us))
         reload_site(lane, now_us);
@@ -167,10 +167,10 @@ static void on_login_refused(struct lane_state *lane, const struct path_event *e
     static const char REFUSED[] = " is refused: "; /* the worker's own words before the server's */
     const char *words = words_of(event, &site->endpoints[event->endpoint]), *said = strstr(words, REFUSED);
     if (event->code)
-        snprintf(why, sizeof why, "%.70s refuses the login: %u %.90s", site->endpoints[event->endpoint].name, event->code,
+        snprintf(why, sizeof why, "%.80s refuses the login: %u %s", site->endpoints[event->endpoint].name, event->code,
                  said ? said + sizeof REFUSED - 1 : words);
     else
-        snprintf(why, sizeof why, "%.80s: no login: %.100s", site->endpoints[event->endpoint].name, words);
+        snprintf(why, sizeof why, "%.80s: no login: %s", site->endpoints[event->endpoint].name, words);
     for (uint32_t i = 0; i < site->endpoint_count; i++)
         rested |= rest_policy(lane, i, TROUBLE_LOGIN, AUTH_REST_S, why, now_us);
     if (rested)
