@@ -5,6 +5,7 @@
   grey-*     451 4.7.1, greylisted, at the first RCPT of that address, taken afterwards
   others     taken; with --maildir those of inbox.test are stored in a Maildir too
 
+With --certificate FILE it offers STARTTLS.
 With --script FILE its rules come first: a JSON list of {"at": "mail"|"rcpt", "client": ADDRESS, "address": REGEX, "after": N, "reply": TEXT}; what is left out matches
 all, "after" a recipient that comes behind N accepted ones.
 The file is looked at again at each command, so that a test can change its receiver's mind.
@@ -15,6 +16,7 @@ import json
 import mailbox
 import os
 import re
+import ssl
 import time
 
 from aiosmtpd.smtp import SMTP
@@ -82,8 +84,12 @@ async def serve(arguments):
     address, port = arguments.listen.rsplit(":", 1)
     handler = Handler(arguments.dump, arguments.maildir, Script(arguments.script))
     loop = asyncio.get_running_loop()
+    tls = None
+    if arguments.certificate:
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(arguments.certificate)
     server = await loop.create_server(
-        lambda: SMTP(handler, hostname=arguments.name, enable_SMTPUTF8=True, data_size_limit=64 << 20, loop=loop), address.strip("[]"), int(port), backlog=1024)
+        lambda: SMTP(handler, hostname=arguments.name, enable_SMTPUTF8=True, data_size_limit=64 << 20, tls_context=tls, loop=loop), address.strip("[]"), int(port), backlog=1024)
     await server.serve_forever()
 
 
@@ -93,5 +99,6 @@ if __name__ == "__main__":
     parser.add_argument("--dump", required=True, metavar="FILE", help="what was taken, in smtp-sink's format")
     parser.add_argument("--maildir", metavar="DIRECTORY")
     parser.add_argument("--script", metavar="FILE")
+    parser.add_argument("--certificate", metavar="FILE", help="PEM of a key and its certificate")
     parser.add_argument("--name", default="mailserver.test")
     asyncio.run(serve(parser.parse_args()))

@@ -14,6 +14,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from testbed import SENDER_DOMAIN, Testbed, TestbedError, binary, header, read_dump  # noqa: E402
 
 SITES = 4
+SECURE_MESSAGES = 100  # at most a tenth: so many go to a server with STARTTLS, which is written in Python
 QUIET_SECONDS = 60  # no progress for so long ends the run
 STREAM = "bypost:{0}:q:normal"
 WORDS = "the quick brown fox jumps over the lazy dog while mail flows from queue to wire ".split()
@@ -69,6 +70,8 @@ def make_recipients(options):
     places = list(range(options.messages))
     refused = spread(places, options.refuse, options.messages)
     deferred = spread([place for place in places if place not in refused], options.defer, options.messages)
+    others = [place for place in places if place not in refused and place not in deferred]
+    secure = set(others[:: max(10, -(-len(others) // SECURE_MESSAGES))])
     recipients = []
     for number in places:
         domain = number % options.domains
@@ -76,6 +79,8 @@ def make_recipients(options):
             recipients.append(f"refuse-{number:07d}@strict{domain}.test")
         elif number in deferred:
             recipients.append(f"defer-{number:07d}@strict{domain}.test")
+        elif number in secure:
+            recipients.append(f"user{number:07d}@secure.test")
         else:
             recipients.append(f"user{number:07d}@d{domain}.test")
     return recipients
@@ -97,6 +102,9 @@ def make_world(bed, options):
     dumps.append(bed.start_mailserver("strict", strict))
     for domain in range(options.domains):
         bed.mx(f"strict{domain}.test", (10, "mx.strict.test", strict))
+    secure = bed.add_server_address(32)
+    dumps.append(bed.start_mailserver("secure", secure, "--certificate", bed.make_certificate("mx.secure.test")))
+    bed.mx("secure.test", (10, "mx.secure.test", secure))
     inbox = bed.add_server_address(31)
     bed.start_mailserver("inbox", inbox, "--maildir", bed.path("inbox.test"))
     bed.mx("inbox.test", (10, "mx.inbox.test", inbox))
@@ -156,7 +164,7 @@ def cpu_seconds(bed):
     tick = os.sysconf("SC_CLK_TCK")
     parts = {"dataplane": [bed.child("bypost-dataplane")], "control": [bed.child("bypost-control")]}
     for name, process in bed.processes:
-        part = "servers" if name.startswith(("sink", "strict", "inbox")) else name
+        part = "servers" if name.startswith(("sink", "strict", "secure", "inbox")) else name
         if part != "bypost":
             parts.setdefault(part, []).append(process.pid)
     seconds = {}
@@ -256,6 +264,8 @@ def take_stock(bed, recipients, dumps, options):
     }
     if options.ipv6:
         report["delivered_by_ipv6"] = by_ipv6
+    report["delivered_over_tls"] = sum(1 for event in delivered_events if event.get("tls_version"))
+    report["delivered_verified"] = sum(1 for event in delivered_events if event.get("tls_verified"))
     report["distinct_message_ids"] = len(identities)
     report["uncertain"] = sum(1 for event in events if event.get("uncertain"))
     if latencies:
@@ -281,6 +291,8 @@ def print_report(report, cpu, seconds):
     say(f"  the servers stored {report['distinct_message_ids']} distinct messages")
     for name in ("submitted", "delivered", "deferred", "bounced", "lost", "duplicated"):
         note = f", {report['delivered_by_ipv6']} of them over IPv6" if name == "delivered" and "delivered_by_ipv6" in report else ""
+        if name == "delivered" and report["delivered_over_tls"]:
+            note += f", {report['delivered_over_tls']} to a server that offers TLS: the certificates of {report['delivered_verified']} were verified"
         say(f"  {name:<12} {report[name]}{note}")
     say(f"  rate         {report['messages_per_second']} messages/s, first submit to last delivery")
     if report["latency_ms_p50"] is not None:
@@ -320,12 +332,12 @@ def explain_keep(bed):
 
 def run(bed, options):
     recipients = make_recipients(options)
-    say(f"servers: {SITES} sites of smtp-sink and one strict server for {options.domains} domains, DNS and Redis in namespace {bed.namespace}")
+    say(f"servers: {SITES} sites of smtp-sink, a strict server and one with TLS for {options.domains} domains, DNS and Redis in namespace {bed.namespace}")
     bed.start_redis()
     dumps = make_world(bed, options)
     if options.sign == "rsa":
         bed.make_dkim_key()
-    bed.write_config(ipv6=options.ipv6)
+    bed.write_config({"tls": {"ca_file": bed.path("ca.pem")}}, ipv6=options.ipv6)
     bed.start_bypost()
     commands = make_commands(recipients, options)
     say(f"submitting {len(recipients)} recipients in {len(commands)} jobs through Redis")
@@ -340,6 +352,8 @@ def run(bed, options):
     good = complete and report["lost"] == 0 and report["unexplained_refusals"] == 0 and report["unexpected_recipients"] == 0
     good = good and report["distinct_message_ids"] == report["delivered"] and report["duplicated"] <= report["uncertain"]
     good = good and report.get("signatures_failed", 0) == 0
+    secure = sum(1 for recipient in recipients if recipient.endswith("@secure.test"))
+    good = good and report["delivered_over_tls"] == report["delivered_verified"] == secure
     if not complete:
         say(f"\nnothing moved for {QUIET_SECONDS} s; the end of bypost's log:\n{bed.log('bypost')}")
     if options.keep:

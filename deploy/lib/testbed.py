@@ -278,6 +278,24 @@ class Testbed:
         probe = f"import socket; socket.create_connection(({address!r}, {port}), 1).close()"
         wait_for(lambda: subprocess.run(self.inside(PYTHON, "-c", probe), stderr=subprocess.DEVNULL).returncode == 0, 15, f"a server on {address}:{port}", 0.1)
 
+    def make_certificate(self, host):
+        """A CA of this moment, in ca.pem, and HOST.pem: a key with its certificate for `host`."""
+        def openssl(*arguments):
+            try:
+                self.command("openssl", *arguments)
+            except FileNotFoundError:
+                raise TestbedError("there is no openssl: deploy/setup installs it.") from None
+        key, path = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"), self.path(host + ".pem")
+        openssl("req", "-x509", *key, "-keyout", self.path("ca.key"), "-out", self.path("ca.pem"), "-days", "2", "-subj", "/CN=a CA of this moment")
+        openssl("req", *key, "-keyout", path, "-out", self.path(host + ".csr"), "-subj", "/CN=" + host)
+        with open(self.path(host + ".ext"), "w") as file:
+            file.write(f"subjectAltName=DNS:{host}\n")
+        openssl("x509", "-req", "-in", self.path(host + ".csr"), "-CA", self.path("ca.pem"), "-CAkey", self.path("ca.key"), "-set_serial", "2", "-days", "2",
+                "-extfile", self.path(host + ".ext"), "-out", self.path(host + ".crt"))
+        with open(self.path(host + ".crt")) as certificate, open(path, "a") as file:
+            file.write(certificate.read())
+        return path
+
     # -- bypost --
 
     def make_dkim_key(self, domain=SENDER_DOMAIN, selector="s1"):
