@@ -134,7 +134,8 @@ static_assert(sizeof(struct path_rests) == 384, "six lines");
 enum path_event_kind {
     PATH_EVENT_CONNECT_FAILED,   /* refused, reset, timed out, unreachable: `detail` is an enum tcp_error */
     PATH_EVENT_GREETING_REFUSED, /* 4xx or 5xx at the banner or EHLO */
-    PATH_EVENT_CLOSED_EARLY,     /* EOF, reset or stall before the session was ready; with a stage from MAIL on: within a transaction, twice without a verdict */
+    PATH_EVENT_CLOSED_EARLY,     /* EOF, reset or stall before the session was ready; with a stage from MAIL on: within a transaction, twice
+                                    without a verdict */
     PATH_EVENT_SHUTDOWN_REPLY,   /* 421 between transactions or while idle */
     PATH_EVENT_TLS_FAILED,       /* `detail` is an enum tls_failure; under MAY, and in testing, the mail goes nevertheless */
     PATH_EVENT_AUTH_FAILED,      /* the server refused the credentials, or offers no mechanism that may be used */
