@@ -81,10 +81,10 @@ static void on_late(evutil_socket_t fd, short what, void *context) {
 
 static bool may_ask(void *context, const char *host, const struct config_address *address) {
     const struct config *config = context;
-    return domain_is_reserved(host) || (address ? !ip_prohibited(address) : !config->sandbox);
+    return domain_is_reserved(host) || (address ? !ip_prohibited(address) && !ip_is_private(address) : !config->sandbox);
 }
 
-static int post_send(const struct config *config, const char *uri, const uint8_t *gzip, size_t bytes) {
+static int post_send(const struct config *config, const char *domain, const char *uri, const uint8_t *gzip, size_t bytes) {
     char error[CLI_ERROR_BYTES] = "out of memory";
     struct https_answer answer = {.status = HTTPS_FAILED};
     struct dns_settings settings = {
@@ -94,6 +94,7 @@ static int post_send(const struct config *config, const char *uri, const uint8_t
     struct dns *dns = base ? dns_create(base, &settings, error, sizeof error) : NULL;
     struct https *https = dns ? https_create(base, dns, config->tls.ca_file, &guard) : NULL;
     struct https_request request = {.url = uri,
+                                    .domain = domain,
                                     .body = (const char *)gzip,
                                     .body_bytes = bytes,
                                     .content_type = "application/tlsrpt+gzip",
@@ -104,7 +105,7 @@ static int post_send(const struct config *config, const char *uri, const uint8_t
     snprintf(answer.why, sizeof answer.why, "no answer in time");
     int rc = late ? https_start(https, &request) : -ENOMEM;
     if (rc != 0)
-        snprintf(answer.why, sizeof answer.why, rc == -EPERM ? "the sandbox is on, and its host is public" : "it is no https address");
+        snprintf(answer.why, sizeof answer.why, rc == -EPERM ? "its host is public and the sandbox is on, or the other way round" : "it is no https address");
     if (rc == 0) {
         event_add(late, &limit);
         while (answer.status == HTTPS_FAILED && strcmp(answer.why, "no answer in time") == 0 && !event_base_got_break(base))
@@ -131,7 +132,7 @@ static int report_send(struct operator_call *call, const char *domain, const cha
     int code = gzip && list ? CLI_OK : CLI_FAILED;
     for (char *uri = code == CLI_OK ? strtok_r(list, " ", &save) : NULL; uri; uri = strtok_r(NULL, " ", &save)) {
         int one = strncasecmp(uri, "mailto:", 7) == 0 ? mail_send(call, domain, day, uri, gzip, bytes)
-                                                      : post_send(call->config, uri, gzip, bytes);
+                                                      : post_send(call->config, domain, uri, gzip, bytes);
         code = code == CLI_OK ? one : code;
     }
     free(list);

@@ -132,6 +132,7 @@ static void send_mail(struct sending *sending, const char *uri, const uint8_t *g
 
 static void send_post(struct sending *sending, const char *uri, const uint8_t *gzip, size_t bytes) {
     struct https_request request = {.url = uri,
+                                    .domain = sending->domain,
                                     .body = (const char *)gzip,
                                     .body_bytes = bytes,
                                     .content_type = "application/tlsrpt+gzip",

@@ -1,6 +1,7 @@
 /* https.c: libcurl's multi interface on libevent. */
 #include "https.h"
 
+#include "domain.h"
 #include "ip.h"
 #include <arpa/inet.h>
 #include <curl/curl.h>
@@ -13,7 +14,7 @@
 
 enum {
     HOST_BYTES = 256,
-    ENTRY_BYTES = HOST_BYTES + 16 + HTTPS_ADDRESSES_MAX * (INET6_ADDRSTRLEN + 3),
+    ENTRY_BYTES = HOST_BYTES + 17 + HTTPS_ADDRESSES_MAX * (INET6_ADDRSTRLEN + 3),
     HTTP_OK = 200,
     CONNECT_TIMEOUT_S = 20
 };
@@ -206,15 +207,27 @@ static int watch_socket(CURL *easy, curl_socket_t fd, int what, void *context, v
     return 0;
 }
 
-/* "host:443:192.0.2.1,[2001:db8::1]": libcurl asks no resolver of its own. */
+/* "+host:443:192.0.2.1,[2001:db8::1]": libcurl asks no resolver of its own. With the plus it forgets them after a minute. */
 static void resolve_text(const struct call *call, char text[ENTRY_BYTES]) {
-    int used = snprintf(text, ENTRY_BYTES, "%s:%u:", call->host, call->port);
+    int used = snprintf(text, ENTRY_BYTES, "+%s:%u:", call->host, call->port);
     for (uint32_t i = 0; i < call->address_count; i++) {
         char ip[INET6_ADDRSTRLEN];
         bool v6 = call->addresses[i].family == 6;
         inet_ntop(v6 ? AF_INET6 : AF_INET, call->addresses[i].bytes, ip, sizeof ip);
         used += snprintf(text + used, ENTRY_BYTES - (size_t)used, "%s%s%s%s", i > 0 ? "," : "", v6 ? "[" : "", ip, v6 ? "]" : "");
     }
+}
+
+/* Whatever libcurl makes of the host's name: to no other address than those that the guard let pass. */
+static curl_socket_t open_socket(void *context, curlsocktype purpose, struct curl_sockaddr *to) {
+    const struct call *call = context;
+    const void *bytes = to->family == AF_INET6 ? (const void *)&((const struct sockaddr_in6 *)(const void *)&to->addr)->sin6_addr
+                                               : (const void *)&((const struct sockaddr_in *)(const void *)&to->addr)->sin_addr;
+    uint8_t family = to->family == AF_INET6 ? 6 : to->family == AF_INET ? 4 : 0;
+    for (uint32_t i = 0; purpose == CURLSOCKTYPE_IPCXN && family != 0 && i < call->address_count; i++)
+        if (call->addresses[i].family == family && memcmp(call->addresses[i].bytes, bytes, family == 6 ? 16 : 4) == 0)
+            return socket(to->family, to->socktype | SOCK_CLOEXEC, to->protocol);
+    return CURL_SOCKET_BAD;
 }
 
 static bool options_set(struct call *call) {
@@ -229,6 +242,9 @@ static bool options_set(struct call *call) {
     SET(CURLOPT_NETRC, (long)CURL_NETRC_IGNORED);
     SET(CURLOPT_NOSIGNAL, 1L);
     SET(CURLOPT_RESOLVE, call->resolve);
+    SET(CURLOPT_OPENSOCKETFUNCTION, open_socket);
+    SET(CURLOPT_OPENSOCKETDATA, call);
+    SET(CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
     SET(CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
     SET(CURLOPT_SSL_VERIFYPEER, 1L);
     SET(CURLOPT_SSL_VERIFYHOST, 2L);
@@ -331,6 +347,13 @@ static void on_next(evutil_socket_t fd, short what, void *context) {
     }
 }
 
+/* Letters, digits, hyphens, underscores and dots: what libcurl hands on as it stands. It decodes %xx, makes IDNA of other bytes, and takes
+ * a hyphen in front of CURLOPT_RESOLVE for an order to forget. */
+static bool host_is_plain(const char *host) {
+    static const char PLAIN[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.";
+    return host[0] != '\0' && host[0] != '-' && host[0] != '.' && host[strspn(host, PLAIN)] == '\0';
+}
+
 /* The host and port of the URL, as libcurl itself reads it. Address literals are no names, and are refused. */
 static int url_read(struct call *call) {
     CURLU *url = curl_url();
@@ -340,7 +363,7 @@ static int url_read(struct call *call) {
     if (url && curl_url_set(url, CURLUPART_URL, call->url, CURLU_DISALLOW_USER) == CURLUE_OK &&
         curl_url_get(url, CURLUPART_HOST, &host, 0) == CURLUE_OK &&
         curl_url_get(url, CURLUPART_PORT, &port, CURLU_DEFAULT_PORT) == CURLUE_OK && strncasecmp(call->url, "https://", 8) == 0 &&
-        strlen(host) < sizeof call->host && host[0] != '[' && ip_parse(host, &literal) != 0) {
+        strlen(host) < sizeof call->host && host_is_plain(host) && ip_parse(host, &literal) != 0) {
         snprintf(call->host, sizeof call->host, "%s", host);
         call->port = (uint16_t)strtoul(port, NULL, 10);
         rc = 0;
@@ -363,7 +386,8 @@ int https_start(struct https *https, const struct https_request *request) {
     call->url = strdup(request->url);
     call->sent = request->body ? malloc(request->body_bytes + 1) : NULL;
     int rc = !call->url || (request->body && !call->sent) ? -ENOMEM : url_read(call);
-    rc = rc == 0 && !may(call, NULL) ? -EPERM : rc;
+    bool inward = rc == 0 && request->domain && !domain_is_reserved(request->domain) && domain_is_reserved(call->host);
+    rc = rc == 0 && (inward || !may(call, NULL)) ? -EPERM : rc;
     if (rc != 0) {
         call_free(call);
         return rc;

@@ -31,8 +31,9 @@ struct https_answer {
 };
 
 struct https_request {
-    const char *url;  /* https://host[:port]/...; copied */
-    const char *body; /* NULL: a GET; copied */
+    const char *url;    /* https://host[:port]/...; copied */
+    const char *domain; /* whose zone named the URL: a public one names no reserved host (RFC 2606), where tests may do more; NULL: none */
+    const char *body;   /* NULL: a GET; copied */
     size_t body_bytes;
     const char *content_type;                                       /* of the body, a constant */
     void (*done)(void *context, const struct https_answer *answer); /* once, never from inside https_start */
@@ -51,7 +52,7 @@ struct https *https_create(struct event_base *base, struct dns *dns, const char 
 void https_reconfigure(struct https *https, const char *ca_file);
 /* Ends what is under way; `done` is not called. */
 void https_destroy(struct https *https);
-/* 0; -EINVAL: no https URL; -EPERM: the guard refuses its host; -ENOBUFS; -ENOMEM. */
+/* 0; -EINVAL: no https URL with a plain name as host; -EPERM: the guard or its domain refuse the host; -ENOBUFS; -ENOMEM. */
 int https_start(struct https *https, const struct https_request *request);
 
 #endif

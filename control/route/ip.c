@@ -41,3 +41,28 @@ bool ip_prohibited(const struct config_address *address) {
             return true;
     return false;
 }
+
+bool ip_is_private(const struct config_address *address) {
+    static const struct config_address RANGES[] = {
+        {.family = 4, .prefix_length = 8, .bytes = {10}},
+        {.family = 4, .prefix_length = 12, .bytes = {172, 16}},
+        {.family = 4, .prefix_length = 16, .bytes = {192, 168}},
+        {.family = 4, .prefix_length = 10, .bytes = {100, 64}},                   /* of carriers */
+        {.family = 4, .prefix_length = 24, .bytes = {192, 0, 0}},                 /* of protocols */
+        {.family = 4, .prefix_length = 15, .bytes = {198, 18}},                   /* of benchmarks */
+        {.family = 6, .prefix_length = 7, .bytes = {0xfc}},                       /* unique local */
+        {.family = 6, .prefix_length = 10, .bytes = {0xfe, 0xc0}},                /* site-local */
+        {.family = 6, .prefix_length = 48, .bytes = {0, 0x64, 0xff, 0x9b, 0, 1}}, /* NAT64 of one's own */
+    };
+    static const uint8_t NAT64[12] = {0, 0x64, 0xff, 0x9b}, COMPATIBLE[12] = {0};
+    if (address->family == 6 && (memcmp(address->bytes, V4_MAPPED, 12) == 0 || memcmp(address->bytes, NAT64, 12) == 0 ||
+                                 memcmp(address->bytes, COMPATIBLE, 12) == 0)) {
+        struct config_address inner = {.family = 4, .prefix_length = 32};
+        memcpy(inner.bytes, address->bytes + 12, 4);
+        return ip_prohibited(&inner) || ip_is_private(&inner);
+    }
+    for (size_t i = 0; i < sizeof RANGES / sizeof RANGES[0]; i++)
+        if (address_on_link(&RANGES[i], address))
+            return true;
+    return false;
+}

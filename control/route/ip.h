@@ -8,5 +8,7 @@
 int ip_parse(const char *text, struct config_address *address);
 /* Unspecified, loopback, link-local, multicast, reserved and broadcast (RFC 6890): never right for a public domain. */
 bool ip_prohibited(const struct config_address *address);
+/* In ranges of private networks, shared or translated ones (RFC 1918, 4193, 6052, 6598, 2544): nobody outside has servers there. */
+bool ip_is_private(const struct config_address *address);
 
 #endif

@@ -78,7 +78,7 @@ static bool on_https(void *context, const char *host, const struct config_addres
     const struct route *route = context;
     if (domain_is_reserved(host))
         return true;
-    return address ? !route_is_prohibited(route, address) : !route->config->sandbox;
+    return address ? !route_is_prohibited(route, address) && !ip_is_private(address) : !route->config->sandbox;
 }
 
 bool route_is_prohibited(const struct route *route, const struct config_address *address) {

@@ -254,6 +254,25 @@ static void test_prohibited_addresses(void **state) {
     assert_true(ip_prohibited(&mapped));
 }
 
+static void private_addresses_are_known(void **state) {
+    static const char *const PRIVATE[] = {"10.0.0.1",          "172.16.0.1",   "172.31.255.255", "192.168.1.1", "100.64.0.1",
+                                          "192.0.0.8",         "198.18.0.1",   "fc00::1",        "fdff::1",     "64:ff9b::127.0.0.1",
+                                          "64:ff9b::10.0.0.1", "64:ff9b:1::1", "::10.0.0.1",     "fec0::1",     "::ffff:10.0.0.1"};
+    static const char *const PUBLIC[] = {"9.255.255.255", "11.0.0.1", "172.15.255.255", "172.32.0.1",       "192.167.1.1", "100.63.0.1",
+                                         "100.128.0.1",   "8.8.8.8",  "2001:db8::1",    "64:ff9b::8.8.8.8", "::8.8.8.8"};
+    struct config_address address;
+    for (size_t i = 0; i < sizeof PRIVATE / sizeof PRIVATE[0]; i++) {
+        assert_int_equal(ip_parse(PRIVATE[i], &address), 0);
+        if (!ip_is_private(&address))
+            fail_msg("%s", PRIVATE[i]);
+    }
+    for (size_t i = 0; i < sizeof PUBLIC / sizeof PUBLIC[0]; i++) {
+        assert_int_equal(ip_parse(PUBLIC[i], &address), 0);
+        if (ip_is_private(&address))
+            fail_msg("%s", PUBLIC[i]);
+    }
+}
+
 static bool in(const char *text, const char *range_text) {
     struct config_address address, range;
     assert_int_equal(ip_parse(text, &address), 0);
@@ -327,6 +346,7 @@ int main(void) {
         cmocka_unit_test(test_reserved_domains),
         cmocka_unit_test(test_literals),
         cmocka_unit_test(test_prohibited_addresses),
+        cmocka_unit_test(private_addresses_are_known),
         cmocka_unit_test(test_ranges),
         cmocka_unit_test(test_table),
     };
