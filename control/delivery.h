@@ -13,6 +13,7 @@ struct delivery {
     uint16_t attempt; /* attempts made before this one */
     bool high;
     bool uncertain;        /* an earlier attempt ended uncertain: events carry the mark */
+    bool begun;            /* in this attempt: a connection ended within its transaction, and it went back for the next host */
     struct site *site;     /* holds a reference */
     uint64_t queued_ms;    /* CLOCK_REALTIME: when fetched */
     struct delivery *next; /* in the queue that holds it */

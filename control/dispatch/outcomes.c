@@ -120,6 +120,11 @@ static void end_slot(struct dispatch *dispatch, uint32_t index, enum slot_fate f
     flight->lane = NULL;
     if (delivery != NULL)
         dispatch->queued--;
+    if (end.outcome.kind == OUTCOME_RETURNED && delivery != NULL && end.outcome.enhanced[0] != 0) {
+        /* Another host may do better, once: a message that ends every connection must not go round without an attempt being counted. */
+        end.outcome.kind = delivery->begun ? OUTCOME_LOST : OUTCOME_RETURNED;
+        delivery->begun = true;
+    }
     if (end.outcome.kind == OUTCOME_RETURNED && delivery != NULL) {
         /* It costs no attempt and needs no commit: back to the front of its lane. */
         dispatch->counters.returned++;

@@ -405,7 +405,9 @@ static bool wants_another(const struct smtp_session *session, const struct reply
 void auth_take(struct smtp_session *session, const struct reply *reply, uint64_t now_us) {
     unsigned class = reply->code / 100;
     if (reply->code == 421) {
-        session_refused(session, reply, NULL, now_us);
+        char said[PATH_EVENT_TEXT_BYTES];
+        redact(session, reply, said, sizeof(said));
+        session_refused(session, reply, said, now_us);
     } else if (class == 2 && is_said(session)) {
         session->security |= SESSION_AUTHENTICATED;
         session_be_ready(session, now_us);

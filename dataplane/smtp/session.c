@@ -577,9 +577,13 @@ static void on_acknowledged(struct stream *stream, uint64_t now_us) {
     struct smtp_session *session = (struct smtp_session *)stream;
     if (session->state == SESSION_BODY && !(session->flags & SESSION_BLOCKED))
         session_say(session, now_us);
-    if (session->state == SESSION_BODY || session->state == SESSION_FINAL)
+    bool has_all = session->state == SESSION_FINAL && !transaction_is_unacknowledged(session);
+    bool counting = has_all && session->body_until_us == DEADLINE_NEVER; /* what trickles behind it does not put its verdict off */
+    if ((session->state == SESSION_BODY || session->state == SESSION_FINAL) && !counting)
         deadline_set(&session->lane->engine->deadlines, &session->deadline,
                      state_deadline_us(session, (enum session_state)session->state, now_us));
+    if (has_all)
+        session->body_until_us = DEADLINE_NEVER;
     if (session->order && session->lane->path.pipelined_transactions > 1)
         session_offer(session);
 }

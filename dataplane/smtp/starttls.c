@@ -100,6 +100,8 @@ static void refuse(struct smtp_session *session, const struct reply *reply, uint
     if (may_fall_back(session, TLS_FAILURE_REFUSED)) {
         /* RFC 3207 section 4: the connection stands as it did before. */
         tell(session, TLS_FAILURE_REFUSED, reply, why, now_us);
+        if (session->lane->path.broken_tls_s)
+            lane_endpoint_tls_broken(session->lane, session->endpoint, now_us);
         session->security |= SESSION_WITHOUT_TLS;
         session_settle(session, now_us);
     } else {

@@ -256,7 +256,7 @@ void transaction_lost(struct smtp_session *session, enum tcp_error error, const 
             verdict.outcome = OUTCOME_UNCERTAIN;
         else if (begun && !elsewhere)
             verdict.outcome = OUTCOME_LOST;
-        if (verdict.outcome != OUTCOME_RETURNED) {
+        if (begun || verdict.outcome != OUTCOME_RETURNED) { /* control counts how often a begun one goes back */
             verdict.stage = begun ? (uint8_t)session_stage(session) : (uint8_t)STAGE_FINAL;
             verdict.enhanced[0] = verdict.enhanced[1] = 4;
             verdict.enhanced[2] = 2;

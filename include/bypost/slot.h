@@ -34,7 +34,7 @@ enum slot_state {
 /* What became of it. */
 enum slot_outcome {
     OUTCOME_REPLIED,   /* the server's verdict: code, enhanced code, text, stage */
-    OUTCOME_RETURNED,  /* never attempted: no session could take it; costs no attempt */
+    OUTCOME_RETURNED,  /* never attempted; costs no attempt. With an enhanced code: begun and lost, for the next host */
     OUTCOME_LOST,      /* the session ended before the last body byte was sent: temporary */
     OUTCOME_UNCERTAIN, /* the whole body was sent and no verdict came */
     OUTCOME_LOCAL,     /* this side decided without asking: code and text say why (5.3.4 too large, 5.6.3 8-bit) */

@@ -178,6 +178,28 @@ static void what_is_returned_goes_back_and_frees_its_slot(void **state) {
     world_check(world, 0);
 }
 
+/* A message that ends every connection in which it is said must not go from host to host without an attempt being counted. */
+static void what_was_begun_goes_back_once(void **state) {
+    struct world *world = *state;
+    world_start(world);
+    world_wait(world, 0, 1);
+    uint32_t path = world_path(world, 0);
+    world_show(world, 0, path, 1, 1);
+    assert_int_equal(answer_all(world, 0, OUTCOME_RETURNED, 0), 1); /* not begun: as often as need be */
+    assert_int_equal(answer_all(world, 0, OUTCOME_RETURNED, 0), 1);
+    assert_int_equal(answer_all(world, 0, OUTCOME_RETURNED, 400), 1); /* begun: the enhanced code says so */
+    assert_int_equal(world->fates[0].back, 3);
+    assert_int_equal(world->fates[0].ended, 0);
+    assert_int_equal(answer_all(world, 0, OUTCOME_RETURNED, 0), 1);
+    assert_int_equal(world->fates[0].back, 4);
+    assert_int_equal(answer_all(world, 0, OUTCOME_RETURNED, 400), 1);
+    assert_int_equal(world->fates[0].back, 4);
+    assert_int_equal(world->fates[0].ended, 1);
+    assert_int_equal(world->fates[0].end.outcome.kind, OUTCOME_LOST);
+    assert_string_equal(world->fates[0].end.outcome.text, "ok");
+    world_check(world, 0);
+}
+
 static void what_cannot_be_rendered_ends_without_a_slot(void **state) {
     struct world *world = *state;
     world_start(world);
@@ -594,6 +616,7 @@ int main(void) {
         TEST(each_kind_of_outcome_reaches_settle),
         TEST(a_slot_is_free_after_its_commit_and_not_before),
         TEST(what_is_returned_goes_back_and_frees_its_slot),
+        TEST(what_was_begun_goes_back_once),
         TEST(what_cannot_be_rendered_ends_without_a_slot),
         TEST(a_message_larger_than_the_arena_holds_up_nobody),
         TEST(pieces_end_at_pages_in_pa_mode),

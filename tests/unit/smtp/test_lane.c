@@ -926,6 +926,26 @@ static void more_orders_than_records_go_back(void **state) {
     world_free(world);
 }
 
+/* SMTP.md section 1: next host. Control has to know that it was begun: it counts the second time. */
+static void what_goes_back_for_the_next_host_tells_that_it_was_begun(void **state) {
+    struct world *world = world_new();
+    world_path(world, 2, 1, 0);
+    world->script.data = SAY_RST;
+    world_publish(world);
+    uint32_t begun = world_send(world, "b@example.test");
+    world_until_answered(world, begun);
+    assert_string_equal(world_outcome(world, begun), "RETURNED");
+    assert_int_equal(world_at(world, begun)->reply.enhanced[0], 4);
+    assert_int_equal(world_at(world, begun)->reply.stage, STAGE_DATA);
+    assert_true(strlen(world_text(world, begun)) > 0);
+    world_retire(world);
+    uint32_t never = world_send(world, "c@example.test");
+    world_until_answered(world, never);
+    assert_string_equal(world_outcome(world, never), "RETURNED");
+    assert_int_equal(world_at(world, never)->reply.enhanced[0], 0);
+    world_free(world);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(demand_opens_sessions_before_any_order_comes),
@@ -972,6 +992,7 @@ int main(void) {
         cmocka_unit_test(wild_paths_are_ignored),
         cmocka_unit_test(a_path_that_needs_tls_is_never_used_without),
         cmocka_unit_test(more_orders_than_records_go_back),
+        cmocka_unit_test(what_goes_back_for_the_next_host_tells_that_it_was_begun),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

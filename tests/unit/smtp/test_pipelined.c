@@ -200,6 +200,35 @@ static void what_had_not_left_is_returned(void **state) {
     world_free(world);
 }
 
+/* The verdict's time begins when the server has the whole message, and what trickles behind it does not put it off. */
+static void a_trickle_behind_a_message_does_not_put_its_verdict_off(void **state) {
+    struct world *world = world_new();
+    world_path(world, 1, 1, 0);
+    world->script.ehlo = EHLO_CHUNKING;
+    world_path_record(world)->pipelined_transactions = 2;
+    world_path_record(world)->timeouts.block = 10000;
+    world_path_record(world)->timeouts.final = 20000;
+    world_publish(world);
+    world->script.final = STALL;
+    world->script.never_acknowledges_body = true;
+    uint32_t first = world_send(world, recipients[0]);
+    world_settle(world);
+    uint32_t second = world_slot(world, recipients[1], "Subject: y\r\n\r\nbehind it, in pieces of a byte each\r\n", 1);
+    world_order(world, second);
+    world_settle(world);
+    assert_string_equal(world_outcome(world, first), "body sent");
+    assert_string_equal(world_outcome(world, second), "body sent");
+    world->tcp.acknowledge_ranges = 1;
+    uint64_t since_us = world->now_us;
+    while (slot_word_state(slot_load(world_at(world, first))) != SLOT_ANSWERED && world->now_us < since_us + 200 * SECOND) {
+        fake_acknowledge(&world->tcp.conns[0], world->now_us);
+        world_run(world, 4 * SECOND);
+    }
+    assert_string_equal(world_outcome(world, first), "UNCERTAIN FINAL");
+    assert_true(world->now_us - since_us < 60 * SECOND);
+    world_free(world);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(several_leave_in_one_flight),
@@ -210,6 +239,7 @@ int main(void) {
         cmocka_unit_test(one_that_goes_wrong_touches_no_other),
         cmocka_unit_test(behind_421_nothing_was_attempted),
         cmocka_unit_test(what_had_not_left_is_returned),
+        cmocka_unit_test(a_trickle_behind_a_message_does_not_put_its_verdict_off),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -681,6 +681,23 @@ static void every_byte_may_come_alone(void **state) {
     world_free(world);
 }
 
+/* A refusal is remembered as a failed handshake is: not each session asks, and tells it, again. */
+static void a_refusal_is_remembered(void **state) {
+    struct world *world = tls_world(PATH_TLS_MAY, 1);
+    world_path_record(world)->broken_tls_s = 60;
+    world_path_record(world)->max_deliveries_per_connection = 1;
+    world->script.starttls = "454 4.7.0 TLS not available\r\n";
+    world_publish(world);
+    for (uint32_t i = 0; i < 3; i++)
+        assert_string_equal(deliver(world), DELIVERED);
+    assert_int_equal(count(world->commands, "STARTTLS"), 1);
+    assert_int_equal(world_events(world, PATH_EVENT_TLS_FAILED), 1);
+    world_run(world, 61 * SECOND);
+    assert_string_equal(deliver(world), DELIVERED);
+    assert_int_equal(count(world->commands, "STARTTLS"), 2);
+    world_free(world);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_level_above_none_takes_tls_and_forgets_what_was_said_in_plain),
@@ -711,6 +728,7 @@ int main(void) {
         cmocka_unit_test(each_fault_in_the_second_ehlo),
         cmocka_unit_test(servers_that_say_anything_before_they_are_ready),
         cmocka_unit_test(every_byte_may_come_alone),
+        cmocka_unit_test(a_refusal_is_remembered),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
