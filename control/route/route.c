@@ -156,10 +156,6 @@ void route_set_reports(struct route *route, const struct route_reports *reports)
     route->reports = *reports;
 }
 
-struct dns *route_dns(struct route *route) {
-    return route->dns;
-}
-
 struct https *route_https(struct route *route) {
     return route->https;
 }

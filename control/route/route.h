@@ -112,7 +112,6 @@ void route_keep_policies(struct route *route);
 void route_set_alarms(struct route *route, struct alarms *alarms);
 void route_set_reports(struct route *route, const struct route_reports *reports);
 /* For those who post reports: route's own, as long as it lives. */
-struct dns *route_dns(struct route *route);
 struct https *route_https(struct route *route);
 
 #endif

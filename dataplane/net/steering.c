@@ -97,11 +97,6 @@ void steering_destroy(struct steering *steering) {
     free(steering);
 }
 
-size_t steering_memory_bytes(const struct steering *steering) {
-    return sizeof *steering + 2 * (steering->port_count * sizeof(uint16_t) + PORT_NUMBERS * sizeof(uint16_t) +
-                                   (steering->rss.reta_size + 1u) * sizeof(uint32_t));
-}
-
 /* The hash of a reply: from `remote` to `local`. */
 static uint32_t reply_hash(const struct steering *steering, const struct tcp_address *local, uint16_t local_port,
                            const struct tcp_address *remote, uint16_t remote_port) {

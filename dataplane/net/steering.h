@@ -15,7 +15,6 @@ struct steering;
  * hash, its table gives this worker nothing, no ports), ENOMEM. */
 struct steering *steering_create(const struct port_rss *rss, uint32_t worker, uint16_t port_first, uint32_t port_count);
 void steering_destroy(struct steering *steering);
-size_t steering_memory_bytes(const struct steering *steering);
 
 /* tcp_config.choose_ports: the ports of class number `attempt` of this pair, each of which brings the replies to this worker; every port
  * that does so belongs to one of the classes. Constant time. A class may be empty (count 0). False after the last. */
