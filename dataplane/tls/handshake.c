@@ -220,9 +220,15 @@ int tls_on_verify(int verified, WOLFSSL_X509_STORE_CTX *store) {
     (void)verified; /* against no roots at all */
     if (ask == NULL || !error_is_about_trust(store->error))
         return 0;
+    uint32_t count = store->totalCerts > 0 ? (uint32_t)store->totalCerts : 0;
+    if (!ask->looked && !tls_keys_are_bearable(store->certs, count)) {
+        snprintf(ask->why, sizeof(ask->why), "a key in the server's chain of certificates is too costly, or cannot be read");
+        return 0;
+    }
+    ask->looked = true;
     if (store->error_depth != 0)
         return 1;
-    tls_judge(session->worker, ask, store->certs, store->totalCerts > 0 ? (uint32_t)store->totalCerts : 0);
+    tls_judge(session->worker, ask, store->certs, count);
     return ask->level < PATH_TLS_VERIFY || ask->flaw == TLS_FAILURE_NONE;
 }
 
@@ -292,6 +298,10 @@ static void fail_by_error(struct tls_session *session, int error, uint64_t now_u
         tls_session_fail(session, TLS_FAILURE_LOCAL, "out of memory", now_us);
         return;
     }
+    if (ask != NULL && !ask->judged && ask->why[0] != '\0') {
+        tls_session_fail(session, TLS_FAILURE_HANDSHAKE, ask->why, now_us);
+        return;
+    }
     wolfSSL_get_alert_history(session->ssl, &alerts);
     if (error == FATAL_ERROR && alerts.last_rx.code >= 0)
         snprintf(why, sizeof(why), "the TLS handshake failed: the peer's alert %d: %s", alerts.last_rx.code,
@@ -309,7 +319,7 @@ static void finish(struct tls_session *session, uint64_t now_us) {
     char why[TLS_WHY_BYTES] = "";
     state->version = wolfSSL_GetVersion(session->ssl) == WOLFSSL_TLSV1_3 ? 13 : 12;
     state->cipher = (uint16_t)wolfSSL_get_current_cipher_suite(session->ssl);
-    state->resumed = wolfSSL_session_reused(session->ssl) == 1;
+    state->resumed = wolfSSL_session_reused(session->ssl) == 1 && (ask == NULL || !ask->judged); /* a certificate that was shown rules */
     bool report = false;
     if (session->client) {
         if (!state->resumed) {
@@ -343,7 +353,8 @@ void tls_session_shake(struct tls_session *session, uint64_t now_us) {
     int result = session->client ? wolfSSL_connect(session->ssl) : wolfSSL_accept(session->ssl);
     int error = result == WOLFSSL_SUCCESS ? 0 : wolfSSL_get_error(session->ssl, result);
     tls_clean_vectors();
-    if (session->ask != NULL && session->ask->judged && !asked) /* wolfSSL has put the server's own CAs into the context's manager */
+    /* wolfSSL has put the server's own CAs into the context's manager; so it does where the leaf is none that could be judged. */
+    if (session->client && ((session->ask != NULL && session->ask->judged && !asked) || (error != 0 && error != WOLFSSL_ERROR_WANT_READ)))
         wolfSSL_CertManagerUnloadCAs(wolfSSL_CTX_GetCertManager(wolfSSL_get_SSL_CTX(session->ssl)));
     tls_session_dispatch(session, now_us);
     if (error == WOLFSSL_ERROR_WANT_READ)

@@ -79,7 +79,7 @@ enum tls_phase {
 /* What is asked of the peer, until the handshake is over. */
 struct tls_ask {
     enum path_tls level;
-    bool report, judged;
+    bool report, judged, looked; /* looked: at the keys of the chain */
     uint8_t tlsa_count;
     enum tls_failure flaw; /* meaningful once judged */
     char why[TLS_WHY_BYTES];
@@ -148,6 +148,8 @@ static inline void tls_clean_vectors(void) {
 
 /* Judges a presented chain, the leaf first, for ask->level or, below VERIFY, as VERIFY would: fills flaw and why. */
 void tls_judge(struct tls_worker *worker, struct tls_ask *ask, const WOLFSSL_BUFFER_INFO *certificates, uint32_t count);
+/* No certificate of a presented chain has a key that would hold the worker up. To be asked before any of them is used. */
+bool tls_keys_are_bearable(const WOLFSSL_BUFFER_INFO *certificates, uint32_t count);
 /* RFC 6125 6.4: does the certificate's name stand for the host? */
 bool tls_name_matches(const char *pattern, size_t length, const char *host);
 /* The place of SubjectPublicKeyInfo in a certificate (RFC 5280 4.1). */

@@ -12,8 +12,10 @@
 #include <wolfssl/wolfcrypt/sha512.h>
 
 enum {
-    PRESENTED_MAX = 9, /* wolfSSL hands over no more */
-    CHECKS_MAX = 24,   /* signatures opened for one chain, however crosswise it was issued */
+    PRESENTED_MAX = 9,           /* wolfSSL hands over no more */
+    CHECKS_MAX = 24,             /* signatures opened for one chain, however crosswise it was issued */
+    RSA_MODULUS_BYTES_MAX = 513, /* with the sign's byte */
+    RSA_EXPONENT_BYTES_MAX = 9,
 };
 
 struct certificate {
@@ -108,6 +110,44 @@ bool tls_public_key_info(const uint8_t *certificate, size_t length, const uint8_
     return true;
 }
 
+/* An RSA key whose exponent is as long as its modulus makes each signature cost 30 ms and more, of a worker that others wait for. */
+static bool key_is_bearable(const uint8_t *certificate, size_t length) {
+    static const uint8_t rsa[] = {0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01}; /* and one number, by the padding */
+    const uint8_t *at, *end, *from, *next;
+    uint8_t tag;
+    if (!tls_public_key_info(certificate, length, &at, &length))
+        return false;
+    end = at + length;
+    if (!element(&at, end, &tag, &from))
+        return false;
+    at = from;
+    if (!element(&at, end, &tag, &from) || tag != 0x30)
+        return false;
+    next = at;
+    at = from;
+    if (!element(&at, next, &tag, &from) || tag != 0x06)
+        return false;
+    if ((size_t)(at - from) != sizeof(rsa) + 1 || memcmp(from, rsa, sizeof(rsa)) != 0)
+        return true;
+    at = next;
+    if (!element(&at, end, &tag, &from) || tag != 0x03 || at - from < 1)
+        return false;
+    end = at;
+    at = from + 1; /* bits that are not used */
+    if (!element(&at, end, &tag, &from) || tag != 0x30)
+        return false;
+    at = from;
+    return element(&at, end, &tag, &from) && tag == 0x02 && at - from <= RSA_MODULUS_BYTES_MAX && element(&at, end, &tag, &from) &&
+           tag == 0x02 && at - from <= RSA_EXPONENT_BYTES_MAX;
+}
+
+bool tls_keys_are_bearable(const WOLFSSL_BUFFER_INFO *certificates, uint32_t count) {
+    for (uint32_t i = 0; i < count; i++)
+        if (!key_is_bearable(certificates[i].buffer, certificates[i].length))
+            return false;
+    return true;
+}
+
 static bool record_matches(const struct path_tlsa *record, const struct certificate *certificate) {
     const uint8_t *bytes = certificate->bytes;
     size_t length = certificate->length;
@@ -172,6 +212,7 @@ static bool issued_by(struct chain *chain, const struct certificate *certificate
     WOLFSSL_CERT_MANAGER *manager = wolfSSL_CertManagerNew();
     if (manager == NULL)
         return false;
+    chain->checks++; /* a self-signed one is opened as it is loaded */
     int loaded = wolfSSL_CertManagerLoadCABuffer(manager, issuer->bytes, (long)issuer->length, WOLFSSL_FILETYPE_ASN1);
     if (loaded == ASN_BEFORE_DATE_E || loaded == ASN_AFTER_DATE_E)
         chain->expired = true;
@@ -192,7 +233,7 @@ static bool leads_to_trust(struct chain *chain, uint32_t index, uint32_t below) 
         return true;
     certificate->used = true;
     bool found = false;
-    for (uint32_t i = 1; no_signer && !found && i < chain->count; i++) {
+    for (uint32_t i = 1; no_signer && !found && i < chain->count && chain->checks < CHECKS_MAX; i++) {
         struct certificate *issuer = &chain->certificates[i];
         if (issuer->used || !issuer->parsed ||
             memcmp(issuer->decoded.subjectHash, certificate->decoded.issuerHash, sizeof(issuer->decoded.subjectHash)) != 0)

@@ -217,6 +217,27 @@ static void chains_decide(void **state) {
     world_free(world);
 }
 
+/* A chain that was made to hold the worker up ends the handshake before any of its signatures is opened, at every level. */
+static void costly_keys_are_refused(void **state) {
+    struct world *world = world_new();
+    struct openssl_identity *first = openssl_identity_make(world->ca, &(struct openssl_wants){.name = "First", .ca = true, .costly = true});
+    struct openssl_identity *second = openssl_identity_make(first, &(struct openssl_wants){.name = "Second", .ca = true, .costly = true});
+    struct openssl_identity *leaf = openssl_identity_make(second, &(struct openssl_wants){.dns = {"mx.example.test"}});
+    for (int i = 0; i < 2; i++)
+        for (int level = PATH_TLS_MAY; level <= PATH_TLS_VERIFY; level++) {
+            const struct tls_peer peer = talk_peer((enum path_tls)level);
+            struct talk *talk = meet(world, leaf, &peer, versions[i]);
+            assert_int_equal(talk->secured, 0);
+            assert_int_equal(talk->insecure, 1);
+            assert_non_null(strstr(talk->why, "too costly"));
+            talk_free(talk);
+        }
+    openssl_identity_free(leaf);
+    openssl_identity_free(second);
+    openssl_identity_free(first);
+    world_free(world);
+}
+
 static void no_roots_say_what_to_install(void **state) {
     struct world *world = world_new();
     world->worker->trusted = 0;
@@ -370,6 +391,7 @@ int main(void) {
         cmocka_unit_test(names_decide),
         cmocka_unit_test(dates_decide_in_the_worker_s_time),
         cmocka_unit_test(chains_decide),
+        cmocka_unit_test(costly_keys_are_refused),
         cmocka_unit_test(no_roots_say_what_to_install),
         cmocka_unit_test(the_system_s_roots_load),
         cmocka_unit_test(dane_usage_3_is_the_certificate_itself),

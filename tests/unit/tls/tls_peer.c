@@ -2,7 +2,9 @@
 #include "tls_peer.h"
 
 #include <assert.h>
+#include <openssl/core_names.h>
 #include <openssl/err.h>
+#include <openssl/param_build.h>
 #include <openssl/pem.h>
 #include <openssl/ssl.h>
 #include <openssl/x509v3.h>
@@ -33,18 +35,46 @@ static void extend(X509 *certificate, X509 *issuer, int kind, const char *value)
     X509_EXTENSION_free(extension);
 }
 
+/* The modulus of the key, and two less than it as exponent. */
+static void set_costly_key(X509 *certificate, const EVP_PKEY *key) {
+    BIGNUM *number = NULL, *exponent;
+    EVP_PKEY *costly = NULL;
+    EVP_PKEY_CTX *context = EVP_PKEY_CTX_new_from_name(NULL, "RSA", NULL);
+    OSSL_PARAM_BLD *builder = OSSL_PARAM_BLD_new();
+    EVP_PKEY_get_bn_param(key, OSSL_PKEY_PARAM_RSA_N, &number);
+    exponent = BN_dup(number);
+    BN_sub_word(exponent, 2);
+    OSSL_PARAM_BLD_push_BN(builder, OSSL_PKEY_PARAM_RSA_N, number);
+    OSSL_PARAM_BLD_push_BN(builder, OSSL_PKEY_PARAM_RSA_E, exponent);
+    OSSL_PARAM *parameters = OSSL_PARAM_BLD_to_param(builder);
+    EVP_PKEY_fromdata_init(context);
+    int made = EVP_PKEY_fromdata(context, &costly, EVP_PKEY_PUBLIC_KEY, parameters);
+    assert(made == 1);
+    (void)made;
+    X509_set_pubkey(certificate, costly);
+    EVP_PKEY_free(costly);
+    EVP_PKEY_CTX_free(context);
+    OSSL_PARAM_free(parameters);
+    OSSL_PARAM_BLD_free(builder);
+    BN_free(exponent);
+    BN_free(number);
+}
+
 struct openssl_identity *openssl_identity_make(const struct openssl_identity *issuer, const struct openssl_wants *wants) {
     static long serial = 1000;
     struct openssl_identity *identity = calloc(1, sizeof(*identity));
     identity->issuer = issuer;
-    identity->key = wants->rsa ? EVP_RSA_gen(2048) : EVP_EC_gen("P-256");
+    identity->key = wants->costly ? EVP_RSA_gen(3000) : wants->rsa ? EVP_RSA_gen(2048) : EVP_EC_gen("P-256");
     X509 *certificate = identity->certificate = X509_new();
     assert(identity->key != NULL && certificate != NULL);
     X509_set_version(certificate, X509_VERSION_3);
     ASN1_INTEGER_set(X509_get_serialNumber(certificate), ++serial);
     ASN1_TIME_set(X509_getm_notBefore(certificate), wants->from_s != 0 ? wants->from_s : OPENSSL_NOW_S - 86400);
     ASN1_TIME_set(X509_getm_notAfter(certificate), wants->to_s != 0 ? wants->to_s : OPENSSL_NOW_S + 90 * 86400);
-    X509_set_pubkey(certificate, identity->key);
+    if (wants->costly)
+        set_costly_key(certificate, identity->key);
+    else
+        X509_set_pubkey(certificate, identity->key);
     X509_NAME *name = X509_get_subject_name(certificate);
     X509_NAME_add_entry_by_txt(name, "CN", MBSTRING_ASC, (const unsigned char *)(wants->name != NULL ? wants->name : "bypost test"), -1, -1,
                                0);

@@ -28,6 +28,7 @@ struct openssl_wants {
     bool ca;               /* basicConstraints CA, keyCertSign */
     bool path_length_zero; /* of a CA: no CA below it */
     bool rsa;              /* 2048 bits; else P-256 */
+    bool costly;           /* of a CA: RSA, 3,000 bits, and the certificate's exponent has as many */
     const char *usage;     /* extendedKeyUsage as OpenSSL writes it; NULL: none */
 };
 /* `issuer` NULL: self-signed. Lives until openssl_identity_free; its issuer must live longer. */
