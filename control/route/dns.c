@@ -45,7 +45,8 @@ struct dns {
     char anchor[NAME_BYTES]; /* the name whose keys it holds: "." */
     struct dns_question *probe;
     struct event *probe_timer;
-    bool stripped; /* told to `changed` */
+    bool bogus_seen; /* an answer since the anchor's keys were last good */
+    bool stripped;   /* told to `changed` */
     void (*changed)(void *context, const char *why);
     void *changed_context;
 };
@@ -102,7 +103,9 @@ static void on_probed(void *context, const struct dns_answer *answer) {
     dns->probe = NULL;
     bool stripped = answer->bogus || (answer->status != DNS_FAILED && !answer->secure);
     if (answer->status == DNS_FAILED && !answer->bogus)
-        stripped = dns->stripped; /* no answer says nothing */
+        stripped = dns->stripped || dns->bogus_seen; /* no answer says nothing, unless nothing can be validated without it */
+    else
+        dns->bogus_seen = false;
     if (stripped || answer->status == DNS_FAILED)
         probe_soon(dns);
     if (stripped == dns->stripped)
@@ -128,8 +131,10 @@ static void on_answer(void *context, int error, struct ub_result *result) {
     } else if (result->bogus) {
         answer.why = "the answer's DNSSEC signatures do not hold";
         answer.bogus = true;
-        if (question != question->dns->probe)
+        if (question != question->dns->probe) {
+            question->dns->bogus_seen = true;
             probe_soon(question->dns);
+        }
     } else if (result->rcode == RCODE_NXDOMAIN) {
         answer.status = DNS_NO_NAME;
     } else if (result->rcode != 0) {
