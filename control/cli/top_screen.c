@@ -232,6 +232,14 @@ static void alarms_draw(struct canvas *canvas) {
         for (char *at = safe; *at; at++) {
             *at = *at == '\n' ? ' ' : *at;
         }
+        size_t places = canvas->view->columns > 8 ? (size_t)canvas->view->columns - 2 : 0; /* behind the "! " */
+        if (strlen(safe) > places && places > 0) {
+            size_t end = places - 3;
+            while (end > 0 && ((unsigned char)safe[end] & 0xc0) == 0x80) {
+                end--;
+            }
+            snprintf(safe + end, sizeof safe - end, "...");
+        }
         line_write(canvas, BOLD RED "! %s" PLAIN, safe);
     }
 }

@@ -148,7 +148,7 @@ void ending_deferred(void *context, struct delivery *delivery, uint64_t until_us
     if (trouble.kind == TROUBLE_TLS) {
         enhanced = no_tls;
         class = CLASS_TLS_REQUIRED;
-        snprintf(text, sizeof(text), "no server of %.100s offers TLS as it is required: %s", site->name, trouble.text);
+        snprintf(text, sizeof(text), "no server of %.100s has TLS as asked for: %s", site->name, trouble.text);
     } else if (trouble.kind == TROUBLE_LOGIN) {
         enhanced = no_login;
         class = CLASS_AUTH_FAILED;
