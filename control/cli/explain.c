@@ -17,8 +17,9 @@
 
 static const char help[] =
     "Usage: bypost explain DOMAIN [--pool NAME] [--sender DOMAIN] [--json]\n\n"
-    "Shows how mail for a domain goes: its route, site and provider, servers, sources, every limit in force with the file\n"
-    "and line that it comes from, what rests, what is held, whether the sandbox refuses it.\n\n"
+    "Shows how mail for a domain goes: its route, site and provider, servers and the TLS that each must have, the domain's\n"
+    "DANE and MTA-STS, a relay's login, sources, every limit in force with the file and line that it comes from, what rests\n"
+    "and why, what is held, whether the sandbox refuses it.\n\n"
     "      --pool NAME           sources other than the default pool's\n"
     "      --sender DOMAIN       whose mail: holds by sender, and its DKIM key\n"
     "      --json                one JSON object\n"
