@@ -102,6 +102,8 @@ struct mail_server *mail_draw_server(struct mail_world *world, bool auth, bool a
                                    .helo_only = random_chance(random, 40),
                                    .keeps_refused = random_chance(random, 300),
                                    .listens = !random_chance(random, 60)};
+    if (server->liar)
+        server->trouble += 30;
     if (implicit && server->level < PATH_TLS_ENCRYPT)
         server->level = PATH_TLS_ENCRYPT;
     server->certificate = random_chance(random, 750)   ? CERTIFICATE_GOOD

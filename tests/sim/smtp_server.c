@@ -175,7 +175,7 @@ static enum trouble has_trouble(struct mail_conn *conn, const char *token, bool 
             hang_up(conn, ITEM_FIN);
         return TROUBLE_TOLD;
     case 5: {
-        static const char *const garbage[] = {"what?\r\n", "999 x\r\n", "\r\n", "2", "250_ok\r\n", "25\r\n", "250-ok\r\n550 not\r\nxx\r\n"};
+        static const char *const garbage[] = {"what?\r\n", "999 x\r\n", "\r\n", "2", "250_ok\r\n", "25\r\n", "250-ok\r\nxx\r\n"};
         totals->garbled++;
         say(conn, ends, "%s", garbage[draw(conn, 0, 6)]);
         conn->dead = true;

@@ -19,7 +19,6 @@ enum {
     HEADERS_BYTES = 40,
     ENTRY_BYTES = 16384, /* of a session that can be resumed, with its certificate */
     WORKER_BUDGET = 256,
-    RETRY_US = 1000, /* of what a pool had no room for */
 };
 #define LIVE_MOST_US  (4 * 3600 * SECOND) /* a world that is not done by then is stuck */
 #define DRAIN_MOST_US (900 * SECOND)
@@ -209,9 +208,13 @@ static void run_worker(struct mail_world *world) {
     world->touched = false;
     world->tls_at = tls_worker_poll(world->tls, world->now_us) ? world->now_us : NEVER;
     world->engine_at = smtp_engine_poll(world->engine, WORKER_BUDGET, world->now_us);
+    uint32_t active = world->engine->active_count, work = world->engine->work_count;
+    uint64_t due_us = deadlines_next(&world->engine->deadlines);
     world->client_at = tcp_poll(world->client, WORKER_BUDGET, world->now_us);
-    if (world->engine->active_count || world->engine->work_count) /* what TCP told is looked at in the next pass */
-        world->engine_at = least(world->engine_at, world->now_us + (world->engine->active_count ? 0 : RETRY_US));
+    if (deadlines_next(&world->engine->deadlines) < due_us)
+        world->engine_at = least(world->engine_at, deadlines_next(&world->engine->deadlines));
+    if (world->engine->active_count > active || world->engine->work_count > work)
+        world->engine_at = world->now_us; /* what TCP told is looked at in the next pass */
 }
 
 static void run_servers(struct mail_world *world) {
@@ -239,6 +242,9 @@ static void begin_drain(struct mail_world *world) {
 }
 
 static void step(struct mail_world *world) {
+    /* It is polled for other reasons too, so that a wake-up which it did not ask for would hardly be missed. */
+    if (world->engine->clock_known && deadlines_next(&world->engine->deadlines) < world->now_us && world->engine_at > world->now_us)
+        mail_fail(world, "the worker slept past what it had to do");
     while (wire_next(&world->wire) <= world->now_us) {
         struct wire_event *event = wire_pop(&world->wire);
         arrive(world, event);
