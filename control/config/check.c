@@ -160,6 +160,24 @@ static bool limits_dane(const struct config *config) {
     return wanted;
 }
 
+/* Any record of the kinds that a trust anchor can be (RFC 4033 section 2). */
+static bool holds_anchor(const char *path) {
+    FILE *file = fopen(path, "re");
+    char line[4096];
+    bool found = false;
+    while (file && !found && fgets(line, sizeof line, file)) {
+        char *end = NULL, *word = line[0] == ';' ? NULL : strtok_r(line, " \t\r\n", &end);
+        while (word && !found) {
+            found = strcasecmp(word, "DNSKEY") == 0 || strcasecmp(word, "DS") == 0;
+            word = strtok_r(NULL, " \t\r\n", &end);
+        }
+    }
+    if (file) {
+        fclose(file);
+    }
+    return found;
+}
+
 static void check_tls(struct reader *reader, const struct config *config) {
     struct stat status;
     if (config->tls.ca_file && (stat(config->tls.ca_file, &status) != 0 || access(config->tls.ca_file, R_OK) != 0)) {
@@ -173,6 +191,11 @@ static void check_tls(struct reader *reader, const struct config *config) {
     } else if (limits_dane(config)) {
         check_readable(reader, reader_place(reader, &config->dns.trust_anchor_file), "the trust anchor", config->dns.trust_anchor_file,
                        "install the package dns-root-data, correct `trust_anchor_file`, or switch `enable_dane` off");
+        if (file_look(config->dns.trust_anchor_file, &status) == 0 && !holds_anchor(config->dns.trust_anchor_file)) {
+            reader_error(reader, reader_place(reader, &config->dns.trust_anchor_file),
+                         "the trust anchor %s holds no DNSKEY or DS record; write /usr/share/dns/root.key (package dns-root-data).",
+                         config->dns.trust_anchor_file);
+        }
     }
     const char *from = config->tls_reports.from, *contact = config->tls_reports.contact;
     if (config->tls_reports.enabled && !from) {
