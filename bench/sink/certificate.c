@@ -94,8 +94,8 @@ int certificate_make(const struct certificate_request *request, struct certifica
     int code = 0;
     if (access(files->ca, R_OK) != 0 || access(ca_key, R_OK) != 0)
         code = call(error, error_bytes,
-                    (const char *const[]){"req", "-x509", "-days", "30", "-subj", "/CN=bypost-sink test CA", "-keyout", ca_key, "-out",
-                                          files->ca, NULL},
+                    (const char *const[]){"req", "-x509", "-days", "30", "-subj", "/CN=bypost-sink test CA", "-addext",
+                                          "keyUsage=critical,keyCertSign,cRLSign", "-keyout", ca_key, "-out", files->ca, NULL},
                     ecdsa);
     snprintf(subject, sizeof(subject), "/CN=%.64s", request->name);
     if (code == 0)
