@@ -18,10 +18,11 @@ USER, SECRET, TOKEN = "user", "Geheimnis-äß", "ya29." + "t" * 900
 USERS = {"Debian-exim": 64990, "opensmtpd": 64991, "opensmtpq": 64992}
 
 # Lays the unpacked packages over the machine's files, with the users that they want; then runs the rest of the arguments there.
+# All mounts are below /proc, which is a mount and can be made private: in a chroot "/" is none, and what is mounted elsewhere could reach the machine.
 OVERLAY = r"""
 set -e
-over=$1; shift
-mount --make-rprivate /
+over=/proc/fs
+mount --make-rprivate / 2>/dev/null || mount --make-rprivate /proc
 mount -t tmpfs none "$over"
 mkdir "$over/up" "$over/work" "$over/root"
 cp -a "$1" "$over/packages"; shift
@@ -59,13 +60,13 @@ def certificate(bed, name):
 def run_over_packages(bed, name, *arguments):
     """Starts a server out of the unpacked packages."""
     folder = bed.path(name)
-    os.makedirs(os.path.join(folder, "over"), exist_ok=True)
+    os.makedirs(folder, exist_ok=True)
     for file in ("passwd", "group"):
         shutil.copy("/etc/" + file, folder)
         with open(os.path.join(folder, file), "a") as out:
             for user, number in USERS.items():
                 out.write(f"{user}:x:{number}:{number}::/nonexistent:/bin/false\n" if file == "passwd" else f"{user}:x:{number}:\n")
-    return bed.start(name, ["unshare", "--mount", "--pid", "--fork", "--kill-child", "bash", "-c", OVERLAY, "overlay", os.path.join(folder, "over"), SERVERS, folder,
+    return bed.start(name, ["unshare", "--mount", "--propagation", "unchanged", "--pid", "--fork", "--kill-child", "bash", "-c", OVERLAY, "overlay", SERVERS, folder,
                             *arguments])
 
 
