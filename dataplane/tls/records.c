@@ -306,11 +306,14 @@ void tls_session_flush(struct tls_session *session, uint64_t now_us) {
         worker->now_us = now_us;
         struct tls_worker *before = tls_enter(worker);
         worker->steps_left--;
-        tls_session_enter(session, TLS_HANDSHAKE);
         int result = wolfSSL_connect(session->ssl);
         /* A failure shows again in this session's turn, which may tell it. */
-        if (wolfSSL_get_error(session->ssl, result) == WOLFSSL_ERROR_WANT_READ && session->takes_turn) {
-            TAILQ_REMOVE(&worker->turns, session, turn);
+        if (wolfSSL_get_error(session->ssl, result) != WOLFSSL_ERROR_WANT_READ) {
+            tls_session_take_turn(session);
+        } else {
+            tls_session_enter(session, TLS_HANDSHAKE);
+            if (session->takes_turn)
+                TAILQ_REMOVE(&worker->turns, session, turn);
             session->takes_turn = false;
         }
         tls_session_dispatch(session, now_us);
