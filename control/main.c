@@ -246,6 +246,7 @@ static int set_up(struct control *control) {
     if (control->keys == NULL || control->classifier == NULL || drop_privileges(control) != 0)
         return -EINVAL;
     prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+    prctl(PR_SET_DUMPABLE, 0, 0, 0, 0); /* a core would hold keys, passwords and messages; nor may others of this user look in */
     struct press_config press = {.threads = signing_threads(config),
                                  .capacity = PRESS_CAPACITY,
                                  .config = config,
