@@ -5,6 +5,7 @@
 
 #include "control/clock.h"
 #include "control/observe/log.h"
+#include "control/route/domain.h"
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -228,7 +229,15 @@ static void on_domain(void *context, redisReply *reply) {
         stop(sending);
         return;
     }
-    snprintf(sending->domain, sizeof sending->domain, "%s", reply->str);
+    if (strlen(reply->str) != (size_t)reply->len || domain_ascii(reply->str, sending->domain) != 0 ||
+        strcmp(sending->domain, reply->str) != 0) {
+        /* No domain of ours: it would go into header fields. */
+        if (++sending->taken > TAKEN_MAX)
+            stop(sending);
+        else
+            next_domain(sending);
+        return;
+    }
     report_domain_key(sending->report->config.config, sending->day, sending->domain, key);
     strcat(key, ":lock");
     snprintf(life, sizeof life, "%d", LOCK_S);
