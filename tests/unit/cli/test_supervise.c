@@ -40,6 +40,7 @@ static struct world *world_start(const char *dataplane, const char *control, uin
     world->pid = fork();
     if (world->pid == 0) {
         dup2(open("/dev/null", O_WRONLY), STDERR_FILENO);
+        signal(SIGHUP, SIG_DFL); /* under nohup a shell could not trap it */
         _exit(supervise(&world->config));
     }
     return world;
