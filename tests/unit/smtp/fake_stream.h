@@ -5,16 +5,12 @@
 
 #include "dataplane/tls/stream.h"
 
-/* Answers of a server to the hello. */
-#define FAKE_SECURED  "\x16ok"
-#define FAKE_VERIFIED "\x16verified"
-#define FAKE_FLAW                                                                                                                          \
-    "\x16"                                                                                                                                 \
-    "flaw" /* with tls_peer.report told, and secured */
-#define FAKE_EXPIRED                                                                                                                       \
-    "\x15"                                                                                                                                 \
-    "expired"                /* insecure: TLS_FAILURE_EXPIRED */
-#define FAKE_TLSA "\x15tlsa" /* TLS_FAILURE_TLSA_MISMATCH */
+/* Answers of a server to the hello; in octal, which ends after three digits. */
+#define FAKE_SECURED  "\026ok"
+#define FAKE_VERIFIED "\026verified"
+#define FAKE_FLAW     "\026flaw"    /* with tls_peer.report told, and secured */
+#define FAKE_EXPIRED  "\025expired" /* insecure: TLS_FAILURE_EXPIRED */
+#define FAKE_TLSA     "\025tlsa"    /* TLS_FAILURE_TLSA_MISMATCH */
 
 struct tls_worker {
     int error; /* what stream_secure says, `errors` times */
