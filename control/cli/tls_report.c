@@ -105,7 +105,8 @@ static int post_send(const struct config *config, const char *domain, const char
     snprintf(answer.why, sizeof answer.why, "no answer in time");
     int rc = late ? https_start(https, &request) : -ENOMEM;
     if (rc != 0)
-        snprintf(answer.why, sizeof answer.why, rc == -EPERM ? "its host is public and the sandbox is on, or the other way round" : "it is no https address");
+        snprintf(answer.why, sizeof answer.why,
+                 rc == -EPERM ? "its host is public and the sandbox is on, or the other way round" : "it is no https address");
     if (rc == 0) {
         event_add(late, &limit);
         while (answer.status == HTTPS_FAILED && strcmp(answer.why, "no answer in time") == 0 && !event_base_got_break(base))

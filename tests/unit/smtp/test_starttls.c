@@ -620,7 +620,7 @@ static void servers_that_say_anything_before_they_are_ready(void **state) {
                                        FAKE_FLAW,
                                        FAKE_EXPIRED,
                                        FAKE_TLSA,
-                                       FAKE_SECURED "250 x\r\n"};
+                                       (FAKE_SECURED "250 x\r\n")};
     enum { SAYS = sizeof(says) / sizeof(says[0]), ROUNDS = 200, ORDERS = 3 };
     static const uint32_t fields[] = {offsetof(struct script, ehlo), offsetof(struct script, starttls), offsetof(struct script, handshake),
                                       offsetof(struct script, ehlo_secure), offsetof(struct script, auth)};
