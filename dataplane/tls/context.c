@@ -142,7 +142,10 @@ static int open_context(struct tls_worker *worker, WOLFSSL_CTX **to, const struc
         return -ENOMEM;
     }
     *to = context;
-    wolfSSL_CTX_set_session_cache_mode(context, WOLFSSL_SESS_CACHE_OFF); /* it is one for all threads */
+    /* wolfSSL's own cache is one for all threads. A server keeps it for clients of TLS 1.2, which resume by session ID. */
+    if (!config->server || config->no_resumption) {
+        wolfSSL_CTX_set_session_cache_mode(context, WOLFSSL_SESS_CACHE_OFF);
+    }
     wolfSSL_CTX_set_timeout(context, TLS_STORE_AGE_S);
     wolfSSL_CTX_set_group_messages(context);
     wolfSSL_CTX_SetIORecv(context, tls_on_read);
