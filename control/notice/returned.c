@@ -87,6 +87,10 @@ static bool whole_write(struct writer *writer, const struct notice *notice, size
     if (!notice->job->dsn_full || notice->kind != NOTICE_FAILED || content_length(notice->job) + notice->job->raw_length > most ||
         !message_make(notice, true, &message))
         return false;
+    if (message_flatten(&message) != 0) {
+        message_free(&message);
+        return false;
+    }
     const uint8_t *bytes = message.bytes + message.start;
     /* A job's text is UTF-8, and this goes into one. */
     bool good = message.length <= most && is_utf8(bytes, message.length) && fits(notice, bytes, message.length, room);

@@ -41,7 +41,31 @@ void message_init(struct message *message) {
 
 void message_free(struct message *message) {
     free(message->bytes);
+    free(message->pieces);
     message_init(message);
+}
+
+int message_flatten(struct message *message) {
+    if (message->piece_count == 0)
+        return 0;
+    uint8_t *bytes = malloc(message->start + message->length);
+    if (bytes == NULL)
+        return -ENOMEM;
+    const uint8_t *own = message->bytes + message->start + message->header_length;
+    size_t at = message->start + message->header_length;
+    memcpy(bytes, message->bytes, at);
+    for (uint32_t i = 0; i < message->piece_count; i++) {
+        const struct message_piece *piece = &message->pieces[i];
+        memcpy(bytes + at, (piece->shared ? message->shared->bytes : own) + piece->offset, piece->length);
+        at += piece->length;
+    }
+    free(message->bytes);
+    message->bytes = bytes;
+    message->capacity = at;
+    message->own_length = message->length;
+    message->piece_count = 0;
+    message->shared = NULL;
+    return 0;
 }
 
 __attribute__((format(printf, 3, 4))) static int fail(struct rendering *r, int code, const char *format, ...) {
@@ -506,7 +530,7 @@ int render_message(const struct job *job, uint32_t index, uint64_t date_s, const
         .job = job, .message = message, .date_s = date_s, .max_bytes = max_bytes, .error = error, .error_bytes = error_bytes};
     uint8_t *bytes = message->bytes;
     size_t capacity = message->capacity;
-    *message = (struct message){.bytes = bytes, .capacity = capacity};
+    *message = (struct message){.bytes = bytes, .capacity = capacity, .pieces = message->pieces, .piece_capacity = message->piece_capacity};
     r.recipient = job_recipient(job, index);
     if (r.recipient == NULL)
         return fail(&r, -EINVAL, "there is no recipient %u", index);
@@ -539,7 +563,7 @@ int render_message(const struct job *job, uint32_t index, uint64_t date_s, const
     if (result != 0)
         return result;
     message->start = MESSAGE_HEADROOM_BYTES;
-    message->length = r.writer.at - message->start;
+    message->own_length = message->length = r.writer.at - message->start;
     message->header_length = r.body_offset - message->start;
     message->has_leading_dots = r.writer.leading_dot;
     return 0;

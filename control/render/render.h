@@ -7,22 +7,48 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* A rendered message: CRLF line ends everywhere, no bare CR or LF, no NUL, ends with CRLF, no line over 998 bytes. Grown with malloc. */
+/* Bytes that the bodies of one content's messages have in common: encoded once, never changed, referred to by each of those messages. They
+ * live as long as the content, which the message's job holds. No process uses an `id` twice, so who keeps a copy (the arena) knows it by
+ * that. */
+struct shared_bytes {
+    uint64_t id;
+    const uint8_t *bytes;
+    uint32_t length;
+    const uint8_t *relaxed; /* the same lines in DKIM's relaxed form (RFC 6376 3.4.4), but for empty lines at the end of a body */
+};
+
+/* A part of a body, in order: whole lines of the content's shared bytes, or bytes of the message's own. */
+struct message_piece {
+    bool shared;
+    uint32_t offset; /* shared: in shared->bytes; else from the body's first own byte, bytes + start + header_length */
+    uint32_t length;
+    uint32_t relaxed_offset, relaxed_length; /* shared: the same lines in shared->relaxed */
+};
+
+/* A rendered message: CRLF line ends everywhere, no bare CR or LF, no NUL, ends with CRLF, no line over 998 bytes. Grown with malloc.
+ * The header is its own; the body is `pieces` in order, or without any what follows the header in `bytes`. */
 struct message {
-    uint8_t *bytes; /* the signature, when there is one, is put before `header_start` by sign: see `headroom` */
+    uint8_t *bytes; /* the signature, when there is one, is put before `start` by sign: bytes[0..start) is headroom for it */
     size_t capacity;
-    size_t start;          /* the message begins here: bytes[0..start) is headroom for header fields prepended by sign */
-    size_t length;         /* from start */
+    size_t start;          /* the message begins here */
+    size_t own_length;     /* of the bytes at start: the header, then the body's own pieces one behind the other */
+    size_t length;         /* of the whole message; own_length when nothing is shared */
     size_t header_length;  /* with the empty line behind the header */
     bool has_leading_dots; /* some line begins with "." */
     bool body_8bit;
     bool needs_smtputf8;
-    char from_domain[256]; /* A-labels, lower case: chooses the DKIM key */
-    char sender[255];      /* the envelope's, "" for null */
+    uint32_t piece_count; /* 0: the body is its own */
+    uint32_t piece_capacity;
+    struct message_piece *pieces;      /* malloc'd, the message's */
+    const struct shared_bytes *shared; /* what shared pieces lie in; NULL without any */
+    char from_domain[256];             /* A-labels, lower case: chooses the DKIM key */
+    char sender[255];                  /* the envelope's, "" for null */
     char recipient[255];
 };
 void message_init(struct message *message);
 void message_free(struct message *message);
+/* Makes the whole message its own bytes, for those that want it in one run. 0 or -ENOMEM (it is as it was). */
+int message_flatten(struct message *message);
 
 enum { MESSAGE_HEADROOM_BYTES = 4096 };
 

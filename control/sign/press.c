@@ -67,7 +67,7 @@ static void run_task(struct press_thread *thread, struct press_task *task) {
                                   task->error, sizeof(task->error));
     if (task->status != 0 || thread->signer == NULL)
         return;
-    int signatures = dkim_sign(thread->signer, &task->message, clock_us(CLOCK_REALTIME) / 1000000);
+    int signatures = dkim_sign(thread->signer, &task->message, task->job->tenant, clock_us(CLOCK_REALTIME) / 1000000);
     if (signatures > 0) {
         task->signatures = signatures;
     } else if (signatures < 0) {

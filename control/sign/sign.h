@@ -13,13 +13,25 @@ struct dkim_keys *dkim_keys_load(const struct config *config, void (*warn)(void 
                                  size_t error_bytes);
 void dkim_keys_free(struct dkim_keys *keys);
 
-struct dkim_signer; /* one for each thread: random number generator, scratch */
+struct dkim_signer; /* one for each thread: random number generator, scratch, the lanes that wait for company */
 struct dkim_signer *dkim_signer_create(const struct dkim_keys *keys);
 void dkim_signer_free(struct dkim_signer *signer);
-/* Prepends DKIM-Signature fields (rsa-sha256, relaxed/relaxed) to a message: the key is chosen by message->from_domain. Returns the number
- * of signatures made (0: no key for that domain), or -errno. `time_s` is t=. Each signature is verified with the public key before it
- * leaves. */
-int dkim_sign(struct dkim_signer *signer, struct message *message, uint64_t time_s);
+/* Prepends DKIM-Signature fields (rsa-sha256 or ed25519-sha256, relaxed/relaxed) to a message: keys are chosen by message->from_domain and
+ * `tenant` (NULL: none). Returns the number of signatures made (0: no key for that domain), or -errno. `time_s` is t=. Each RSA signature
+ * is verified with the public key before it leaves. */
+int dkim_sign(struct dkim_signer *signer, struct message *message, const char *tenant, uint64_t time_s);
+
+/* The same in two halves, so that the RSA signatures of many messages are made at once (lanes.h). dkim_begin hashes and composes; the
+ * message stays where it is until dkim_next gives it back. Returns the number of signatures it will have, or 0 or -errno: then it has not
+ * begun. At most DKIM_BEGUN_MAX may have begun: -EBUSY. */
+enum { DKIM_BEGUN_MAX = 64, DKIM_LANES = 8 };
+int dkim_begin(struct dkim_signer *signer, struct message *message, const char *tenant, uint64_t time_s, void *user);
+/* Makes the signatures that wait while they fill all lanes; with `all` the rest too. */
+void dkim_flush(struct dkim_signer *signer, bool all);
+/* RSA signatures that wait for a flush. */
+uint32_t dkim_waiting(const struct dkim_signer *signer);
+/* The next message that is whole: its user, and 0 or -errno (then it has no new fields). False: none. */
+bool dkim_next(struct dkim_signer *signer, void **user, int *status);
 
 /* A new key: writes the private key (PEM, PKCS#8, mode 0600, never over an existing file) and gives the DNS record's text ("v=DKIM1; k=rsa;
  * p=...") to free. */

@@ -264,23 +264,25 @@ static int make_field(struct dkim_signer *signer, const struct dkim_key *key, co
 static int prepend(struct message *message, const char *field, size_t length) {
     if (message->start < length) {
         size_t start = length + MESSAGE_HEADROOM_BYTES;
-        uint8_t *bytes = malloc(start + message->length);
+        uint8_t *bytes = malloc(start + message->own_length);
         if (bytes == NULL)
             return -ENOMEM;
-        memcpy(bytes + start, message->bytes + message->start, message->length);
+        memcpy(bytes + start, message->bytes + message->start, message->own_length);
         free(message->bytes);
         message->bytes = bytes;
-        message->capacity = start + message->length;
+        message->capacity = start + message->own_length;
         message->start = start;
     }
     message->start -= length;
     message->length += length;
+    message->own_length += length;
     message->header_length += length;
     memcpy(message->bytes + message->start, field, length);
     return 0;
 }
 
-int dkim_sign(struct dkim_signer *signer, struct message *message, uint64_t time_s) {
+int dkim_sign(struct dkim_signer *signer, struct message *message, const char *tenant, uint64_t time_s) {
+    (void)tenant;
     uint32_t first = 0, count = dkim_keys_find(signer->keys, message->from_domain, &first);
     uint8_t digest[DIGEST_BYTES];
     char body_hash[DIGEST_BYTES * 2] = "";

@@ -256,7 +256,7 @@ static void sign_many(const char *directory, unsigned count) {
             if (render_message(&job, 0, 1700000000 + i, world.identity, 1 << 24, &repeat, error, sizeof(error)) != 0 ||
                 repeat.length != message.length || memcmp(repeat.bytes + repeat.start, message.bytes + message.start, message.length) != 0)
                 die("a repeat", "is not the same message");
-            if (dkim_sign(signer, &message, (uint64_t)time(NULL)) != 1)
+            if (dkim_sign(signer, &message, NULL, (uint64_t)time(NULL)) != 1)
                 die("signing", message.from_domain);
             snprintf(name, sizeof(name), "%u.eml", i);
             write_file(directory, name, message.bytes + message.start, message.length);
@@ -309,7 +309,7 @@ static void speed(const char *directory, double seconds) {
     double from = now_s(), to;
     do {
         message = fresh;
-        if (dkim_sign(signer, &message, 1700000000) != 1)
+        if (dkim_sign(signer, &message, NULL, 1700000000) != 1)
             die("signing", "failed");
         signatures++;
     } while ((to = now_s()) - from < seconds);
