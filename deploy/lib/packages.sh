@@ -29,9 +29,12 @@ PACKAGES_TEST=(
     redis-tools jq nodejs node-redis # deploy/examples/clients
     prometheus # promtool judges /metrics and its rules
     logrotate
+    opendkim opendkim-tools libmail-dkim-perl # other readers of DKIM; bench/endtoend signs Postfix's mail by opendkim
+    libgmime-3.0-dev                          # another reader of MIME
+    valgrind
 )
 # Packages that bring services, some of them only as dependencies. One that was there before is left as it is.
-PACKAGES_DAEMON=(redis-server valkey-server postfix unbound knot dpdk rdma-core ibacm prometheus)
+PACKAGES_DAEMON=(redis-server valkey-server postfix unbound knot dpdk rdma-core ibacm prometheus opendkim)
 
 PACKAGES_NAMED_MAX=12 # more are told by their number
 PACKAGES_NEED_MIB_ALL=2600
