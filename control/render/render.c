@@ -1,12 +1,8 @@
-/* render.c: a job and one of its recipients become a message: the envelope, the header fields in order, the body. */
-#include "render.h"
-#include "address.h"
+/* render.c: a job and one of its recipients become a message: the envelope, the body, what a content prepares. */
+#include "rendering.h"
 #include "encode.h"
-#include "header.h"
-#include "identity.h"
-#include "merge.h"
+#include "fields.h"
 #include "mime.h"
-#include "prepared.h"
 #include "raw.h"
 
 #include <assert.h>
@@ -17,23 +13,6 @@
 
 static_assert(sizeof(((struct message *)0)->sender) == ADDRESS_BYTES, "an address fits the envelope");
 static_assert(sizeof(((struct message *)0)->from_domain) == DOMAIN_BYTES, "a domain fits the message");
-
-/* One rendering under way. */
-struct rendering {
-    const struct job *job;
-    const struct job_recipient *recipient;
-    struct message *message;
-    struct writer writer;
-    struct merge *merge;                    /* NULL: texts are taken as they are */
-    const struct render_prepared *prepared; /* of its content, or NULL */
-    char name[IDENTITY_HEX_BYTES];
-    char from_address[ADDRESS_BYTES];
-    uint64_t date_s;
-    size_t max_bytes;
-    size_t body_offset;
-    char *error;
-    size_t error_bytes;
-};
 
 void message_init(struct message *message) {
     *message = (struct message){.bytes = NULL};
@@ -68,7 +47,7 @@ int message_flatten(struct message *message) {
     return 0;
 }
 
-__attribute__((format(printf, 3, 4))) static int fail(struct rendering *r, int code, const char *format, ...) {
+int rendering_fail(struct rendering *r, int code, const char *format, ...) {
     va_list arguments;
     va_start(arguments, format);
     vsnprintf(r->error, r->error_bytes, format, arguments);
@@ -76,8 +55,7 @@ __attribute__((format(printf, 3, 4))) static int fail(struct rendering *r, int c
     return code;
 }
 
-/* Text of a producer in a sentence of ours: short and printable. */
-static const char *shown(const char *text, char *out, size_t out_bytes) {
+const char *rendering_shown(const char *text, char *out, size_t out_bytes) {
     size_t i = 0;
     for (; text != NULL && text[i] != '\0' && i + 1 < out_bytes; i++)
         out[i] = text[i] >= 32 && text[i] < 127 ? text[i] : '?';
@@ -85,209 +63,13 @@ static const char *shown(const char *text, char *out, size_t out_bytes) {
     return out;
 }
 
-/* Fields that are written from the job's own members, or that only relays and signers may add. */
-static const char *const owned_fields[] = {
-    "From",
-    "Sender",
-    "Reply-To",
-    "To",
-    "Cc",
-    "Bcc",
-    "Subject",
-    "Date",
-    "Message-ID",
-    "MIME-Version",
-    "Content-Type",
-    "Content-Transfer-Encoding",
-    "Content-Disposition",
-    "Content-ID",
-    "Return-Path",
-    "Received",
-    "DKIM-Signature",
-};
-
-static bool is_owned(const char *name) {
-    for (size_t i = 0; i < sizeof(owned_fields) / sizeof(owned_fields[0]); i++)
-        if (strcasecmp(name, owned_fields[i]) == 0)
-            return true;
-    return false;
-}
-
-/* Fills a text's variables in. *out is the text itself, or *owned, which the caller frees. */
-static int fill(struct rendering *r, const char *text, bool html, const char **out, char **owned) {
+int rendering_fill(struct rendering *r, const char *text, bool html, const char **out, char **owned) {
     *out = text;
     *owned = NULL;
     if (r->merge == NULL || !merge_is_template(text))
         return 0;
     int result = merge_expand(r->merge, text, html, r->max_bytes, owned, r->error, r->error_bytes);
     *out = *owned;
-    return result;
-}
-
-static int write_text_field(struct rendering *r, const char *name, const char *value) {
-    const char *filled;
-    char *owned;
-    int result = fill(r, value, false, &filled, &owned);
-    if (result == 0)
-        header_text(&r->writer, name, filled);
-    free(owned);
-    return result;
-}
-
-static int write_custom_field(struct rendering *r, const struct job_header *header) {
-    char text[80];
-    if (!header_name_is_legal(header->name) || is_owned(header->name))
-        return fail(r, -EINVAL, "the header \"%s\" cannot be set here", shown(header->name, text, sizeof(text)));
-    if (strpbrk(header->value, "\r\n") != NULL)
-        return fail(r, -EINVAL, "the header \"%s\" has a line break in its value", header->name);
-    if (r->job->list_unsubscribe != NULL &&
-        (strcasecmp(header->name, "List-Unsubscribe") == 0 || strcasecmp(header->name, "List-Unsubscribe-Post") == 0))
-        return 0;
-    return write_text_field(r, header->name, header->value);
-}
-
-/* A recipient's own header replaces the job's of the same name. */
-static bool is_replaced(const struct rendering *r, const struct job_header *header) {
-    for (uint32_t i = 0; i < r->recipient->header_count; i++)
-        if (strcasecmp(r->recipient->headers[i].name, header->name) == 0)
-            return true;
-    return false;
-}
-
-/* What is written already, when the job has not brought its own (`own`: it has not). */
-static bool write_prepared(struct rendering *r, const struct prepared_fields *fields, bool own) {
-    if (!fields->there || !own)
-        return false;
-    writer_bytes(&r->writer, fields->writer.bytes, fields->writer.at);
-    r->writer.line = r->writer.at;
-    r->writer.leading_dot |= fields->writer.leading_dot;
-    r->message->needs_smtputf8 |= fields->utf8;
-    return true;
-}
-
-static bool headers_are_prepared(const struct rendering *r) {
-    return r->prepared != NULL && r->job->headers == r->prepared->fields->headers;
-}
-
-static int write_custom_fields(struct rendering *r) {
-    int result = 0;
-    if (headers_are_prepared(r) && r->recipient->header_count == 0 && r->job->list_unsubscribe == r->prepared->fields->list_unsubscribe &&
-        write_prepared(r, &r->prepared->custom, true))
-        return 0;
-    for (uint32_t i = 0; i < r->job->header_count && result == 0; i++)
-        if (!is_replaced(r, &r->job->headers[i]))
-            result = write_custom_field(r, &r->job->headers[i]);
-    for (uint32_t i = 0; i < r->recipient->header_count && result == 0; i++)
-        result = write_custom_field(r, &r->recipient->headers[i]);
-    return result;
-}
-
-static bool uri_is_clean(const char *uri, size_t length) {
-    for (size_t i = 0; i < length; i++)
-        if (uri[i] <= 32 || uri[i] > 126 || uri[i] == '<' || uri[i] == '>')
-            return false;
-    return length > 0 && length <= HEADER_LINE_MAX - 32 &&
-           (strncasecmp(uri, "https://", 8) == 0 || strncasecmp(uri, "mailto:", 7) == 0 || strncasecmp(uri, "http://", 7) == 0);
-}
-
-/* A URI, or a list of them in angle brackets (RFC 2369 3.2); an https one makes it one-click (RFC 8058 3.1). */
-static int write_list_unsubscribe(struct rendering *r) {
-    const char *value;
-    char *owned, text[80];
-    int result = fill(r, r->job->list_unsubscribe, false, &value, &owned);
-    if (result != 0)
-        return result;
-    struct writer *writer = &r->writer;
-    bool one_click = false, bracketed = value[0] == '<';
-    writer_text(writer, "List-Unsubscribe:");
-    for (const char *at = value; result == 0;) {
-        const char *uri = at + bracketed;
-        size_t length = bracketed ? strcspn(uri, ">") : strlen(uri);
-        if (!uri_is_clean(uri, length) || (bracketed && uri[length] != '>')) {
-            result = fail(r, -EINVAL, "list_unsubscribe is not an https: or mailto: URI: \"%s\"", shown(value, text, sizeof(text)));
-            break;
-        }
-        one_click |= strncasecmp(uri, "https://", 8) == 0;
-        if (at != value) {
-            writer_byte(writer, ',');
-            writer_fold(writer);
-        }
-        writer_text(writer, " <");
-        writer_bytes(writer, uri, length);
-        writer_byte(writer, '>');
-        at = uri + length + bracketed;
-        at += strspn(at, ", \t");
-        if (*at == '\0')
-            break;
-        bracketed = *at == '<';
-    }
-    writer_crlf(writer);
-    if (one_click) {
-        writer_text(writer, "List-Unsubscribe-Post: List-Unsubscribe=One-Click");
-        writer_crlf(writer);
-    }
-    free(owned);
-    return result;
-}
-
-static int write_mailboxes(struct rendering *r, const char *name, const struct mailbox *mailboxes, uint32_t count) {
-    const struct mailbox *bad = NULL;
-    char text[80];
-    if (count == 0)
-        return 0;
-    if (header_mailboxes(&r->writer, name, mailboxes, count, &r->message->needs_smtputf8, &bad) != 0)
-        return fail(r, -EINVAL, "\"%s\" in %s is not an address", shown(bad->email, text, sizeof(text)), name);
-    return 0;
-}
-
-/* Who the message says it is for. A private recipient sees itself alone; Bcc is never seen. */
-static int write_destinations(struct rendering *r) {
-    const struct job *job = r->job;
-    if (r->recipient->kind == RECIPIENT_PRIVATE)
-        return write_mailboxes(r, "To", &r->recipient->mailbox, 1);
-    int result = write_mailboxes(r, "To", job->to, job->to_count);
-    if (result == 0 && job->to_count == 0) {
-        writer_text(&r->writer, "To: undisclosed-recipients:;");
-        writer_crlf(&r->writer);
-    }
-    return result != 0 ? result : write_mailboxes(r, "Cc", job->cc, job->cc_count);
-}
-
-static bool senders_are_prepared(const struct rendering *r) {
-    const struct job *job = r->job, *fields = r->prepared == NULL ? NULL : r->prepared->fields;
-    return fields != NULL && r->prepared->senders.there && job->from.email == fields->from.email &&
-           job->sender_header.email == fields->sender_header.email && job->reply_to == fields->reply_to;
-}
-
-static int write_senders(struct rendering *r) {
-    const struct job *job = r->job;
-    int result = write_mailboxes(r, "From", &job->from, 1);
-    if (result == 0 && job->sender_header.email != NULL)
-        result = write_mailboxes(r, "Sender", &job->sender_header, 1);
-    return result == 0 ? write_mailboxes(r, "Reply-To", job->reply_to, job->reply_to_count) : result;
-}
-
-static int write_subject(struct rendering *r) {
-    const struct job *job = r->job;
-    if (job->subject == NULL ||
-        (r->prepared != NULL && write_prepared(r, &r->prepared->subject, job->subject == r->prepared->fields->subject)))
-        return 0;
-    return write_text_field(r, "Subject", job->subject);
-}
-
-static int write_fields(struct rendering *r) {
-    const struct job *job = r->job;
-    header_date(&r->writer, r->date_s);
-    header_message_id(&r->writer, r->name, r->message->from_domain);
-    int result = senders_are_prepared(r) && write_prepared(r, &r->prepared->senders, true) ? 0 : write_senders(r);
-    if (result == 0)
-        result = write_destinations(r);
-    if (result == 0)
-        result = write_subject(r);
-    if (result == 0)
-        result = write_custom_fields(r);
-    if (result == 0 && job->list_unsubscribe != NULL)
-        result = write_list_unsubscribe(r);
     return result;
 }
 
@@ -309,7 +91,7 @@ static int fill_body(struct rendering *r, const struct template *template, const
                      const struct template_filled **leaf, const char **out, char **owned) {
     *out = text;
     if (template == NULL)
-        return fill(r, text, html, out, owned);
+        return rendering_fill(r, text, html, out, owned);
     *leaf = filled;
     return template_fill(template, r->merge, r->max_bytes, filled, r->error, r->error_bytes);
 }
@@ -317,13 +99,13 @@ static int fill_body(struct rendering *r, const struct template *template, const
 static int read_from(struct rendering *r) {
     const struct job *job = r->job;
     bool utf8 = false;
-    if (senders_are_prepared(r)) {
+    if (fields_senders_are_prepared(r)) {
         strcpy(r->from_address, r->prepared->from_address);
         strcpy(r->message->from_domain, r->prepared->from_domain);
         return 0;
     }
     if (job->from.email == NULL || address_format(job->from.email, r->from_address, &utf8) < 0)
-        return fail(r, -EINVAL, "\"from\" is not an address");
+        return rendering_fail(r, -EINVAL, "\"from\" is not an address");
     strcpy(r->message->from_domain, strrchr(r->from_address, '@') + 1);
     return 0;
 }
@@ -343,7 +125,7 @@ static int write_composed(struct rendering *r) {
         result = fill_body(r, prepared_html(r), job->html, true, &texts.html, &content.html_leaf, &content.html, &texts.owned_html);
     if (result == 0) {
         writer_room(&r->writer, mime_estimate(&content));
-        result = write_fields(r);
+        result = fields_write(r);
     }
     if (result == 0)
         r->body_offset = mime_write(&r->writer, &content);
@@ -376,12 +158,13 @@ static int write_envelope(struct rendering *r) {
     struct message *message = r->message;
     char text[80];
     if (address_format(r->recipient->mailbox.email, message->recipient, &message->needs_smtputf8) < 0)
-        return fail(r, -EINVAL, "the recipient \"%s\" is not an address", shown(r->recipient->mailbox.email, text, sizeof(text)));
+        return rendering_fail(r, -EINVAL, "the recipient \"%s\" is not an address",
+                              rendering_shown(r->recipient->mailbox.email, text, sizeof(text)));
     const char *sender = job->envelope_sender != NULL ? job->envelope_sender : job->from.email != NULL ? job->from.email : r->from_address;
     if (sender[0] == '\0')
         message->sender[0] = '\0';
     else if (address_format(sender, message->sender, &message->needs_smtputf8) < 0)
-        return fail(r, -EINVAL, "the envelope sender \"%s\" is not an address", shown(sender, text, sizeof(text)));
+        return rendering_fail(r, -EINVAL, "the envelope sender \"%s\" is not an address", rendering_shown(sender, text, sizeof(text)));
     return 0;
 }
 
@@ -404,7 +187,7 @@ static bool has_templates(const struct rendering *r) {
     const struct job *job = r->job;
     const struct job_recipient *recipient = r->recipient;
     bool has = body_has_templates(r) || merge_is_template(job->subject) || merge_is_template(job->list_unsubscribe);
-    if (!has && headers_are_prepared(r))
+    if (!has && fields_custom_are_prepared(r))
         has = r->prepared->custom_templates;
     else
         for (uint32_t i = 0; i < job->header_count && !has; i++)
@@ -479,12 +262,12 @@ static void prepare_header(struct render_prepared *prepared) {
     prepared->custom_templates = any_header_is_template(fields);
     if (fields->from.email != NULL && address_format(fields->from.email, prepared->from_address, &utf8) >= 0) {
         strcpy(prepared->from_domain, strrchr(prepared->from_address, '@') + 1);
-        prepare_fields(prepared, &prepared->senders, write_senders);
+        prepare_fields(prepared, &prepared->senders, fields_write_senders);
     }
     if (fields->subject != NULL && !merge_is_template(fields->subject))
-        prepare_fields(prepared, &prepared->subject, write_subject);
+        prepare_fields(prepared, &prepared->subject, fields_write_subject);
     if (!prepared->custom_templates)
-        prepare_fields(prepared, &prepared->custom, write_custom_fields);
+        prepare_fields(prepared, &prepared->custom, fields_write_custom);
 }
 
 struct render_prepared *render_prepare(const struct job *fields) {
@@ -533,7 +316,7 @@ int render_message(const struct job *job, uint32_t index, uint64_t date_s, const
     *message = (struct message){.bytes = bytes, .capacity = capacity, .pieces = message->pieces, .piece_capacity = message->piece_capacity};
     r.recipient = job_recipient(job, index);
     if (r.recipient == NULL)
-        return fail(&r, -EINVAL, "there is no recipient %u", index);
+        return rendering_fail(&r, -EINVAL, "there is no recipient %u", index);
     identity_name(identity, job, index, r.name);
 
     r.writer = (struct writer){.bytes = bytes,
@@ -555,9 +338,9 @@ int render_message(const struct job *job, uint32_t index, uint64_t date_s, const
     if (result == 0 && r.writer.error == 0 && r.writer.at > r.writer.limit)
         r.writer.error = -E2BIG;
     if (r.writer.error == -E2BIG)
-        return fail(&r, -E2BIG, "the message is over %zu bytes", max_bytes);
+        return rendering_fail(&r, -E2BIG, "the message is over %zu bytes", max_bytes);
     if (r.writer.error != 0)
-        return fail(&r, r.writer.error, "out of memory");
+        return rendering_fail(&r, r.writer.error, "out of memory");
     if (result == 0)
         result = write_envelope(&r);
     if (result != 0)
