@@ -20,7 +20,7 @@ CORES = os.cpu_count() or 1
 BUILD_LIMIT_SECONDS = 900
 UNIT_LIMIT_SECONDS = 60  # where meson says nothing else
 SIM_LIMIT_SECONDS = 300
-INTEGRATION_LIMIT_SECONDS = 180
+INTEGRATION_LIMIT_SECONDS = 300
 HEADER_LIMIT_SECONDS = 60
 TIDY_LIMIT_SECONDS = 180  # one file
 TIDY_NODES = 30000  # of the exploded graph, for each function (225000 by default)
@@ -57,6 +57,7 @@ class Result:
         self.cases = cases
         self.text = text
         self.seconds = seconds
+        self.unsteady = []  # what had failed, and did not when it was run again
 
 
 def single(name, failure, text="", seconds=0.0):
@@ -93,6 +94,9 @@ class Part:
     def prepare(self, tests):
         """Builds what the tests need. Returns results of what could not be built, after clearing `ready` of those tests."""
         return []
+
+    def finish(self):
+        """Called behind the last test."""
 
 
 def judge_tap(name, outcome, need_plan):
@@ -366,30 +370,53 @@ class Sim(Part):
         return judge_tap(name, outcome, need_plan=False)
 
 
+def declared(path):
+    """What the first lines of an integration test say."""
+    said = {}
+    with open(path, "rb") as file:
+        head = file.read(4096).decode("utf-8", "replace").splitlines()[:30]
+    for line in head:
+        found = re.match(r"^#\s*(slow|alone|timeout|needs)\s*(?::\s*(.*?))?\s*$", line)
+        if found:
+            said[found.group(1)] = found.group(2) or ""
+    return said
+
+
 class Integration(Part):
-    """Whole processes. The first lines of a test may say "# slow", "# timeout: SECONDS" and "# needs: root"."""
+    """Whole processes, two tests at a time: they wait more than they work. The first lines of a test may say "# slow", "# timeout: SECONDS",
+    "# needs: root" and "# alone: why", for one that measures something.
+
+    One that fails is run once more. When it passes then, it is told as unsteady, with what had failed: a race, or a machine too busy."""
 
     name = "integration"
-    jobs = 1
+    alone = False
+    strict = False  # nothing is run once more
 
     def tests(self):
         found = []
         for path in sorted(glob.glob(os.path.join(self.place.root, "tests/integration/test_*"))):
             if os.path.isfile(path) and os.access(path, os.X_OK):
-                found.append(Test("integration/" + os.path.basename(path), self.check, slow="slow" in self.declared(path)))
-        return found
+                said = declared(path)
+                if ("alone" in said) == self.alone:
+                    test = Test("integration/" + os.path.basename(path), self.check, slow="slow" in said)
+                    found.append((-self.limit(said), test.name, test))
+        return [test for _, _, test in sorted(found, key=lambda entry: entry[:2])]  # the long ones first: none is left over at the end
 
-    def declared(self, path):
-        said = {}
-        with open(path, "rb") as file:
-            head = file.read(4096).decode("utf-8", "replace").splitlines()[:30]
-        for line in head:
-            found = re.match(r"^#\s*(slow|timeout|needs)\s*(?::\s*(.*?))?\s*$", line)
-            if found:
-                said[found.group(1)] = found.group(2) or ""
-        return said
+    @staticmethod
+    def limit(said):
+        return int(said["timeout"]) if said.get("timeout", "").isdigit() else INTEGRATION_LIMIT_SECONDS
 
-    def namespaces(self):
+    def prepare(self, tests):
+        self.before = self.namespaces()
+        return []
+
+    def finish(self):
+        left = self.namespaces() - self.before
+        if left:
+            print("warning: network namespaces that appeared while these ran: %s" % " ".join(sorted(left)), flush=True)
+
+    @staticmethod
+    def namespaces():
         try:
             return set(os.listdir("/run/netns"))
         except OSError:
@@ -397,17 +424,35 @@ class Integration(Part):
 
     def check(self, name):
         path = os.path.join(self.place.root, "tests", name)
-        said = self.declared(path)
+        said = declared(path)
         if "root" in said.get("needs", "") and os.geteuid() != 0:
             return skip(name, "needs root")
-        limit = int(said["timeout"]) if said.get("timeout", "").isdigit() else INTEGRATION_LIMIT_SECONDS
-        before = self.namespaces()
-        outcome = process.run([path], limit, cwd=self.place.root, watch_leftover=True)
-        result = judge_tap(name, outcome, need_plan=True)
-        left = self.namespaces() - before
-        if left:
-            print("warning: network namespaces that appeared while %s ran: %s" % (name, " ".join(sorted(left))), flush=True)
-        return result
+
+        def run():
+            return judge_tap(name, process.run([path], self.limit(said), cwd=self.place.root, watch_leftover=True), need_plan=True)
+
+        return run() if self.strict else steady(run)
+
+
+def steady(run):
+    """The result of run(), or of a second run() when the first had failures: with those as `unsteady` when it has none itself."""
+    first = run()
+    failures = [case.name for case in first.cases if case.verdict == "failed"]
+    if not failures:
+        return first
+    second = run()
+    second.seconds += first.seconds
+    if any(case.verdict == "failed" for case in second.cases):
+        second.text = "%s\n---- it had failed before, too:\n%s" % (second.text, first.text)
+    else:
+        second.unsteady, second.text = failures, first.text
+    return second
+
+
+class Alone(Integration):
+    name = "alone"
+    jobs = 1
+    alone = True
 
 
 class Tidy(Part):
@@ -488,4 +533,4 @@ class Clang(Part):
 
 
 def all_parts(place):
-    return [kind(place) for kind in (Harness, Format, Headers, Unit, Sim, Integration, Clang, Sanitize, Tidy)]
+    return [kind(place) for kind in (Harness, Format, Headers, Unit, Sim, Integration, Alone, Clang, Sanitize, Tidy)]

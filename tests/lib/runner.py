@@ -25,6 +25,7 @@ class Tally:
         self.failed = 0
         self.skipped = []
         self.failures = []
+        self.unsteady = []
         self.part_seconds = {}
 
     def take(self, result):
@@ -37,6 +38,8 @@ class Tally:
                 self.skipped.append((result.name if case.name == "all" else "%s: %s" % (result.name, case.name), case.why))
         if bad:
             self.failures.append((result, bad))
+        if result.unsteady:
+            self.unsteady.append(result)
         self.print_line(result, good, bad)
 
     def print_line(self, result, good, bad):
@@ -49,6 +52,8 @@ class Tally:
         elif skips:
             line += "  # %d skipped" % len(skips)
         print(line, flush=True)
+        for name in result.unsteady:
+            print("        unsteady  failed at first, and not when run again: %s" % name, flush=True)
         for case in result.cases:
             if case.verdict == "failed" and len(result.cases) > 1:
                 print("        not ok  %s" % case.name, flush=True)
@@ -60,6 +65,9 @@ class Tally:
             print("\n==== %s: %s" % (result.name, ", ".join(case.name for case in bad)))
             if result.text.strip():
                 print(result.text.rstrip())
+        for result in self.unsteady:
+            print("\n==== unsteady: %s: passed when run again; what had failed: %s" % (result.name, ", ".join(result.unsteady)))
+            print(result.text.rstrip())
         if self.skipped:
             print("\nskipped, and counted as neither passed nor failed:")
             reasons = {}
@@ -71,6 +79,8 @@ class Tally:
             print("left out: %s (%s)" % (name, why))
         if self.part_seconds:
             print("\ntime: " + ", ".join("%s %.0f s" % pair for pair in self.part_seconds.items()))
+        if self.unsteady:
+            print("unsteady, and counted as they were when run again: " + " ".join(result.name for result in self.unsteady))
         if self.failures:
             print("failed: " + " ".join(result.name for result, _ in self.failures))
 
@@ -95,6 +105,7 @@ def arguments():
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--verbose", action="store_true")
+    parser.add_argument("--strict", action="store_true")
     parser.add_argument("--only", action="append", default=[])
     return parser.parse_args()
 
@@ -109,6 +120,7 @@ def main():
     sys.stderr = sys.stdout
     place = parts.Place(os.environ["BYPOST_ROOT"], os.environ["BYPOST_BUILD"], os.environ["BYPOST_CACHE"])
     tally = Tally(args.verbose)
+    parts.Integration.strict = args.strict
     left_out = []
     matched = 0
     status = 0
@@ -131,6 +143,7 @@ def main():
                 for result in part.prepare(tests):
                     tally.take(result)
                 run_part(part, [test for test in tests if test.ready], tally)
+                part.finish()
                 tally.part_seconds[part.name] = time.monotonic() - started
         if args.list:
             return 0

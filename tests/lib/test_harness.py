@@ -38,7 +38,7 @@ CHECKS = (
 
 def main():
     failed = 0
-    print("1..%d" % (len(CHECKS) + 1))
+    print("1..%d" % (len(CHECKS) + 2))
     for number, (name, script, wanted) in enumerate(CHECKS, 1):
         got = counts(script)
         failed += got != wanted
@@ -50,7 +50,20 @@ def main():
     alive = [entry for entry in os.listdir("/proc") if entry.isdigit() and command_of(entry) == "sleep 97 "]
     good = outcome.timed_out and not alive
     print("%sok %d - a program over its limit is ended with its children" % ("" if good else "not ", len(CHECKS) + 1))
-    return 1 if failed or not good else 0
+    unsteady = told_as_unsteady()
+    print("%sok %d - a test that fails once is told as unsteady, one that fails twice as failed" % ("" if unsteady else "not ", len(CHECKS) + 2))
+    return 1 if failed or not good or not unsteady else 0
+
+
+def told_as_unsteady():
+    """Runs what fails at first, and what always does."""
+    def results(*verdicts):
+        left = list(verdicts)
+        return lambda: parts.Result("t", [parts.tap.Case("a", left.pop(0))], "text")
+
+    once, twice = parts.steady(results("failed", "passed")), parts.steady(results("failed", "failed"))
+    fine = parts.steady(results("passed"))
+    return (once.unsteady, twice.unsteady, fine.unsteady) == (["a"], [], []) and (once.cases[0].verdict, twice.cases[0].verdict) == ("passed", "failed")
 
 
 def command_of(pid):
