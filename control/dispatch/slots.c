@@ -4,11 +4,24 @@
 #include <assert.h>
 #include <string.h>
 
+/* The whole message in one run: the header, then the pieces of its body. */
+static void copy_message(uint8_t *to, const struct message *message) {
+    const uint8_t *from = message->bytes + message->start, *own = from + message->header_length;
+    size_t at = message->piece_count == 0 ? message->length : message->header_length;
+    memcpy(to, from, at);
+    for (uint32_t i = 0; i < message->piece_count; i++) {
+        const struct message_piece *piece = &message->pieces[i];
+        memcpy(to + at, (piece->shared ? message->shared->bytes : own) + piece->offset, piece->length);
+        at += piece->length;
+    }
+    assert(at == message->length);
+}
+
 /* The table of pieces, then the message. In physical-address mode no piece crosses a page of the arena's memory. */
 static uint32_t write_pieces(const struct dispatch *dispatch, uint64_t offset, const struct message *message, uint32_t table_bytes) {
     struct arena_piece *table = (struct arena_piece *)(dispatch->arena + offset);
     uint64_t at = offset + table_bytes;
-    memcpy(dispatch->arena + at, message->bytes + message->start, message->length);
+    copy_message(dispatch->arena + at, message);
     uint32_t count = 0;
     for (size_t left = message->length; left > 0; count++) {
         size_t length = left;
