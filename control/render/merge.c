@@ -10,6 +10,8 @@
 struct merge {
     json_t *global, *own; /* or NULL */
     bool is_global_borrowed;
+    const char *(*built_in)(void *context, const char *name); /* or NULL */
+    void *context;
 };
 
 static json_t *load_object(const char *json, const char *what, char *error, size_t error_bytes) {
@@ -56,6 +58,15 @@ void merge_free(struct merge *merge) {
         json_decref(merge->global);
     json_decref(merge->own);
     free(merge);
+}
+
+void merge_built_in(struct merge *merge, const char *(*look_up)(void *context, const char *name), void *context) {
+    merge->built_in = look_up;
+    merge->context = context;
+}
+
+static bool is_built_in(const char *name) {
+    return strncmp(name, MERGE_BUILT_IN, sizeof(MERGE_BUILT_IN) - 1) == 0;
 }
 
 /* strchr is vectorised, strstr is not. */
@@ -165,7 +176,23 @@ const char *merge_tag_read(const char *at, struct merge_tag *tag, char *error, s
     return end + (triple ? 3 : 2);
 }
 
+static int write_built_in(const struct merge *merge, const char *name, bool escape, struct writer *writer, char *error,
+                          size_t error_bytes) {
+    const char *text = merge->built_in(merge->context, name + sizeof(MERGE_BUILT_IN) - 1);
+    if (text == NULL) {
+        snprintf(error, error_bytes, "there is no variable \"%s\" for this message", name);
+        return -EINVAL;
+    }
+    if (escape)
+        write_escaped(writer, text);
+    else
+        writer_text(writer, text);
+    return 0;
+}
+
 int merge_value(const struct merge *merge, const char *name, bool escape, struct writer *writer, char *error, size_t error_bytes) {
+    if (merge->built_in != NULL && is_built_in(name))
+        return write_built_in(merge, name, escape, writer, error, error_bytes);
     json_t *value = look_up(merge->own, name);
     if (value == NULL)
         value = look_up(merge->global, name);

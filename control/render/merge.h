@@ -17,6 +17,11 @@ struct merge *merge_create(const char *global, const char *own, char *error, siz
 struct merge *merge_create_over(const struct merge *global, const char *own, char *error, size_t error_bytes);
 void merge_free(struct merge *merge);
 
+/* What render itself knows of a message: {{bypost.NAME}}, which merge data never covers. `look_up` gives the text of NAME, which must live
+ * until merge_free, or NULL: there is none of this name. */
+#define MERGE_BUILT_IN "bypost."
+void merge_built_in(struct merge *merge, const char *(*look_up)(void *context, const char *name), void *context);
+
 /* Whether a text may hold variables at all. */
 bool merge_is_template(const char *text);
 
