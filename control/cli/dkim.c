@@ -40,7 +40,7 @@ static int keygen_run(const char *domain, const char *selector, const char *path
                                    : "'%s' is no selector; write letters, digits and hyphens, such as s2026.",
                             !ascii ? domain : selector);
     }
-    int status = dkim_keygen(path, (uint32_t)bits, &record, error, sizeof error);
+    int status = dkim_keygen(path, DKIM_RSA, (uint32_t)bits, &record, error, sizeof error);
     if (status != 0) {
         free(ascii);
         return cli_complain(CLI_CANNOT_MAKE, "dkim keygen", "%s", *error ? error : strerror(-status));

@@ -33,9 +33,14 @@ uint32_t dkim_waiting(const struct dkim_signer *signer);
 /* The next message that is whole: its user, and 0 or -errno (then it has no new fields). False: none. */
 bool dkim_next(struct dkim_signer *signer, void **user, int *status);
 
+enum dkim_algorithm { DKIM_RSA, DKIM_ED25519 };
+/* As k= of a key record has it (RFC 6376 3.6.1, RFC 8463 4): "rsa", "ed25519". */
+const char *dkim_algorithm_text(enum dkim_algorithm algorithm);
 /* A new key: writes the private key (PEM, PKCS#8, mode 0600, never over an existing file) and gives the DNS record's text ("v=DKIM1; k=rsa;
- * p=...") to free. */
-int dkim_keygen(const char *key_path, uint32_t bits, char **record, char *error, size_t error_bytes);
+ * p=...") to free. `bits` is RSA's alone. 0, or -errno with a sentence in error. */
+int dkim_keygen(const char *key_path, enum dkim_algorithm algorithm, uint32_t bits, char **record, char *error, size_t error_bytes);
+/* The same text for the private key in a file, to free. 0, or -errno with a sentence in error. */
+int dkim_public_record(const char *key_path, char **record, char *error, size_t error_bytes);
 
 /* The pool. A task is rendered and signed by some thread; `done` is then called on the shard's own thread from press_collect. */
 struct press;

@@ -60,28 +60,28 @@ void dkim_signer_free(struct dkim_signer *signer) {
         return;
     for (int i = 0; i < SIGNER_CACHED_KEYS; i++)
         if (signer->cache[i].key != NULL)
-            wc_FreeRsaKey(&signer->cache[i].rsa);
+            dkim_private_free(&signer->cache[i].decoded);
     wc_FreeRng(&signer->rng);
     free(signer->cache);
     free(signer);
 }
 
 /* The decoded key, from the cache or made new. */
-static RsaKey *signer_rsa(struct dkim_signer *signer, const struct dkim_key *key) {
+static struct dkim_private *signer_key(struct dkim_signer *signer, const struct dkim_key *key) {
     struct signer_key *cached = &signer->cache[(size_t)(key - signer->keys->keys) % SIGNER_CACHED_KEYS];
     if (cached->key == key)
-        return &cached->rsa;
+        return &cached->decoded;
     if (cached->key != NULL)
-        wc_FreeRsaKey(&cached->rsa);
+        dkim_private_free(&cached->decoded);
     cached->key = NULL;
-    if (dkim_key_decode(key, &cached->rsa) < 0)
+    if (dkim_key_decode(key, &cached->decoded) < 0)
         return NULL;
-    if (wc_RsaSetRNG(&cached->rsa, &signer->rng) != 0) {
-        wc_FreeRsaKey(&cached->rsa);
+    if (key->algorithm == DKIM_RSA && wc_RsaSetRNG(&cached->decoded.rsa, &signer->rng) != 0) {
+        dkim_private_free(&cached->decoded);
         return NULL;
     }
     cached->key = key;
-    return &cached->rsa;
+    return &cached->decoded;
 }
 
 static int8_t field_kind(const uint8_t *name, size_t length) {
@@ -229,9 +229,10 @@ static int make_field(struct dkim_signer *signer, const struct dkim_key *key, co
     struct field_text out = {.text = signer->text};
     char number[24], encoded[DKIM_RSA_BITS_MAX / 8 * 2];
     uint8_t digest[DIGEST_BYTES], signature[DKIM_RSA_BITS_MAX / 8];
-    RsaKey *rsa = signer_rsa(signer, key);
-    if (rsa == NULL)
+    struct dkim_private *decoded = signer_key(signer, key);
+    if (decoded == NULL || key->algorithm != DKIM_RSA)
         return -EIO;
+    RsaKey *rsa = &decoded->rsa;
     put(&out, "DKIM-Signature:", 15);
     put_tag(&out, "v=", "1");
     put_tag(&out, "a=", "rsa-sha256");

@@ -16,7 +16,7 @@ struct dkim_signer {
     WC_RNG rng;
     struct signer_key {
         const struct dkim_key *key; /* NULL: empty */
-        RsaKey rsa;
+        struct dkim_private decoded;
     } * cache; /* [SIGNER_CACHED_KEYS], by the key's place modulo */
     struct canonical canonical;
     struct signer_field {

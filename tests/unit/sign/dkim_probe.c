@@ -225,12 +225,12 @@ static void begin(struct world *world, const char *directory) {
     char error[512], *record = NULL;
     snprintf(world->key_path, sizeof(world->key_path), "%s/key.pem", directory);
     snprintf(world->identity_path, sizeof(world->identity_path), "%s/identity", directory);
-    if (dkim_keygen(world->key_path, 2048, &record, error, sizeof(error)) < 0)
+    if (dkim_keygen(world->key_path, DKIM_RSA, 2048, &record, error, sizeof(error)) < 0)
         die("keygen", error);
     write_file(directory, "record", record, strlen(record));
     free(record);
     write_file(directory, "identity", "0123456789abcdef0123456789abcdef", 32);
-    world->key = (struct config_dkim_key){"example.org", "probe", world->key_path};
+    world->key = (struct config_dkim_key){.domain = "example.org", .selector = "probe", .key_file = world->key_path};
     world->config = (struct config){.dkim = &world->key, .dkim_count = 1, .max_message_bytes = 1 << 24};
     world->keys = dkim_keys_load(&world->config, NULL, NULL, error, sizeof(error));
     world->identity = identity_load(world->identity_path);

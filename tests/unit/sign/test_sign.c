@@ -53,10 +53,10 @@ static int set_up(void **state) {
     strcpy(key_2048, in_directory("2048.pem"));
     strcpy(key_1024, in_directory("1024.pem"));
     strcpy(key_pkcs1, in_directory("pkcs1.pem"));
-    if (dkim_keygen(key_2048, 2048, &record, error, sizeof(error)) < 0)
+    if (dkim_keygen(key_2048, DKIM_RSA, 2048, &record, error, sizeof(error)) < 0)
         return -1;
     free(record);
-    if (dkim_keygen(key_1024, 1024, &record, error, sizeof(error)) < 0)
+    if (dkim_keygen(key_1024, DKIM_RSA, 1024, &record, error, sizeof(error)) < 0)
         return -1;
     free(record);
     /* The same key as the other form of PEM. */
@@ -107,7 +107,8 @@ static struct dkim_keys *load_good(struct config_dkim_key *keys, uint32_t count)
 }
 
 static void keys_of_both_forms_load(void **state) {
-    struct config_dkim_key configured[] = {{"example.org", "a", key_2048}, {"Example.NET", "b", key_pkcs1}};
+    struct config_dkim_key configured[] = {{.domain = "example.org", .selector = "a", .key_file = key_2048},
+                                           {.domain = "Example.NET", .selector = "b", .key_file = key_pkcs1}};
     struct dkim_keys *keys = load_good(configured, 2);
     uint32_t first;
     assert_int_equal(warnings, 0);
@@ -117,7 +118,7 @@ static void keys_of_both_forms_load(void **state) {
 }
 
 static void a_short_key_and_an_open_file_are_warned_of(void **state) {
-    struct config_dkim_key configured = {"example.org", "a", key_1024};
+    struct config_dkim_key configured = {.domain = "example.org", .selector = "a", .key_file = key_1024};
     dkim_keys_free(load_good(&configured, 1));
     assert_int_equal(warnings, 1);
     assert_non_null(strstr(last_warning, "1024 bits"));
@@ -130,7 +131,7 @@ static void a_short_key_and_an_open_file_are_warned_of(void **state) {
 }
 
 static void what_is_no_key_is_named_with_a_remedy(void **state) {
-    struct config_dkim_key configured = {"example.org", "a", (char *)"/nonexistent/key.pem"};
+    struct config_dkim_key configured = {.domain = "example.org", .selector = "a", .key_file = (char *)"/nonexistent/key.pem"};
     assert_null(load(&configured, 1));
     assert_non_null(strstr(error, "/nonexistent/key.pem: cannot read"));
     char bad[64];
@@ -142,20 +143,20 @@ static void what_is_no_key_is_named_with_a_remedy(void **state) {
     for (size_t i = 0; i < sizeof(contents) / sizeof(contents[0]); i++) {
         write_file(bad, contents[i], strlen(contents[i]));
         assert_null(load(&configured, 1));
-        assert_non_null(strstr(error, "no unencrypted RSA private key"));
+        assert_non_null(strstr(error, "no unencrypted RSA or Ed25519 private key"));
     }
-    configured = (struct config_dkim_key){"exa mple.org", "a", key_2048};
+    configured = (struct config_dkim_key){.domain = "exa mple.org", .selector = "a", .key_file = key_2048};
     assert_null(load(&configured, 1));
-    configured = (struct config_dkim_key){"example.org", "a; b", key_2048};
+    configured = (struct config_dkim_key){.domain = "example.org", .selector = "a; b", .key_file = key_2048};
     assert_null(load(&configured, 1));
     assert_non_null(strstr(error, "selector"));
 }
 
 static void a_domain_is_signed_by_its_own_key_or_its_nearest_parent_s(void **state) {
-    struct config_dkim_key configured[] = {{"example.org", "parent", key_2048},
-                                           {"news.example.org", "child", key_2048},
-                                           {"ample.org", "other", key_2048},
-                                           {"example.org", "second", key_1024}};
+    struct config_dkim_key configured[] = {{.domain = "example.org", .selector = "parent", .key_file = key_2048},
+                                           {.domain = "news.example.org", .selector = "child", .key_file = key_2048},
+                                           {.domain = "ample.org", .selector = "other", .key_file = key_2048},
+                                           {.domain = "example.org", .selector = "second", .key_file = key_1024}};
     struct dkim_keys *keys = load_good(configured, 4);
     uint32_t first;
     assert_int_equal(dkim_keys_find(keys, "news.example.org", &first), 1);
@@ -188,7 +189,7 @@ static void render(struct message *message) {
 }
 
 static void a_signature_is_one_field_before_the_message(void **state) {
-    struct config_dkim_key configured = {"example.org", "s1", key_2048};
+    struct config_dkim_key configured = {.domain = "example.org", .selector = "s1", .key_file = key_2048};
     struct dkim_keys *keys = load_good(&configured, 1);
     struct dkim_signer *signer = dkim_signer_create(keys);
     struct message message;
@@ -222,7 +223,8 @@ static void a_signature_is_one_field_before_the_message(void **state) {
 }
 
 static void the_same_message_has_the_same_signature(void **state) {
-    struct config_dkim_key configured[] = {{"example.org", "s1", key_2048}, {"example.net", "s1", key_pkcs1}};
+    struct config_dkim_key configured[] = {{.domain = "example.org", .selector = "s1", .key_file = key_2048},
+                                           {.domain = "example.net", .selector = "s1", .key_file = key_pkcs1}};
     struct dkim_keys *keys = load_good(configured, 2);
     struct dkim_signer *signer = dkim_signer_create(keys), *other = dkim_signer_create(keys);
     struct message first, second;
@@ -242,7 +244,8 @@ static void the_same_message_has_the_same_signature(void **state) {
 }
 
 static void each_configured_key_signs_and_none_means_none(void **state) {
-    struct config_dkim_key configured[] = {{"example.org", "s1", key_2048}, {"example.org", "s2", key_1024}};
+    struct config_dkim_key configured[] = {{.domain = "example.org", .selector = "s1", .key_file = key_2048},
+                                           {.domain = "example.org", .selector = "s2", .key_file = key_1024}};
     struct dkim_keys *keys = load_good(configured, 2);
     struct dkim_signer *signer = dkim_signer_create(keys);
     struct message message;
@@ -263,7 +266,7 @@ static void each_configured_key_signs_and_none_means_none(void **state) {
 }
 
 static void headroom_is_made_where_it_is_used_up(void **state) {
-    struct config_dkim_key configured = {"example.org", "s1", key_1024};
+    struct config_dkim_key configured = {.domain = "example.org", .selector = "s1", .key_file = key_1024};
     struct dkim_keys *keys = load_good(&configured, 1);
     struct dkim_signer *signer = dkim_signer_create(keys);
     struct message message;
@@ -281,7 +284,7 @@ static void headroom_is_made_where_it_is_used_up(void **state) {
 }
 
 static void a_message_with_too_many_fields_is_refused(void **state) {
-    struct config_dkim_key configured = {"example.org", "s1", key_1024};
+    struct config_dkim_key configured = {.domain = "example.org", .selector = "s1", .key_file = key_1024};
     struct dkim_keys *keys = load_good(&configured, 1);
     struct dkim_signer *signer = dkim_signer_create(keys);
     struct message message;
@@ -306,7 +309,7 @@ static void a_new_key_is_private_and_never_overwrites(void **state) {
     char path[64], *record = NULL;
     struct stat about;
     strcpy(path, in_directory("new.pem"));
-    assert_int_equal(dkim_keygen(path, 1024, &record, error, sizeof(error)), 0);
+    assert_int_equal(dkim_keygen(path, DKIM_RSA, 1024, &record, error, sizeof(error)), 0);
     assert_int_equal(strncmp(record, "v=DKIM1; k=rsa; p=MIGf", 22), 0);
     free(record);
     assert_int_equal(stat(path, &about), 0);
@@ -314,15 +317,15 @@ static void a_new_key_is_private_and_never_overwrites(void **state) {
     uint8_t pem[8192];
     size_t length = read_whole(path, pem, sizeof(pem));
     assert_int_equal(strncmp((char *)pem, "-----BEGIN PRIVATE KEY-----\n", 28), 0);
-    assert_int_equal(dkim_keygen(path, 1024, &record, error, sizeof(error)), -EEXIST);
+    assert_int_equal(dkim_keygen(path, DKIM_RSA, 1024, &record, error, sizeof(error)), -EEXIST);
     assert_null(record);
     assert_non_null(strstr(error, "never overwritten"));
     uint8_t again[8192];
     assert_int_equal(read_whole(path, again, sizeof(again)), length);
     assert_memory_equal(again, pem, length);
-    assert_int_equal(dkim_keygen("/nonexistent/x.pem", 1024, &record, error, sizeof(error)), -ENOENT);
-    assert_int_equal(dkim_keygen(path, 512, &record, error, sizeof(error)), -EINVAL);
-    assert_int_equal(dkim_keygen(path, 1000, &record, error, sizeof(error)), -EINVAL);
+    assert_int_equal(dkim_keygen("/nonexistent/x.pem", DKIM_RSA, 1024, &record, error, sizeof(error)), -ENOENT);
+    assert_int_equal(dkim_keygen(path, DKIM_RSA, 512, &record, error, sizeof(error)), -EINVAL);
+    assert_int_equal(dkim_keygen(path, DKIM_RSA, 1000, &record, error, sizeof(error)), -EINVAL);
 }
 
 enum { TASKS = 300, SHARDS = 3, CAPACITY = 64, PATIENCE_MS = 20000 };
@@ -333,7 +336,7 @@ static void wait_for(struct press *press, uint32_t shard) {
 }
 
 static void the_press_gives_every_task_back_to_its_shard(void **state) {
-    struct config_dkim_key configured = {"example.org", "s1", key_1024};
+    struct config_dkim_key configured = {.domain = "example.org", .selector = "s1", .key_file = key_1024};
     struct config config = {.dkim = &configured, .dkim_count = 1, .max_message_bytes = 1 << 20};
     struct dkim_keys *keys = load_good(&configured, 1);
     struct press_config press_config = {
@@ -408,7 +411,7 @@ static void a_required_key_that_is_missing_is_that_message_s_error(void **state)
 }
 
 static void a_press_can_be_destroyed_with_work_under_way(void **state) {
-    struct config_dkim_key configured = {"example.org", "s1", key_2048};
+    struct config_dkim_key configured = {.domain = "example.org", .selector = "s1", .key_file = key_2048};
     struct config config = {.max_message_bytes = 1 << 20};
     struct dkim_keys *keys = load_good(&configured, 1);
     struct press_config press_config = {.threads = 2, .capacity = 100, .config = &config, .identity = identity, .keys = keys, .shards = 1};
