@@ -1,9 +1,10 @@
-/* identity.c: the key of Message-IDs, read from a file, and SipHash-2-4-128 under it. */
+/* identity.c: the key of Message-IDs and tokens, read from a file, and SipHash-2-4-128 under it. */
 #include <wolfssl/options.h>
 #include <wolfssl/wolfcrypt/sha256.h>
 
 #include "identity.h"
 #include "render.h"
+#include "token.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -15,6 +16,7 @@ enum { IDENTITY_FILE_MIN = 32, IDENTITY_FILE_MAX = 4096, SIPHASH_KEY_BYTES = 16 
 
 struct identity {
     uint8_t message_key[SIPHASH_KEY_BYTES];
+    struct token_keys *token_keys;
 };
 
 static uint64_t rotate(uint64_t word, int bits) {
@@ -83,6 +85,8 @@ struct identity *identity_load(const char *path) {
         wc_Sha256Free(&sha);
         memcpy(identity->message_key, digest, sizeof(identity->message_key));
         explicit_bzero(digest, sizeof(digest));
+        identity->token_keys = token_keys_create(bytes, length);
+        failure = identity->token_keys == NULL ? errno : failure;
     } else if (failure == 0) {
         failure = ENOMEM;
     }
@@ -96,9 +100,15 @@ struct identity *identity_load(const char *path) {
 }
 
 void identity_free(struct identity *identity) {
-    if (identity != NULL)
+    if (identity != NULL) {
+        token_keys_free(identity->token_keys);
         explicit_bzero(identity, sizeof(*identity));
+    }
     free(identity);
+}
+
+const struct token_keys *identity_token_keys(const struct identity *identity) {
+    return identity->token_keys;
 }
 
 /* Adds the hash of a text to the input of another: the sum has a fixed length, whatever the text's. */

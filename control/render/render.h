@@ -52,7 +52,7 @@ int message_flatten(struct message *message);
 
 enum { MESSAGE_HEADROOM_BYTES = 4096 };
 
-struct identity; /* the key of Message-IDs and VERP tokens */
+struct identity; /* the key of Message-IDs, of tokens in links and of VERP addresses */
 /* Reads it from a file of at least 32 bytes. NULL with errno. */
 struct identity *identity_load(const char *path);
 void identity_free(struct identity *identity);
