@@ -36,7 +36,7 @@ static int ed25519_decode(const struct dkim_key *key, ed25519_key *ed25519) {
     if (wc_ed25519_init(ed25519) != 0)
         return -EINVAL;
     bool good = wc_Ed25519PrivateKeyDecode(key->der, &at, ed25519, key->der_length) == 0;
-    bool has_public = good && wc_ed25519_export_public(ed25519, in_file, &in_file_length) == 0;
+    bool has_public = good && ed25519->pubKeySet && wc_ed25519_export_public(ed25519, in_file, &in_file_length) == 0;
     good = good && wc_ed25519_export_private_only(ed25519, seed, &seed_length) == 0 &&
            wc_ed25519_make_public(ed25519, public_key, sizeof(public_key)) == 0 &&
            wc_ed25519_import_private_key(seed, sizeof(seed), public_key, sizeof(public_key), ed25519) == 0 &&
