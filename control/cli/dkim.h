@@ -1,0 +1,13 @@
+/* dkim.h: what the parts of `bypost dkim` share. */
+#ifndef CONTROL_CLI_DKIM_H
+#define CONTROL_CLI_DKIM_H
+
+#include "cli.h"
+
+/* Prints a key's record as web forms want it and as a zone file has it, each line behind `indent`. */
+void dkim_record_print(const char *indent, const char *selector, const char *domain, const char *record);
+
+/* argv[0] is "check" and the like. Return an exit code. */
+int dkim_check_run(int argc, char **argv);
+
+#endif
