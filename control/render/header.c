@@ -65,6 +65,64 @@ static size_t q_cost(const char *bytes, size_t length) {
     return length > 1 ? 3 * length : bytes[0] == ' ' || is_q_safe(bytes[0]) ? 1 : 3;
 }
 
+/* Whole characters of a text for one encoded-word. */
+struct encoded_part {
+    uint8_t bytes[ENCODED_WORD_MAX];
+    size_t length;
+    size_t taken; /* of the text */
+};
+
+/* Takes as many as there is room for. Base64 of what is not the text's end takes no more than needs no padding, and false when it would:
+ * some readers (GMime) decode the base64 of words in a row as one, and stop at padding. */
+static bool part_take(struct encoded_part *part, const char *text, size_t length, bool use_q, size_t room) {
+    char character[4];
+    size_t size = 0, cost = 0, whole_length = 0, whole_taken = 0;
+    part->length = part->taken = 0;
+    while (part->taken < length) {
+        size_t taken = take_character(text + part->taken, length - part->taken, character, &size);
+        cost += q_cost(character, size);
+        if (use_q ? cost > room : (part->length + size + 2) / 3 * 4 > room)
+            break;
+        memcpy(part->bytes + part->length, character, size);
+        part->length += size;
+        part->taken += taken;
+        if (part->length % 3 == 0) {
+            whole_length = part->length;
+            whole_taken = part->taken;
+        }
+    }
+    if (use_q || part->taken == length)
+        return true;
+    part->length = whole_length;
+    part->taken = whole_taken;
+    return whole_length > 0;
+}
+
+static void part_write(struct writer *writer, const struct encoded_part *part, bool use_q) {
+    if (!writer_room(writer, ENCODED_WORD_MAX + 1))
+        return;
+    writer_text(writer, use_q ? " =?utf-8?Q?" : " =?utf-8?B?");
+    char *out = (char *)writer->bytes + writer->at;
+    if (!use_q) {
+        writer->at += base64_write(out, part->bytes, part->length);
+    } else {
+        for (size_t i = 0; i < part->length; i++) {
+            char byte = (char)part->bytes[i];
+            if (byte == ' ') {
+                *out++ = '_';
+            } else if (is_q_safe(byte)) {
+                *out++ = byte;
+            } else {
+                *out++ = '=';
+                *out++ = encode_hex[part->bytes[i] >> 4];
+                *out++ = encode_hex[part->bytes[i] & 15];
+            }
+        }
+        writer->at = (size_t)((uint8_t *)out - writer->bytes);
+    }
+    writer_text(writer, "?=");
+}
+
 /* Writes a text as encoded-words, each of whole characters, folded between them. The first is preceded by a space, or by a fold when the
  * line is full. */
 static void encoded_words(struct writer *writer, const char *text, size_t length) {
@@ -75,47 +133,19 @@ static void encoded_words(struct writer *writer, const char *text, size_t length
         q_total += q_cost(character, size);
     }
     bool use_q = q_total <= total * 2; /* as long as a reader of the source recognises it */
-    for (size_t at = 0; at < length;) {
+    for (size_t at = 0; at < length && writer->error == 0;) {
         size_t column = writer_column(writer) + 1;
         if (column > 1 && column + ENCODED_FRAME_BYTES + ENCODED_ROOM_MIN > ENCODED_LINE_MAX) {
             writer_fold(writer);
             column = 1;
         }
         size_t room = ENCODED_LINE_MAX - column < ENCODED_WORD_MAX ? ENCODED_LINE_MAX - column : ENCODED_WORD_MAX;
-        room -= ENCODED_FRAME_BYTES;
-        uint8_t part[ENCODED_WORD_MAX];
-        size_t part_length = 0, cost = 0;
-        while (at < length) {
-            size_t taken = take_character(text + at, length - at, character, &size);
-            cost += q_cost(character, size);
-            if (use_q ? cost > room : (part_length + size + 2) / 3 * 4 > room)
-                break;
-            memcpy(part + part_length, character, size);
-            part_length += size;
-            at += taken;
-        }
-        if (!writer_room(writer, ENCODED_WORD_MAX + 1))
-            return;
-        writer_text(writer, use_q ? " =?utf-8?Q?" : " =?utf-8?B?");
-        char *out = (char *)writer->bytes + writer->at;
-        if (!use_q) {
-            writer->at += base64_write(out, part, part_length);
-        } else {
-            for (size_t i = 0; i < part_length; i++) {
-                char byte = (char)part[i];
-                if (byte == ' ') {
-                    *out++ = '_';
-                } else if (is_q_safe(byte)) {
-                    *out++ = byte;
-                } else {
-                    *out++ = '=';
-                    *out++ = encode_hex[part[i] >> 4];
-                    *out++ = encode_hex[part[i] & 15];
-                }
-            }
-            writer->at = (size_t)((uint8_t *)out - writer->bytes);
-        }
-        writer_text(writer, "?=");
+        struct encoded_part part;
+        bool part_q = use_q || !part_take(&part, text + at, length - at, false, room - ENCODED_FRAME_BYTES);
+        if (part_q)
+            part_take(&part, text + at, length - at, true, room - ENCODED_FRAME_BYTES);
+        part_write(writer, &part, part_q);
+        at += part.taken;
         if (at < length)
             writer_fold(writer);
     }

@@ -101,6 +101,31 @@ static void encoded_words_hold_whole_characters(void **state) {
     }
 }
 
+/* Some readers decode the base64 of encoded-words in a row as one: padding may stand in the last only. Where whole characters never come to
+ * a multiple of 3 bytes a word is Q. */
+static void base64_of_words_in_a_row_is_one(void **state) {
+    static const char *const characters[] = {"a", "\xC3\xA9", "\xE6\x97\xA5", "\xF0\x9F\x8E\x89"};
+    uint64_t seed = 7;
+    for (int round = 0; round < 500; round++) {
+        char value[400] = "\xF0\x9F\x8E\x89\xE6\x97\xA5";
+        uint32_t kinds = unit_random(&seed) % 15 + 1; /* which lengths there are */
+        for (uint32_t i = 0; i < 80; i++) {
+            uint32_t kind = unit_random(&seed) % 4;
+            if (kinds >> kind & 1)
+                strcat(value, characters[kind]);
+        }
+        const char *text = text_field("Subject", value);
+        assert_field_form(text);
+        for (const char *word = text; (word = strstr(word, "=?utf-8?B?")) != NULL;) {
+            const char *end = strstr(word + 10, "?=");
+            assert_non_null(end);
+            if (end[-1] == '=')
+                assert_string_equal(end, "?=\r\n");
+            word = end;
+        }
+    }
+}
+
 static void long_values_are_folded_at_white_space(void **state) {
     char value[3000] = "";
     for (int i = 0; i < 200; i++)
@@ -334,6 +359,7 @@ int main(void) {
         cmocka_unit_test(ascii_stays_as_it_is),
         cmocka_unit_test(other_words_become_encoded_words),
         cmocka_unit_test(encoded_words_hold_whole_characters),
+        cmocka_unit_test(base64_of_words_in_a_row_is_one),
         cmocka_unit_test(long_values_are_folded_at_white_space),
         cmocka_unit_test(no_value_ends_its_field),
         cmocka_unit_test(random_values_keep_their_form),
