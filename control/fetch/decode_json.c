@@ -132,12 +132,24 @@ static int on_number(void *context, const char *text, size_t length) {
     return reader_put(reader, real);
 }
 
+/* yajl has checked its UTF-8, but takes surrogates and characters in longer forms than need be, which RFC 3629 3 forbids. */
 static json_t *reader_string(struct json_reader *reader, const unsigned char *text, size_t length) {
+    unsigned char all = 0;
     if (memchr(text, '\0', length)) {
         decode_fail(reader->decoder, "", "A string must not hold \\u0000.");
         return NULL;
     }
-    return json_stringn_nocheck((const char *)text, length); /* yajl has checked its UTF-8 */
+    for (size_t i = 0; i < length; i++) {
+        all |= text[i];
+    }
+    if (all < 0x80) {
+        return json_stringn_nocheck((const char *)text, length);
+    }
+    json_t *string = json_stringn((const char *)text, length);
+    if (!string) {
+        decode_fail(reader->decoder, "", "The job is not valid JSON: a string is not valid UTF-8 (RFC 3629).");
+    }
+    return string;
 }
 
 static int on_string(void *context, const unsigned char *text, size_t length) {

@@ -169,6 +169,11 @@ static const struct {
      "The job begins with byte 0x68: it must be a JSON object or a MessagePack map."},
     {"{\"from\":\"a@b.test\",\"to\":\"x@y.test\",\"text\":\"\377\"}",
      "The job is not valid JSON: invalid bytes in UTF8 string. (line 1, column 45)."},
+    /* RFC 3629 3: no surrogates, no form longer than need be. */
+    {"{\"from\":\"a@b.test\",\"to\":\"x@y.test\",\"text\":\"\355\240\200\"}",
+     "The job is not valid JSON: a string is not valid UTF-8 (RFC 3629)."},
+    {"{\"from\":\"a@b.test\",\"to\":\"x@y.test\",\"text\":\"\300\212\"}",
+     "The job is not valid JSON: a string is not valid UTF-8 (RFC 3629)."},
     {"{\"from\":\"a@b.test\",\"to\":\"x@y.test\",\"text\":\"t\",\"headers\":{\"DKIM-Signature\":\"x\"}}",
      "headers.DKIM-Signature: The header DKIM-Signature cannot be set: bypost signs by its configuration."},
     {"{\"from\":\"a@b.test\",\"to\":\"x@y.test\",\"text\":\"t\",\"headers\":{\"Message-ID\":\"<a@b>\"}}",
