@@ -2,6 +2,7 @@
 #include "check.h"
 #include "address.h"
 #include "control/job.h"
+#include "dkim.h"
 #include "relays.h"
 #include "share.h"
 
@@ -512,15 +513,22 @@ static bool file_is_pem_key(const char *path) {
     return found;
 }
 
-static void check_dkim(struct reader *reader, const struct config *config) {
+static void check_dkim_keys(struct reader *reader, const struct config *config, const struct config_dkim_key *keys, uint32_t count) {
     struct stat status;
-    for (uint32_t i = 0; i < config->dkim_count; i++) {
-        const struct config_dkim_key *key = &config->dkim[i];
-        for (uint32_t j = 0; j < i && key->domain && key->selector; j++) {
-            const struct config_dkim_key *other = &config->dkim[j];
-            if (other->domain && other->selector && strcasecmp(key->domain, other->domain) == 0 &&
-                strcasecmp(key->selector, other->selector) == 0) {
+    for (uint32_t i = 0; i < count; i++) {
+        const struct config_dkim_key *key = &keys[i];
+        for (uint32_t j = 0; j < i && key->domain && key->selector && key->key_file; j++) {
+            const struct config_dkim_key *other = &keys[j];
+            if (!other->domain || !other->selector || !other->key_file || strcasecmp(key->domain, other->domain) != 0 ||
+                strcasecmp(key->selector, other->selector) != 0) {
+                continue;
+            }
+            if (strcmp(key->tenant ? key->tenant : "", other->tenant ? other->tenant : "") == 0) {
                 reader_error(reader, reader_place(reader, key), "the key %s of %s stands twice; give one another selector, or remove it.",
+                             key->selector, key->domain);
+            } else if (strcmp(key->key_file, other->key_file) != 0) {
+                reader_error(reader, reader_place(reader, key),
+                             "the selector %s of %s has two keys, and DNS can publish one; give one of them another selector.",
                              key->selector, key->domain);
             }
         }
@@ -533,6 +541,12 @@ static void check_dkim(struct reader *reader, const struct config *config) {
             }
         }
     }
+}
+
+static void check_dkim(struct reader *reader, const struct config *config) {
+    check_dkim_keys(reader, config, config->dkim, config->dkim_count);
+    check_dkim_keys(reader, config, config->dkim_platform, config->dkim_platform_count);
+    config_dkim_check(reader, config);
     if (!config->sandbox && config->dkim_count == 0) {
         reader_warn(reader, reader->root,
                     "there is no DKIM key, and Gmail, Yahoo and Microsoft refuse bulk mail without a signature; make one with `bypost dkim "

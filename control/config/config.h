@@ -50,7 +50,8 @@ struct config_pool {
 struct config_dkim_key {
     char *domain; /* of From: this domain, compared without case */
     char *selector;
-    char *key_file; /* PEM, RSA */
+    char *key_file; /* PEM, RSA or Ed25519 */
+    char *tenant;   /* whose jobs' messages it signs; NULL: everyone's. A tenant's own keys for a domain are used instead of everyone's */
 };
 
 struct config_retry {
@@ -176,7 +177,12 @@ struct config {
 
     uint32_t dkim_count;
     struct config_dkim_key *dkim;
-    bool dkim_required;       /* a message without a key for its From domain: error of that message, instead of unsigned */
+    uint32_t dkim_platform_count;
+    struct config_dkim_key *dkim_platform; /* sign every message too that is not signed by their domain already */
+    bool dkim_required;                    /* a message without a key for its From domain: error of that message, instead of unsigned */
+    char **dkim_oversign, **dkim_sign;     /* names of fields, lower case, NULL-terminated: `oversign` also against being added; NULL: the
+                                              signer's own lists. From is oversigned in any case unless `sign` has it */
+    uint32_t dkim_expire_s;                /* x= is so much later than t=; 0: none */
     uint32_t signing_threads; /* 0: one for each core but the workers' */
 
     uint32_t relay_count;

@@ -2,6 +2,7 @@
 #include "lists.h"
 #include "address.h"
 #include "control/outcome.h"
+#include "dkim.h"
 #include "relays.h"
 
 #include <ctype.h>
@@ -211,49 +212,6 @@ void prohibited_hosts_read(struct reader *reader, const struct yaml_node *node, 
         if (!address_parse_prefix(*at, &network)) {
             reader_error(reader, reader_place(reader, *at),
                          "`%s` is no network; write an address and a prefix length, such as `10.0.0.0/8`.", *at);
-        }
-    }
-}
-
-static const struct field dkim_key_fields[] = {
-    {.key = "domain", .kind = FIELD_TEXT, .offset = offsetof(struct config_dkim_key, domain)},
-    {.key = "selector", .kind = FIELD_TEXT, .offset = offsetof(struct config_dkim_key, selector)},
-    {.key = "key", .kind = FIELD_PATH, .offset = offsetof(struct config_dkim_key, key_file)},
-    {0},
-};
-
-void dkim_keys_read(struct reader *reader, const struct yaml_node *node, void *record) {
-    struct config *config = record;
-    if (node->kind == YAML_SEQUENCE && node->count == 0) {
-        return;
-    }
-    if (!reader_wants(reader, node, YAML_SEQUENCE, "keys", "`- {domain: example.com, selector: s1, key: /etc/bypost/dkim/s1.pem}`")) {
-        return;
-    }
-    config->dkim = calloc(node->count, sizeof *config->dkim);
-    for (uint32_t i = 0; i < node->count; i++) {
-        struct config_dkim_key *key = &config->dkim[config->dkim_count++];
-        const struct yaml_node *item = &node->items[i];
-        reader_note(reader, key, item);
-        section_read(reader, item, "a DKIM key", dkim_key_fields, key, NULL);
-        for (const struct field *field = dkim_key_fields; item->kind == YAML_MAPPING && field->key; field++) {
-            if (!yaml_get(item, field->key)) {
-                reader_error(reader, item, "this DKIM key has no `%s`; add it (`bypost dkim keygen` makes a key and prints what to write).",
-                             field->key);
-            }
-        }
-        char *domain = key->domain ? host_to_ascii(key->domain) : NULL;
-        if (key->domain && !domain) {
-            reader_error(reader, reader_place(reader, &key->domain),
-                         "`%s` is no domain; write the domain of the From: address, such as `example.com`.", key->domain);
-        }
-        if (domain) {
-            free(key->domain);
-            key->domain = domain;
-        }
-        if (key->selector && !host_is_name(key->selector)) {
-            reader_error(reader, reader_place(reader, &key->selector),
-                         "`%s` is no selector; write letters, digits and hyphens, such as `s2026`.", key->selector);
         }
     }
 }
@@ -482,10 +440,7 @@ void lists_free(struct config *config) {
         free(config->pools[i].name);
     }
     free(config->pools);
-    for (uint32_t i = 0; i < config->dkim_count; i++) {
-        section_free(dkim_key_fields, &config->dkim[i]);
-    }
-    free(config->dkim);
+    config_dkim_free(config);
     relays_free(config);
     for (uint32_t i = 0; i < config->queue_count; i++) {
         free(config->queues[i].name);

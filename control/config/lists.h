@@ -14,7 +14,6 @@ void tcp_ports_read(struct reader *reader, const struct yaml_node *node, void *r
 void eal_args_read(struct reader *reader, const struct yaml_node *node, void *record);
 void dns_servers_read(struct reader *reader, const struct yaml_node *node, void *record);
 void prohibited_hosts_read(struct reader *reader, const struct yaml_node *node, void *record);
-void dkim_keys_read(struct reader *reader, const struct yaml_node *node, void *record);
 void event_types_read(struct reader *reader, const struct yaml_node *node, void *record);
 void pools_read(struct reader *reader, const struct yaml_node *node, void *record);
 void queues_read(struct reader *reader, const struct yaml_node *node, void *record);

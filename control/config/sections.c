@@ -2,6 +2,7 @@
 #include "sections.h"
 #include "address.h"
 #include "control/outcome.h"
+#include "dkim.h"
 #include "lists.h"
 #include "relays.h"
 
@@ -87,7 +88,11 @@ static const struct field dns_fields[] = {
 
 static const struct field dkim_fields[] = {
     {.key = "keys", .kind = FIELD_CUSTOM, .read = dkim_keys_read},
+    {.key = "platform", .kind = FIELD_CUSTOM, .read = dkim_platform_read},
     {.key = "required", .kind = FIELD_BOOL, .offset = AT(dkim_required), .fallback = "false"},
+    {.key = "oversign", .kind = FIELD_CUSTOM, .read = dkim_oversign_read},
+    {.key = "sign", .kind = FIELD_CUSTOM, .read = dkim_sign_read},
+    {.key = "expire", .kind = FIELD_SECONDS32, .offset = AT(dkim_expire_s), .fallback = "0", .max = "365d"},
     {0},
 };
 

@@ -134,9 +134,63 @@ int dkim_key_read(const char *path, struct dkim_key *key, unsigned *mode, char *
     return 0;
 }
 
+/* The numbers of an RSA key as the lanes take them. */
+struct lanes_numbers {
+    struct dkim_private decoded;
+    uint8_t n[LANES_BYTES], p[LANES_HALF_BYTES], q[LANES_HALF_BYTES], dp[LANES_HALF_BYTES], dq[LANES_HALF_BYTES], qinv[LANES_HALF_BYTES];
+    uint8_t e[4];
+};
+
+/* NULL: a key of another size or exponent, or primes of two sizes: wolfCrypt's. */
+static struct lanes_key *lanes_make(struct lanes_numbers *numbers) {
+    RsaKey *rsa = &numbers->decoded.rsa;
+    const struct {
+        mp_int *number;
+        uint8_t *bytes;
+        int length;
+    } parts[] = {{&rsa->n, numbers->n, LANES_BYTES},        {&rsa->e, numbers->e, sizeof(numbers->e)},
+                 {&rsa->p, numbers->p, LANES_HALF_BYTES},   {&rsa->q, numbers->q, LANES_HALF_BYTES},
+                 {&rsa->dP, numbers->dp, LANES_HALF_BYTES}, {&rsa->dQ, numbers->dq, LANES_HALF_BYTES},
+                 {&rsa->u, numbers->qinv, LANES_HALF_BYTES}};
+    for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++)
+        if (mp_unsigned_bin_size(parts[i].number) > parts[i].length ||
+            mp_to_unsigned_bin_len(parts[i].number, parts[i].bytes, parts[i].length) != MP_OKAY)
+            return NULL;
+    uint32_t e = (uint32_t)numbers->e[0] << 24 | (uint32_t)numbers->e[1] << 16 | (uint32_t)numbers->e[2] << 8 | numbers->e[3];
+    return lanes_key_create(numbers->n, e, numbers->p, numbers->q, numbers->dp, numbers->dq, numbers->qinv);
+}
+
+int dkim_key_prepare(struct dkim_key *key) {
+    if (key->algorithm == DKIM_ED25519) {
+        key->decoded = secret_alloc(sizeof(*key->decoded));
+        if (key->decoded != NULL && dkim_key_decode(key, key->decoded) == 0)
+            return 0;
+        secret_free(key->decoded, sizeof(*key->decoded));
+        key->decoded = NULL;
+        return -ENOMEM;
+    }
+    if (key->bits != LANES_BITS)
+        return 0;
+    struct lanes_numbers *numbers = secret_alloc(sizeof(*numbers));
+    if (numbers == NULL || dkim_key_decode(key, &numbers->decoded) < 0) {
+        secret_free(numbers, sizeof(*numbers));
+        return -ENOMEM;
+    }
+    key->lanes = lanes_make(numbers);
+    dkim_private_free(&numbers->decoded);
+    secret_free(numbers, sizeof(*numbers));
+    return 0;
+}
+
 void dkim_key_free(struct dkim_key *key) {
     free(key->domain);
     free(key->selector);
+    free(key->tenant);
     secret_free(key->der, key->der_length);
+    if (key->lanes != NULL)
+        lanes_key_free(key->lanes);
+    if (key->decoded != NULL)
+        dkim_private_free(key->decoded);
+    secret_free(key->decoded, sizeof(*key->decoded));
     *key = (struct dkim_key){.order = key->order};
 }

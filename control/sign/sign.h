@@ -11,14 +11,18 @@ struct dkim_keys; /* immutable; shared by threads */
 /* Loads every key of the configuration. NULL with a sentence in error (file, reason, remedy). Warns by `warn` for keys under 2048 bits. */
 struct dkim_keys *dkim_keys_load(const struct config *config, void (*warn)(void *context, const char *sentence), void *context, char *error,
                                  size_t error_bytes);
+/* Drops a reference; press and signers hold their own. The keys are wiped with the last. */
 void dkim_keys_free(struct dkim_keys *keys);
 
-struct dkim_signer; /* one for each thread: random number generator, scratch, the lanes that wait for company */
-struct dkim_signer *dkim_signer_create(const struct dkim_keys *keys);
+struct dkim_signer; /* one for each thread: random number generator, scratch, the signatures that wait for company */
+struct dkim_signer *dkim_signer_create(struct dkim_keys *keys);
 void dkim_signer_free(struct dkim_signer *signer);
+/* Signs with other keys from now on; those before are wiped. False while signatures wait for a flush: nothing has changed. */
+bool dkim_signer_use(struct dkim_signer *signer, struct dkim_keys *keys);
 /* Prepends DKIM-Signature fields (rsa-sha256 or ed25519-sha256, relaxed/relaxed) to a message: keys are chosen by message->from_domain and
- * `tenant` (NULL: none). Returns the number of signatures made (0: no key for that domain), or -errno. `time_s` is t=. Each RSA signature
- * is verified with the public key before it leaves. */
+ * `tenant` (NULL: none), and the platform's sign too. Returns the number of signatures made (0: no key), or -errno: -ENOKEY where there is
+ * none for the From domain and the configuration requires one. `time_s` is t=. Each signature is verified with the public key before it
+ * leaves. */
 int dkim_sign(struct dkim_signer *signer, struct message *message, const char *tenant, uint64_t time_s);
 
 /* The same in two halves, so that the RSA signatures of many messages are made at once (lanes.h). dkim_begin hashes and composes; the
@@ -28,10 +32,21 @@ enum { DKIM_BEGUN_MAX = 64, DKIM_LANES = 8 };
 int dkim_begin(struct dkim_signer *signer, struct message *message, const char *tenant, uint64_t time_s, void *user);
 /* Makes the signatures that wait while they fill all lanes; with `all` the rest too. */
 void dkim_flush(struct dkim_signer *signer, bool all);
-/* RSA signatures that wait for a flush. */
+/* RSA signatures that wait for a flush: none where there are no lanes, and of keys that the lanes do not take. */
 uint32_t dkim_waiting(const struct dkim_signer *signer);
 /* The next message that is whole: its user, and 0 or -errno (then it has no new fields). False: none. */
 bool dkim_next(struct dkim_signer *signer, void **user, int *status);
+
+/* What signers have done. */
+struct dkim_counters {
+    uint64_t rsa, ed25519;                  /* signatures by algorithm ... */
+    uint64_t lanes, wolfssl;                /* ... and by the way they were made */
+    uint64_t flushes;                       /* uses of the eight lanes: lanes / flushes of eight were filled */
+    uint64_t faults;                        /* signatures that did not verify, and were made again or not at all */
+    uint64_t body_bytes, body_bytes_hashed; /* of bodies, and those of them that were not known already */
+};
+/* Adds a signer's to a sum; from any thread. */
+void dkim_signer_counters(const struct dkim_signer *signer, struct dkim_counters *sum);
 
 enum dkim_algorithm { DKIM_RSA, DKIM_ED25519 };
 /* As k= of a key record has it (RFC 6376 3.6.1, RFC 8463 4): "rsa", "ed25519". */
@@ -60,8 +75,8 @@ struct press_config {
     uint32_t capacity; /* tasks under way at most */
     const struct config *config;
     const struct identity *identity;
-    const struct dkim_keys *keys;
-    uint32_t shards; /* results are collected by shard */
+    struct dkim_keys *keys; /* NULL: nothing is signed */
+    uint32_t shards;        /* results are collected by shard */
 };
 struct press *press_create(const struct press_config *config);
 void press_destroy(struct press *press);

@@ -1,7 +1,7 @@
-/* signer.c: DKIM-Signature fields (RFC 6376, RFC 8301): rsa-sha256, relaxed/relaxed, each verified before it leaves. */
+/* signer.c: signs messages (RFC 6376, RFC 8301, RFC 8463): rsa-sha256 and ed25519-sha256, relaxed/relaxed. A message begins, its RSA
+ * signatures wait for lanes, and it is whole when all of them are made; each has been opened with the public key by then. */
 #include "signer.h"
-
-#include <wolfssl/wolfcrypt/coding.h>
+#include "secret.h"
 
 #include "control/render/encode.h"
 
@@ -9,197 +9,96 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { DIGEST_BYTES = WC_SHA256_DIGEST_SIZE, INFO_PREFIX_BYTES = 19, LINE_BYTES = 76 };
+enum { INFO_PREFIX_BYTES = 19, INFO_BYTES = INFO_PREFIX_BYTES + SIGNER_DIGEST_BYTES };
 
 /* DigestInfo of SHA-256 (RFC 8017 9.2 note 1), to be followed by the digest. */
 static const uint8_t sha256_info[INFO_PREFIX_BYTES] = {0x30, 0x31, 0x30, 0x0d, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01,
                                                        0x65, 0x03, 0x04, 0x02, 0x01, 0x05, 0x00, 0x04, 0x20};
 
-/* What is signed. Oversigned: named once more than present, so that none can be added (RFC 6376 8.15). The others only as often as present:
- * mailing lists add theirs. Never Return-Path, Received, Bcc. */
-static const struct signed_name {
-    const char *name;
-    uint8_t length;
-    bool oversigned;
-} signed_names[] = {
-    {"from", 4, true},
-    {"to", 2, true},
-    {"cc", 2, true},
-    {"subject", 7, true},
-    {"reply-to", 8, true},
-    {"date", 4, false},
-    {"message-id", 10, false},
-    {"in-reply-to", 11, false},
-    {"references", 10, false},
-    {"mime-version", 12, false},
-    {"content-type", 12, false},
-    {"content-transfer-encoding", 25, false},
-    {"list-id", 7, false},
-    {"list-unsubscribe", 16, false},
-    {"list-unsubscribe-post", 21, false},
-    {"feedback-id", 11, false},
-};
-enum { SIGNED_NAMES = sizeof(signed_names) / sizeof(signed_names[0]) };
-
-struct dkim_signer *dkim_signer_create(const struct dkim_keys *keys) {
+struct dkim_signer *dkim_signer_create(struct dkim_keys *keys) {
     struct dkim_signer *signer = calloc(1, sizeof(*signer));
     if (signer == NULL)
         return NULL;
-    signer->keys = keys;
-    signer->cache = calloc(SIGNER_CACHED_KEYS, sizeof(*signer->cache));
+    signer->cache = secret_alloc(SIGNER_CACHED_KEYS * sizeof(*signer->cache));
     if (signer->cache == NULL || wc_InitRng(&signer->rng) != 0) {
-        free(signer->cache);
+        secret_free(signer->cache, SIGNER_CACHED_KEYS * sizeof(*signer->cache));
         free(signer);
         return NULL;
     }
+    signer->keys = dkim_keys_hold(keys);
+    signer->has_lanes = lanes_can(LANES_IFMA);
+    signer->way = LANES_IFMA;
+    signer->whole_end = &signer->whole;
+    for (uint32_t i = 0; i < DKIM_BEGUN_MAX; i++) {
+        signer->begun[i].next = signer->free_begun;
+        signer->free_begun = &signer->begun[i];
+    }
     return signer;
+}
+
+void dkim_signer_force(struct dkim_signer *signer, bool has_lanes, enum lanes_way way) {
+    signer->has_lanes = has_lanes;
+    signer->way = way;
+}
+
+static void forget_keys(struct dkim_signer *signer) {
+    for (int i = 0; i < SIGNER_CACHED_KEYS; i++) {
+        if (signer->cache[i].key != NULL)
+            dkim_private_free(&signer->cache[i].decoded);
+        signer->cache[i].key = NULL;
+    }
+    dkim_keys_free(signer->keys);
+    signer->keys = NULL;
 }
 
 void dkim_signer_free(struct dkim_signer *signer) {
     if (signer == NULL)
         return;
-    for (int i = 0; i < SIGNER_CACHED_KEYS; i++)
-        if (signer->cache[i].key != NULL)
-            dkim_private_free(&signer->cache[i].decoded);
+    forget_keys(signer);
+    body_cache_free(&signer->bodies);
     wc_FreeRng(&signer->rng);
-    free(signer->cache);
+    secret_free(signer->cache, SIGNER_CACHED_KEYS * sizeof(*signer->cache));
     free(signer);
 }
 
+bool dkim_signer_use(struct dkim_signer *signer, struct dkim_keys *keys) {
+    if (signer->keys == keys)
+        return true;
+    for (uint32_t i = 0; i < DKIM_BEGUN_MAX; i++)
+        if (signer->begun[i].wanted > 0)
+            return false;
+    forget_keys(signer);
+    signer->keys = dkim_keys_hold(keys);
+    return true;
+}
+
+static void count(uint64_t *counter, uint64_t by) {
+    __atomic_store_n(counter, *counter + by, __ATOMIC_RELAXED);
+}
+
+void dkim_signer_counters(const struct dkim_signer *signer, struct dkim_counters *sum) {
+    const uint64_t *from = (const uint64_t *)&signer->counters;
+    uint64_t *to = (uint64_t *)sum;
+    for (size_t i = 0; i < sizeof(*sum) / sizeof(*to); i++)
+        to[i] += __atomic_load_n(&from[i], __ATOMIC_RELAXED);
+}
+
 /* The decoded key, from the cache or made new. */
-static struct dkim_private *signer_key(struct dkim_signer *signer, const struct dkim_key *key) {
+static RsaKey *signer_rsa(struct dkim_signer *signer, const struct dkim_key *key) {
     struct signer_key *cached = &signer->cache[(size_t)(key - signer->keys->keys) % SIGNER_CACHED_KEYS];
     if (cached->key == key)
-        return &cached->decoded;
+        return &cached->decoded.rsa;
     if (cached->key != NULL)
         dkim_private_free(&cached->decoded);
     cached->key = NULL;
     if (dkim_key_decode(key, &cached->decoded) < 0)
         return NULL;
-    if (key->algorithm == DKIM_RSA && wc_RsaSetRNG(&cached->decoded.rsa, &signer->rng) != 0) {
+    if (wc_RsaSetRNG(&cached->decoded.rsa, &signer->rng) != 0) {
         dkim_private_free(&cached->decoded);
         return NULL;
     }
     cached->key = key;
-    return &cached->decoded;
-}
-
-static int8_t field_kind(const uint8_t *name, size_t length) {
-    for (int i = 0; i < SIGNED_NAMES; i++)
-        if (signed_names[i].length == length && strncasecmp(signed_names[i].name, (const char *)name, length) == 0)
-            return (int8_t)i;
-    return -1;
-}
-
-/* Finds the fields of a header that ends with its empty line. 0, or -EINVAL when there are too many. */
-static int find_fields(struct dkim_signer *signer, const uint8_t *header, size_t length) {
-    size_t at = 0;
-    signer->field_count = 0;
-    while (at < length && header[at] != '\r') {
-        size_t start = at;
-        do {
-            const uint8_t *newline = memchr(header + at, '\n', length - at);
-            at = newline == NULL ? length : (size_t)(newline - header) + 1;
-        } while (at < length && (header[at] == ' ' || header[at] == '\t'));
-        if (signer->field_count == SIGNER_FIELDS_MAX)
-            return -EINVAL;
-        struct signer_field *field = &signer->fields[signer->field_count++];
-        const uint8_t *colon = memchr(header + start, ':', at - start);
-        size_t name = colon == NULL ? 0 : (size_t)(colon - header) - start;
-        while (name > 0 && (header[start + name - 1] == ' ' || header[start + name - 1] == '\t'))
-            name--;
-        *field = (struct signer_field){.text = header + start,
-                                       .length = (uint32_t)(at - start),
-                                       .name_length = (uint16_t)(name < UINT16_MAX ? name : 0),
-                                       .kind = field_kind(header + start, name)};
-    }
-    return 0;
-}
-
-/* Text of the signature field under construction. */
-struct field_text {
-    char *text;
-    size_t length, line;
-    bool full;
-};
-
-static void put(struct field_text *out, const char *text, size_t length) {
-    if (out->full || length > SIGNATURE_FIELD_MAX - out->length) {
-        out->full = true;
-        return;
-    }
-    memcpy(out->text + out->length, text, length);
-    out->length += length;
-}
-
-static void put_fold(struct field_text *out) {
-    put(out, "\r\n\t", 3);
-    out->line = out->length - 1;
-}
-
-/* A piece of a tag that must not be broken, on a line of its own when this one is full. */
-static void put_word(struct field_text *out, const char *text, size_t length) {
-    if (out->length - out->line + length > LINE_BYTES && out->length > out->line + 1)
-        put_fold(out);
-    put(out, text, length);
-}
-
-static void put_tag(struct field_text *out, const char *tag, const char *value) {
-    size_t tag_length = strlen(tag), length = strlen(value);
-    if (out->length - out->line + tag_length + length + 2 > LINE_BYTES && out->length > out->line + 1)
-        put_fold(out);
-    else if (out->length > out->line + 1)
-        put(out, " ", 1);
-    put(out, tag, tag_length);
-    put(out, value, length);
-    put(out, ";", 1);
-}
-
-/* Base64 may be folded anywhere (RFC 6376 3.5: FWS in b= is ignored). */
-static void put_base64(struct field_text *out, const char *text, size_t length) {
-    while (length > 0) {
-        size_t room = LINE_BYTES > out->length - out->line ? LINE_BYTES - (out->length - out->line) : 0;
-        if (room == 0) {
-            put_fold(out);
-            continue;
-        }
-        size_t part = length < room ? length : room;
-        put(out, text, part);
-        text += part;
-        length -= part;
-    }
-}
-
-/* h=, and the fields it names go into the hash: of a name that occurs more than once the last comes first (RFC 6376 5.4.2). */
-static void put_names(struct dkim_signer *signer, struct field_text *out) {
-    bool first = true;
-    for (int kind = 0; kind < SIGNED_NAMES; kind++) {
-        const struct signed_name *name = &signed_names[kind];
-        uint32_t times = name->oversigned;
-        for (uint32_t i = signer->field_count; i-- > 0;) {
-            if (signer->fields[i].kind != kind)
-                continue;
-            times++;
-            canonical_field(&signer->canonical, signer->fields[i].text, signer->fields[i].length, 1);
-        }
-        for (; times > 0; times--) {
-            char word[40] = ":";
-            memcpy(word + !first, name->name, name->length);
-            put_word(out, word, (size_t)name->length + !first);
-            first = false;
-        }
-    }
-}
-
-static void put_number(char *out, uint64_t number) {
-    char digits[24];
-    size_t count = 0;
-    do
-        digits[count++] = (char)('0' + number % 10);
-    while ((number /= 10) > 0);
-    while (count > 0)
-        *out++ = digits[--count];
-    *out = '\0';
+    return &cached->decoded.rsa;
 }
 
 /* wolfCrypt's AVX2 table look-up leaves the upper halves of the vector registers dirty, and the SHA instructions, which exist in the old
@@ -211,98 +110,263 @@ static void clear_upper_halves(void) {
 #endif
 }
 
-/* Signs the digest and opens the signature again with the public key: a fault in the arithmetic would give the private key away. */
-static int sign_digest(struct dkim_signer *signer, RsaKey *rsa, const uint8_t *digest, uint8_t *signature) {
-    uint8_t info[INFO_PREFIX_BYTES + DIGEST_BYTES], plain[DKIM_RSA_BITS_MAX / 8];
+static void info_make(uint8_t *info, const uint8_t *digest) {
     memcpy(info, sha256_info, INFO_PREFIX_BYTES);
-    memcpy(info + INFO_PREFIX_BYTES, digest, DIGEST_BYTES);
+    memcpy(info + INFO_PREFIX_BYTES, digest, SIGNER_DIGEST_BYTES);
+}
+
+/* EMSA-PKCS1-v1_5 (RFC 8017 9.2). */
+static void encode(uint8_t *out, const uint8_t *digest) {
+    size_t padding = LANES_BYTES - INFO_BYTES - 3;
+    out[0] = 0x00;
+    out[1] = 0x01;
+    memset(out + 2, 0xff, padding);
+    out[2 + padding] = 0x00;
+    info_make(out + 3 + padding, digest);
+}
+
+/* Signs the digest and opens the signature again with the public key: a fault in the arithmetic would give the private key away. */
+static int sign_rsa(struct dkim_signer *signer, const struct dkim_key *key, const uint8_t *digest, uint8_t *signature) {
+    uint8_t info[INFO_BYTES], plain[DKIM_RSA_BITS_MAX / 8];
+    RsaKey *rsa = signer_rsa(signer, key);
+    if (rsa == NULL)
+        return -EIO;
+    info_make(info, digest);
     int length = wc_RsaSSL_Sign(info, sizeof(info), signature, DKIM_RSA_BITS_MAX / 8, rsa, &signer->rng);
-    if (length <= 0 || wc_RsaSSL_Verify(signature, (word32)length, plain, sizeof(plain), rsa) != (int)sizeof(info) ||
-        memcmp(plain, info, sizeof(info)) != 0)
-        length = -EIO;
+    bool good = length == (int)(key->bits / 8) &&
+                wc_RsaSSL_Verify(signature, (word32)length, plain, sizeof(plain), rsa) == (int)sizeof(info) &&
+                memcmp(plain, info, sizeof(info)) == 0;
     clear_upper_halves();
-    return length;
+    return good ? 0 : -EIO;
 }
 
-/* Writes the whole field, with its CRLF, to signer->text. Its length, or -errno. */
-static int make_field(struct dkim_signer *signer, const struct dkim_key *key, const char *body_hash, uint64_t time_s) {
-    struct field_text out = {.text = signer->text};
-    char number[24], encoded[DKIM_RSA_BITS_MAX / 8 * 2];
-    uint8_t digest[DIGEST_BYTES], signature[DKIM_RSA_BITS_MAX / 8];
-    struct dkim_private *decoded = signer_key(signer, key);
-    if (decoded == NULL || key->algorithm != DKIM_RSA)
-        return -EIO;
-    RsaKey *rsa = &decoded->rsa;
-    put(&out, "DKIM-Signature:", 15);
-    put_tag(&out, "v=", "1");
-    put_tag(&out, "a=", "rsa-sha256");
-    put_tag(&out, "c=", "relaxed/relaxed");
-    put_tag(&out, "d=", key->domain);
-    put_tag(&out, "s=", key->selector);
-    put_number(number, time_s);
-    put_tag(&out, "t=", number);
-    put_fold(&out);
-    put(&out, "h=", 2);
-    canonical_begin(&signer->canonical);
-    put_names(signer, &out);
-    put(&out, ";", 1);
-    put_fold(&out);
-    put_tag(&out, "bh=", body_hash);
-    put_fold(&out);
-    put(&out, "b=", 2);
-    canonical_field(&signer->canonical, (const uint8_t *)out.text, out.length, 0);
-    if (canonical_end(&signer->canonical, digest) < 0)
-        return -EIO;
-    int length = sign_digest(signer, rsa, digest, signature);
-    if (length < 0)
-        return length;
-    put_base64(&out, encoded, base64_write(encoded, signature, (size_t)length));
-    put(&out, "\r\n", 2);
-    return out.full ? -E2BIG : (int)out.length;
+/* PureEdDSA over the digest (RFC 8463 3). */
+static int sign_ed25519(const struct dkim_key *key, const uint8_t *digest, uint8_t *signature) {
+    word32 length = ED25519_SIG_SIZE;
+    int good = 0;
+    if (wc_ed25519_sign_msg(digest, SIGNER_DIGEST_BYTES, signature, &length, &key->decoded->ed25519) != 0 ||
+        wc_ed25519_verify_msg(signature, length, digest, SIGNER_DIGEST_BYTES, &good, &key->decoded->ed25519) != 0)
+        good = 0;
+    clear_upper_halves();
+    return good == 1 && length == ED25519_SIG_SIZE ? 0 : -EIO;
 }
 
-/* Puts a field before the message, in its headroom, or makes headroom where that is used up. */
-static int prepend(struct message *message, const char *field, size_t length) {
-    if (message->start < length) {
-        size_t start = length + MESSAGE_HEADROOM_BYTES;
-        uint8_t *bytes = malloc(start + message->own_length);
-        if (bytes == NULL)
-            return -ENOMEM;
-        memcpy(bytes + start, message->bytes + message->start, message->own_length);
-        free(message->bytes);
-        message->bytes = bytes;
-        message->capacity = start + message->own_length;
-        message->start = start;
+static size_t signature_bytes(const struct dkim_key *key) {
+    return key->algorithm == DKIM_ED25519 ? ED25519_SIG_SIZE : key->bits / 8;
+}
+
+/* Puts the fields before the message that has all of them, and hands it out. */
+static void begun_finish(struct dkim_signer *signer, struct signer_begun *begun) {
+    struct message *message = begun->message;
+    if (begun->status == 0) {
+        message->start -= begun->fields_length;
+        message->length += begun->fields_length;
+        message->own_length += begun->fields_length;
+        message->header_length += begun->fields_length;
     }
-    message->start -= length;
-    message->length += length;
-    message->own_length += length;
-    message->header_length += length;
-    memcpy(message->bytes + message->start, field, length);
+    begun->next = NULL;
+    *signer->whole_end = begun;
+    signer->whole_end = &begun->next;
+}
+
+/* One of its signatures is made, or failed. */
+static void begun_take(struct dkim_signer *signer, struct signer_begun *begun, uint32_t which, const uint8_t *signature, int status) {
+    const struct signer_signature *of = &begun->signatures[which];
+    if (status == 0) {
+        compose_signature((char *)begun->message->bytes + of->at, signature, signature_bytes(of->key));
+        count(of->key->algorithm == DKIM_ED25519 ? &signer->counters.ed25519 : &signer->counters.rsa, 1);
+    } else {
+        begun->status = status;
+    }
+    if (--begun->wanted == 0)
+        begun_finish(signer, begun);
+}
+
+/* By wolfCrypt, at once. */
+static void sign_alone(struct dkim_signer *signer, struct signer_begun *begun, uint32_t which) {
+    uint8_t signature[DKIM_RSA_BITS_MAX / 8];
+    const struct signer_signature *of = &begun->signatures[which];
+    int status = of->key->algorithm == DKIM_ED25519 ? sign_ed25519(of->key, of->digest, signature)
+                                                    : sign_rsa(signer, of->key, of->digest, signature);
+    count(status == 0 ? &signer->counters.wolfssl : &signer->counters.faults, 1);
+    begun_take(signer, begun, which, signature, status);
+}
+
+static struct signer_waiting waiting_pop(struct dkim_signer *signer) {
+    struct signer_waiting first = signer->waiting[signer->waiting_head];
+    signer->waiting_head = (signer->waiting_head + 1) % SIGNER_WAITING_MAX;
+    signer->waiting_count--;
+    return first;
+}
+
+static void sign_lanes(struct dkim_signer *signer, uint32_t lanes) {
+    struct signer_waiting taken[LANES];
+    const struct lanes_key *keys[LANES] = {NULL};
+    uint8_t encoded[LANES][LANES_BYTES], signatures[LANES][LANES_BYTES];
+    memset(encoded, 0, sizeof(encoded));
+    for (uint32_t i = 0; i < lanes; i++) {
+        taken[i] = waiting_pop(signer);
+        const struct signer_signature *of = &taken[i].begun->signatures[taken[i].signature];
+        keys[i] = of->key->lanes;
+        encode(encoded[i], of->digest);
+    }
+    uint32_t good = lanes_sign(signer->way, keys, (const uint8_t(*)[LANES_BYTES])encoded, signatures);
+    count(&signer->counters.flushes, 1);
+    for (uint32_t i = 0; i < lanes; i++) {
+        if ((good >> i & 1) != 0) {
+            count(&signer->counters.lanes, 1);
+            begun_take(signer, taken[i].begun, taken[i].signature, signatures[i], 0);
+        } else { /* a fault of the arithmetic, of the machine perhaps: the other way may do */
+            count(&signer->counters.faults, 1);
+            sign_alone(signer, taken[i].begun, taken[i].signature);
+        }
+    }
+}
+
+void dkim_flush(struct dkim_signer *signer, bool all) {
+    while (signer->waiting_count >= LANES)
+        sign_lanes(signer, LANES);
+    if (!all || signer->waiting_count == 0)
+        return;
+    if (signer->waiting_count > SIGNER_ALONE_MAX) {
+        sign_lanes(signer, signer->waiting_count);
+        return;
+    }
+    while (signer->waiting_count > 0) {
+        struct signer_waiting first = waiting_pop(signer);
+        sign_alone(signer, first.begun, first.signature);
+    }
+}
+
+uint32_t dkim_waiting(const struct dkim_signer *signer) {
+    return signer->waiting_count;
+}
+
+bool dkim_next(struct dkim_signer *signer, void **user, int *status) {
+    struct signer_begun *begun = signer->whole;
+    if (begun == NULL)
+        return false;
+    signer->whole = begun->next;
+    if (signer->whole == NULL)
+        signer->whole_end = &signer->whole;
+    *user = begun->user;
+    *status = begun->status;
+    begun->next = signer->free_begun;
+    signer->free_begun = begun;
+    return true;
+}
+
+/* Headroom for so many bytes. 0, or -ENOMEM. */
+static int make_headroom(struct message *message, size_t length) {
+    if (message->start >= length)
+        return 0;
+    size_t start = length + MESSAGE_HEADROOM_BYTES;
+    uint8_t *bytes = malloc(start + message->own_length);
+    if (bytes == NULL)
+        return -ENOMEM;
+    memcpy(bytes + start, message->bytes + message->start, message->own_length);
+    free(message->bytes);
+    message->bytes = bytes;
+    message->capacity = start + message->own_length;
+    message->start = start;
     return 0;
 }
 
-int dkim_sign(struct dkim_signer *signer, struct message *message, const char *tenant, uint64_t time_s) {
-    (void)tenant;
-    uint32_t first = 0, count = dkim_keys_find(signer->keys, message->from_domain, &first);
-    uint8_t digest[DIGEST_BYTES];
-    char body_hash[DIGEST_BYTES * 2] = "";
-    if (count == 0)
-        return 0;
-    canonical_begin(&signer->canonical);
-    canonical_body(&signer->canonical, message->bytes + message->start + message->header_length, message->length - message->header_length);
-    if (canonical_end(&signer->canonical, digest) < 0)
+/* The fields but for their signatures into the message's headroom, and the digests to be signed. 0, or -errno. */
+static int compose(struct dkim_signer *signer, struct signer_begun *begun, uint64_t time_s) {
+    struct message *message = begun->message;
+    struct canonical *canonical = &signer->canonical;
+    struct compose_text names = {.text = signer->names, .room = sizeof(signer->names)};
+    struct canonical_midstate fields;
+    uint8_t digest[SIGNER_DIGEST_BYTES];
+    char body_digest[SIGNER_DIGEST_BYTES * 2];
+    size_t lengths[DKIM_SIGNATURES_MAX], total = 0;
+    if (compose_find(&signer->header, &signer->keys->names, message->bytes + message->start, message->header_length) < 0)
+        return -EINVAL;
+    uint64_t before = signer->bodies.hashed;
+    if (body_hash(&signer->bodies, canonical, message, digest) < 0)
         return -EIO;
-    body_hash[base64_write(body_hash, digest, sizeof(digest))] = '\0';
-    for (uint32_t i = count; i-- > 0;) {
-        /* Again for each: the fields move when headroom is made. Signatures do not sign one another. */
-        int result = find_fields(signer, message->bytes + message->start, message->header_length);
-        if (result == 0)
-            result = make_field(signer, &signer->keys->keys[first + i], body_hash, time_s);
-        if (result > 0)
-            result = prepend(message, signer->text, (size_t)result);
-        if (result < 0)
-            return result;
+    count(&signer->counters.body_bytes, message->length - message->header_length);
+    count(&signer->counters.body_bytes_hashed, signer->bodies.hashed - before);
+    body_digest[base64_write(body_digest, digest, sizeof(digest))] = '\0';
+    canonical_begin(canonical);
+    compose_names(&names, &signer->header, &signer->keys->names, canonical);
+    int result = canonical_midstate(canonical, &fields);
+    canonical_end(canonical, digest);
+    for (uint32_t i = 0; result == 0 && i < begun->count; i++) {
+        struct signer_signature *of = &begun->signatures[i];
+        struct compose_text out = {.text = signer->text + (size_t)i * COMPOSE_FIELD_MAX, .room = COMPOSE_FIELD_MAX};
+        compose_field(&out, of->key, body_digest, time_s, signer->keys->expire_s, &names);
+        lengths[i] = out.length;
+        total += out.length + compose_signature_length(signature_bytes(of->key));
+        result = out.full ? -E2BIG : canonical_resume(canonical, &fields);
+        if (result == 0) {
+            canonical_field(canonical, (const uint8_t *)out.text, out.length, 0);
+            result = canonical_end(canonical, of->digest);
+        }
     }
-    return (int)count;
+    canonical_midstate_free(&fields);
+    if (result == 0)
+        result = make_headroom(message, total);
+    if (result < 0)
+        return result;
+    begun->fields_length = total;
+    size_t at = message->start - total;
+    for (uint32_t i = 0; i < begun->count; i++) {
+        memcpy(message->bytes + at, signer->text + (size_t)i * COMPOSE_FIELD_MAX, lengths[i]);
+        begun->signatures[i].at = at + lengths[i];
+        at = begun->signatures[i].at + compose_signature_length(signature_bytes(begun->signatures[i].key));
+    }
+    return 0;
+}
+
+int dkim_begin(struct dkim_signer *signer, struct message *message, const char *tenant, uint64_t time_s, void *user) {
+    const struct dkim_key *chosen[DKIM_SIGNATURES_MAX];
+    uint32_t own, total = dkim_keys_choose(signer->keys, message->from_domain, tenant, chosen, &own);
+    struct signer_begun *begun = signer->free_begun;
+    if (own == 0 && signer->keys->required)
+        return -ENOKEY;
+    if (total == 0)
+        return 0;
+    if (begun == NULL)
+        return -EBUSY;
+    begun->message = message;
+    begun->user = user;
+    begun->count = total;
+    begun->status = 0;
+    for (uint32_t i = 0; i < total; i++)
+        begun->signatures[i].key = chosen[i];
+    int result = compose(signer, begun, time_s);
+    if (result < 0)
+        return result;
+    signer->free_begun = begun->next;
+    begun->wanted = total;
+    for (uint32_t i = 0; i < total; i++)
+        if (signer->has_lanes && chosen[i]->lanes != NULL)
+            signer->waiting[(signer->waiting_head + signer->waiting_count++) % SIGNER_WAITING_MAX] =
+                (struct signer_waiting){.begun = begun, .signature = i};
+    /* Behind the others, so that it is not whole before all of them are counted. */
+    for (uint32_t i = 0; i < total; i++)
+        if (!signer->has_lanes || chosen[i]->lanes == NULL)
+            sign_alone(signer, begun, i);
+    return (int)total;
+}
+
+int dkim_sign(struct dkim_signer *signer, struct message *message, const char *tenant, uint64_t time_s) {
+    int total = dkim_begin(signer, message, tenant, time_s, NULL);
+    if (total <= 0)
+        return total;
+    dkim_flush(signer, true);
+    for (struct signer_begun **at = &signer->whole; *at != NULL; at = &(*at)->next) {
+        struct signer_begun *begun = *at;
+        if (begun->message != message)
+            continue;
+        *at = begun->next;
+        if (*at == NULL)
+            signer->whole_end = at;
+        begun->next = signer->free_begun;
+        signer->free_begun = begun;
+        return begun->status == 0 ? total : begun->status;
+    }
+    return -EIO; /* never: the flush has made all that waited */
 }

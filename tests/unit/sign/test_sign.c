@@ -112,7 +112,7 @@ static void keys_of_both_forms_load(void **state) {
     struct dkim_keys *keys = load_good(configured, 2);
     uint32_t first;
     assert_int_equal(warnings, 0);
-    assert_int_equal(dkim_keys_find(keys, "example.net", &first), 1);
+    assert_int_equal(dkim_keys_find(keys, "example.net", NULL, &first), 1);
     assert_int_equal(keys->keys[first].bits, 2048);
     dkim_keys_free(keys);
 }
@@ -159,17 +159,17 @@ static void a_domain_is_signed_by_its_own_key_or_its_nearest_parent_s(void **sta
                                            {.domain = "example.org", .selector = "second", .key_file = key_1024}};
     struct dkim_keys *keys = load_good(configured, 4);
     uint32_t first;
-    assert_int_equal(dkim_keys_find(keys, "news.example.org", &first), 1);
+    assert_int_equal(dkim_keys_find(keys, "news.example.org", NULL, &first), 1);
     assert_string_equal(keys->keys[first].selector, "child");
-    assert_int_equal(dkim_keys_find(keys, "a.b.news.example.org", &first), 1);
+    assert_int_equal(dkim_keys_find(keys, "a.b.news.example.org", NULL, &first), 1);
     assert_string_equal(keys->keys[first].selector, "child");
-    assert_int_equal(dkim_keys_find(keys, "shop.example.org", &first), 2);
+    assert_int_equal(dkim_keys_find(keys, "shop.example.org", NULL, &first), 2);
     assert_string_equal(keys->keys[first].selector, "parent");
     assert_string_equal(keys->keys[first + 1].selector, "second");
-    assert_int_equal(dkim_keys_find(keys, "example.com", &first), 0);
-    assert_int_equal(dkim_keys_find(keys, "org", &first), 0);
-    assert_int_equal(dkim_keys_find(keys, "xexample.org", &first), 0);
-    assert_int_equal(dkim_keys_find(keys, "", &first), 0);
+    assert_int_equal(dkim_keys_find(keys, "example.com", NULL, &first), 0);
+    assert_int_equal(dkim_keys_find(keys, "org", NULL, &first), 0);
+    assert_int_equal(dkim_keys_find(keys, "xexample.org", NULL, &first), 0);
+    assert_int_equal(dkim_keys_find(keys, "", NULL, &first), 0);
     dkim_keys_free(keys);
     struct config_dkim_key many[5] = {configured[0], configured[0], configured[0], configured[0], configured[0]};
     assert_null(load(many, 5));
