@@ -73,6 +73,9 @@ struct content {
 /* One reference of a job to a content: dropped with the job (control/fetch/job.c). */
 void content_release(struct content *content);
 
+enum job_choice { CHOICE_NONE, CHOICE_NO, CHOICE_YES }; /* none: as the configuration has it */
+enum job_precedence { PRECEDENCE_UNSET, PRECEDENCE_NONE, PRECEDENCE_BULK, PRECEDENCE_LIST };
+
 enum { DSN_FAILURE = 1, DSN_DELAY = 2, DSN_SUCCESS = 4 }; /* RFC 3461 4.1 */
 
 struct job {
@@ -110,7 +113,14 @@ struct job {
     char *merge_global_data, *metadata; /* JSON text, or NULL */
     uint32_t tag_count;
     char **tags;
-    char *list_unsubscribe;             /* "https://..." or "mailto:..." , or NULL */
+    /* What job_bulk_fill completes from the configuration. */
+    char *list_unsubscribe;         /* "https://..." or "mailto:...", or several: "<https://...>, <mailto:...>"; or NULL */
+    char *list_id;                  /* "name.example.org" or "Words <name.example.org>", or NULL */
+    char *feedback_id;              /* four parts with colons, or NULL */
+    enum job_precedence precedence; /* UNSET: as NONE, no such field */
+    enum job_choice bulk, verp;     /* does the configuration's `bulk` hold for it; is its envelope sender a VERP one */
+    char *verp_address;             /* "prefix@domain", which the token goes into; NULL: the envelope sender stays as it is */
+    bool has_built_ins;             /* its texts name variables of our own ({{bypost.NAME}}): copies for two recipients differ */
     bool high;                          /* queue or priority */
     uint64_t send_at_ms, expires_at_ms; /* 0: none */
 
@@ -151,6 +161,11 @@ static inline struct job_recipient *job_recipient(const struct job *job, uint32_
  * indexes, which are their identity. 0, or -EINVAL (there are not `count` of recipients[], or the indexes are not ascending or too large)
  * or -ENOMEM: the job is as it was. Called once, behind job_decode (control/fetch/job.c). */
 int job_place(struct job *job, const uint32_t *indexes, uint32_t count, uint32_t recipient_total);
+
+/* Gives a complete job (its content's fields are in it) what the configuration has for bulk mail and VERP, where it says nothing itself
+ * (control/fetch/bulk.c). False without memory: the job is good, and may be given it again. */
+struct config;
+bool job_bulk_fill(struct job *job, const struct config *config);
 
 static inline void job_hold(struct job *job) {
     job->references++;

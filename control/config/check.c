@@ -1,6 +1,7 @@
 /* check.c: the checks across keys, and against this machine: addresses, lcores, files, users. */
 #include "check.h"
 #include "address.h"
+#include "bulk.h"
 #include "control/job.h"
 #include "dkim.h"
 #include "relays.h"
@@ -75,6 +76,16 @@ void check_readable(struct reader *reader, const struct yaml_node *node, const c
     }
 }
 
+static void check_identity_key(struct reader *reader, const struct config *config, const struct yaml_node *node, const char *path,
+                               const char *remedy) {
+    struct stat status;
+    check_secret(reader, config, node, "the identity key", path, remedy);
+    if (file_look(path, &status) == 0 && status.st_size < IDENTITY_KEY_MIN) {
+        reader_error(reader, node, "the identity key has %lld bytes and needs %d; make it with `head -c 32 /dev/urandom`.",
+                     (long long)status.st_size, IDENTITY_KEY_MIN);
+    }
+}
+
 static void check_general(struct reader *reader, const struct config *config) {
     if (!config->node || strlen(config->node) > 63 ||
         config->node[strspn(config->node, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")]) {
@@ -96,14 +107,11 @@ static void check_general(struct reader *reader, const struct config *config) {
                      "there is no user `%s`; make it with `useradd --system %s`, or remove the key.", config->user, config->user);
     }
     if (config->identity_key_file) {
-        const struct yaml_node *node = reader_place(reader, &config->identity_key_file);
-        struct stat status;
-        check_secret(reader, config, node, "the identity key", config->identity_key_file,
-                     "make it with `head -c 32 /dev/urandom`, or remove the key to have one made");
-        if (file_look(config->identity_key_file, &status) == 0 && status.st_size < IDENTITY_KEY_MIN) {
-            reader_error(reader, node, "the identity key has %lld bytes and needs %d; make it with `head -c 32 /dev/urandom`.",
-                         (long long)status.st_size, IDENTITY_KEY_MIN);
-        }
+        check_identity_key(reader, config, reader_place(reader, &config->identity_key_file), config->identity_key_file,
+                           "make it with `head -c 32 /dev/urandom`, or remove the key to have one made");
+    }
+    for (char **at = config->former_identity_keys; at && *at; at++) {
+        check_identity_key(reader, config, reader_place(reader, *at), *at, "correct the path, or remove it: tokens made with it are no longer opened");
     }
     struct stat status;
     int error = config->class_rules_path ? file_look(config->class_rules_path, &status) : 0;
@@ -581,6 +589,7 @@ void check_config(struct reader *reader, struct config *config) {
     check_ports(reader, config);
     check_pools(reader, config);
     check_dkim(reader, config);
+    bulk_check(reader, config);
     check_limits(reader, config);
     check_tls(reader, config);
     relays_check(reader, config);

@@ -22,6 +22,7 @@ enum config_idle { IDLE_ADAPTIVE, IDLE_POLL };
 enum config_port_mode { CONFIG_PORT_AUTO, CONFIG_PORT_COPY, CONFIG_PORT_REFERENCE };
 enum config_steering { CONFIG_STEERING_AUTO, CONFIG_STEERING_TOEPLITZ, CONFIG_STEERING_RANGES };
 enum config_congestion { CONFIG_CUBIC, CONFIG_NEWRENO };
+enum config_verp { CONFIG_VERP_BULK, CONFIG_VERP_ALL, CONFIG_VERP_ASKED };
 enum config_uncertain { UNCERTAIN_RESEND, UNCERTAIN_HOLD };
 
 struct config_port {
@@ -195,7 +196,8 @@ struct config {
     uint32_t max_message_bytes;      /* 25 MiB */
     uint32_t max_recipients_per_job; /* 500 */
 
-    char *identity_key_file; /* 32 bytes or more for Message-IDs and VERP tokens; made in state_directory at first start when not given */
+    char *identity_key_file; /* 32 bytes or more for Message-IDs and tokens; made in state_directory at first start when not given */
+    char **former_identity_keys; /* paths of keys that tokens were made with before; NULL-terminated, or NULL */
     char *state_directory;   /* /var/lib/bypost */
     char *class_rules_path;  /* text rules; NULL: the shipped file */
 
@@ -215,6 +217,19 @@ struct config {
         uint32_t max_depth;          /* recipients that may wait, of all shards; 0: no limit */
         uint32_t max_memory_percent; /* of maxmemory, that producers may fill */
     } queue;
+
+    /* For jobs with a campaign, and others that say `bulk`, where they say nothing else. Texts may hold variables. NULL: no such field. */
+    struct {
+        char *unsubscribe_url, *unsubscribe_mailto; /* "https:..." with a token, "mailto:..." */
+        char *list_id, *feedback_id;
+        uint32_t precedence; /* 0: none, 1: bulk (the default), 2: list */
+    } bulk;
+
+    struct {
+        char *domain; /* of envelope senders that name job and recipient; NULL: none do */
+        char *prefix; /* "b": in front of "+TOKEN" */
+        enum config_verp jobs;
+    } verp;
 
     struct {
         char *listen; /* "127.0.0.1:9465", "unix:/path"; NULL or "none": no /metrics */

@@ -204,6 +204,18 @@ void dns_servers_read(struct reader *reader, const struct yaml_node *node, void 
     }
 }
 
+void former_identity_keys_read(struct reader *reader, const struct yaml_node *node, void *record) {
+    struct config *config = record;
+    config->former_identity_keys = texts_read(reader, node, "former_identity_keys", "`[identity.2025.key]`");
+    for (char **at = config->former_identity_keys; *at; at++) {
+        const struct yaml_node *place = reader_place(reader, *at);
+        char *path = reader_path(reader, *at);
+        free(*at);
+        *at = path;
+        reader_note(reader, path, place);
+    }
+}
+
 void prohibited_hosts_read(struct reader *reader, const struct yaml_node *node, void *record) {
     struct config *config = record;
     struct config_address network;

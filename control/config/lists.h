@@ -13,6 +13,7 @@ void idle_read(struct reader *reader, const struct yaml_node *node, void *record
 void tcp_ports_read(struct reader *reader, const struct yaml_node *node, void *record);
 void eal_args_read(struct reader *reader, const struct yaml_node *node, void *record);
 void dns_servers_read(struct reader *reader, const struct yaml_node *node, void *record);
+void former_identity_keys_read(struct reader *reader, const struct yaml_node *node, void *record);
 void prohibited_hosts_read(struct reader *reader, const struct yaml_node *node, void *record);
 void event_types_read(struct reader *reader, const struct yaml_node *node, void *record);
 void pools_read(struct reader *reader, const struct yaml_node *node, void *record);

@@ -117,6 +117,24 @@ static const struct field queue_fields[] = {
     {0},
 };
 
+static const char *const precedences[] = {"none", "bulk", "list", NULL};
+static const struct field bulk_fields[] = {
+    {.key = "unsubscribe_url", .kind = FIELD_TEXT, .offset = AT(bulk.unsubscribe_url)},
+    {.key = "unsubscribe_mailto", .kind = FIELD_TEXT, .offset = AT(bulk.unsubscribe_mailto)},
+    {.key = "list_id", .kind = FIELD_TEXT, .offset = AT(bulk.list_id)},
+    {.key = "feedback_id", .kind = FIELD_TEXT, .offset = AT(bulk.feedback_id)},
+    {.key = "precedence", .kind = FIELD_CHOICE, .offset = AT(bulk.precedence), .fallback = "bulk", .choices = precedences},
+    {0},
+};
+
+static const char *const verp_jobs[] = {"bulk", "all", "asked", NULL};
+static const struct field verp_fields[] = {
+    {.key = "domain", .kind = FIELD_TEXT, .offset = AT(verp.domain)},
+    {.key = "prefix", .kind = FIELD_TEXT, .offset = AT(verp.prefix), .fallback = "b"},
+    {.key = "jobs", .kind = FIELD_CHOICE, .offset = AT(verp.jobs), .fallback = "bulk", .choices = verp_jobs},
+    {0},
+};
+
 static const struct field metrics_fields[] = {
     {.key = "listen", .kind = FIELD_TEXT, .offset = AT(metrics.listen), .fallback = "127.0.0.1:9465"},
     {0},
@@ -148,6 +166,8 @@ SECTION(journal)
 SECTION(dns)
 SECTION(dkim)
 SECTION(metrics)
+SECTION(bulk)
+SECTION(verp)
 SECTION(queue)
 SECTION(notices)
 SECTION(tls)
@@ -197,6 +217,9 @@ static const struct field config_fields[] = {
      .min = "1",
      .max = "500"},
     {.key = "identity_key", .kind = FIELD_PATH, .offset = AT(identity_key_file)},
+    {.key = "former_identity_keys", .kind = FIELD_CUSTOM, .read = former_identity_keys_read},
+    {.key = "bulk", .kind = FIELD_CUSTOM, .read = bulk_section},
+    {.key = "verp", .kind = FIELD_CUSTOM, .read = verp_section},
     {.key = "class_rules", .kind = FIELD_PATH, .offset = AT(class_rules_path)},
     {.key = "logs", .kind = FIELD_CUSTOM, .read = logs_section},
     {.key = "events", .kind = FIELD_CUSTOM, .read = events_section},
@@ -208,7 +231,7 @@ static const struct field config_fields[] = {
 };
 static const struct field *const config_tables[] = {config_fields,  redis_fields, dataplane_fields,  journal_fields, queue_fields,
                                                     dns_fields,     dkim_fields,  log_fields,        event_fields,   metrics_fields,
-                                                    notices_fields, tls_fields,   tls_reports_fields};
+                                                    notices_fields, tls_fields,   tls_reports_fields, bulk_fields,    verp_fields};
 enum { CONFIG_TABLES = sizeof config_tables / sizeof *config_tables };
 
 static_assert(JOB_RECIPIENTS_MAX == 500, "the range of max_recipients_per_job");
@@ -258,6 +281,7 @@ void sections_complete(struct config *config) {
 }
 
 void sections_free(struct config *config) {
+    texts_free(config->former_identity_keys);
     for (unsigned i = 0; i < CONFIG_TABLES; i++) {
         section_free(config_tables[i], config);
     }

@@ -49,6 +49,9 @@ static const char *raw_check(const struct job *job) {
                        : job->attachment_count                         ? "attachments"
                        : job->reply_to_count                           ? "reply_to"
                        : job->list_unsubscribe                         ? "list_unsubscribe"
+                       : job->list_id                                  ? "list_id"
+                       : job->feedback_id                              ? "feedback_id"
+                       : job->precedence                               ? "precedence"
                        : job->merge_global_data                        ? "merge_global_data"
                                                                        : NULL;
     for (uint32_t i = 0; i < job_recipient_count(job) && !what; i++) {
@@ -68,6 +71,11 @@ static void members_fill(struct job *job, const struct job *fields) {
     LEND(html);
     LEND(merge_global_data);
     LEND(list_unsubscribe);
+    LEND(list_id);
+    LEND(feedback_id);
+    LEND(precedence);
+    LEND(bulk);
+    LEND(verp);
 #undef LEND
     if (!job->from.email) {
         job->from = fields->from;
@@ -96,6 +104,7 @@ static void members_fill(struct job *job, const struct job *fields) {
         job->dsn_full = fields->dsn_full;
     }
     job->require_tls |= fields->require_tls;
+    job->has_built_ins |= fields->has_built_ins;
 }
 
 const char *content_fill(struct job *job, const struct job *fields, char *error, size_t error_bytes) {

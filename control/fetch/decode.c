@@ -320,6 +320,22 @@ static bool field_require_tls(struct decoder *decoder, const char *place, const 
     return true;
 }
 
+static bool choice_take(struct decoder *decoder, const char *place, const json_t *value, enum job_choice *out) {
+    if (!json_is_boolean(value)) {
+        return decode_fail(decoder, place, "It must be true or false, not %s.", decode_kind(value));
+    }
+    *out = json_is_true(value) ? CHOICE_YES : CHOICE_NO;
+    return true;
+}
+
+static bool field_bulk(struct decoder *decoder, const char *place, const json_t *value) {
+    return choice_take(decoder, place, value, &decoder->job->bulk);
+}
+
+static bool field_verp(struct decoder *decoder, const char *place, const json_t *value) {
+    return choice_take(decoder, place, value, &decoder->job->verp);
+}
+
 struct job_field {
     const char *name;
     bool (*decode)(struct decoder *decoder, const char *place, const json_t *value);
@@ -352,6 +368,11 @@ static const struct job_field job_fields[] = {
     {"send_at", field_send_at, true},
     {"expires_at", field_expires_at, true},
     {"list_unsubscribe", decode_list_unsubscribe, false},
+    {"list_id", decode_list_id, false},
+    {"feedback_id", decode_feedback_id, false},
+    {"precedence", decode_precedence, false},
+    {"bulk", field_bulk, false},
+    {"verp", field_verp, false},
     {"dsn", decode_dsn, false},
     {"require_tls", field_require_tls, false},
     {"dedupe", field_dedupe, true},
@@ -514,6 +535,27 @@ static bool pending_fill(struct decoder *decoder) {
     return true;
 }
 
+/* A field of bulk mail and a header of its name. */
+static bool bulk_headers_check(struct decoder *decoder) {
+    const struct job *job = decoder->job;
+    const struct {
+        const char *field, *header;
+        bool given;
+    } fields[] = {{"list_unsubscribe", "List-Unsubscribe", job->list_unsubscribe != NULL},
+                  {"list_unsubscribe", "List-Unsubscribe-Post", job->list_unsubscribe != NULL},
+                  {"list_id", "List-Id", job->list_id != NULL},
+                  {"feedback_id", "Feedback-ID", job->feedback_id != NULL},
+                  {"precedence", "Precedence", job->precedence != PRECEDENCE_UNSET}};
+    for (size_t f = 0; f < sizeof fields / sizeof *fields; f++) {
+        for (uint32_t i = 0; fields[f].given && i < job->header_count; i++) {
+            if (strcasecmp(job->headers[i].name, fields[f].header) == 0) {
+                return decode_fail(decoder, fields[f].field, "The header %.40s is given too: use one of them.", job->headers[i].name);
+            }
+        }
+    }
+    return true;
+}
+
 /* What no single field can tell. */
 static bool decode_whole(struct decoder *decoder) {
     const struct job *job = decoder->job;
@@ -534,6 +576,9 @@ static bool decode_whole(struct decoder *decoder) {
                       {"attachments", job->attachment_count > 0},
                       {"reply_to", job->reply_to_count > 0},
                       {"list_unsubscribe", job->list_unsubscribe != NULL},
+                      {"list_id", job->list_id != NULL},
+                      {"feedback_id", job->feedback_id != NULL},
+                      {"precedence", job->precedence != PRECEDENCE_UNSET},
                       {"merge_global_data", job->merge_global_data != NULL}};
         for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
             if (others[i].given) {
@@ -550,12 +595,8 @@ static bool decode_whole(struct decoder *decoder) {
     if (job->send_at_ms && job->expires_at_ms && job->expires_at_ms <= job->send_at_ms) {
         return decode_fail(decoder, "expires_at", "The job would expire before its send_at.");
     }
-    for (uint32_t i = 0; job->list_unsubscribe && i < job->header_count; i++) {
-        if (strncasecmp(job->headers[i].name, "List-Unsubscribe", 16) == 0) {
-            return decode_fail(decoder, "list_unsubscribe", "The header %.40s is given too: use one of them.", job->headers[i].name);
-        }
-    }
-    return true;
+    decoder->job->has_built_ins = bulk_has_built_ins(job);
+    return bulk_headers_check(decoder);
 }
 
 /* The text is kept only where job_subset could make a smaller one of it. */
@@ -596,6 +637,8 @@ static struct job *decode_run(struct decoder *decoder, const uint8_t *bytes, siz
         free(decoder->bcc[i].name);
     }
     free(decoder->bcc);
+    /* A job with a content gets this when it has that (control/content). */
+    ok = ok && (decoder->is_content || decoder->job->content_id || job_bulk_fill(decoder->job, decoder->config));
     if (!ok) {
         decode_fail(decoder, "", DECODE_STARVED);
         job_release(decoder->job);

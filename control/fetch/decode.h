@@ -32,6 +32,9 @@ enum {
     METADATA_MAX = 4096, /* it travels in every event */
     MERGE_DATA_MAX = 65536,
     LIST_UNSUBSCRIBE_MAX = 1000,
+    LIST_UNSUBSCRIBE_URIS_MAX = 2, /* a link and an address */
+    LIST_ID_MAX = 512,             /* words and identifier; RFC 2919 allows the latter 255 */
+    FEEDBACK_ID_MAX = 255,
 };
 
 /* MessagePack's binary under `content` takes this name in the tree, which no JSON text can give it. */
@@ -99,7 +102,13 @@ bool decode_attachments(struct decoder *decoder, const char *place, const json_t
 /* An object of name -> string or array of strings. `sender` may be NULL: then Sender is refused too. */
 bool decode_headers(struct decoder *decoder, const char *place, const json_t *value, struct job_header **out, uint32_t *count,
                     struct mailbox *sender);
+/* One URI, or an array of two of different schemes. */
 bool decode_list_unsubscribe(struct decoder *decoder, const char *place, const json_t *value);
+bool decode_list_id(struct decoder *decoder, const char *place, const json_t *value);
+bool decode_feedback_id(struct decoder *decoder, const char *place, const json_t *value);
+bool decode_precedence(struct decoder *decoder, const char *place, const json_t *value);
+/* bulk.c: whether its own texts name variables of ours. */
+bool bulk_has_built_ins(const struct job *job);
 /* Text of a body: anything but NUL. */
 bool decode_body(struct decoder *decoder, const char *place, const json_t *value, char **out);
 bool decode_raw(struct decoder *decoder, const char *place, const json_t *value);

@@ -1,5 +1,6 @@
 /* decode_content.c: what a message is made of: bodies, headers, attachments. */
 #include "decode.h"
+#include "control/bulk_field.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -144,15 +145,12 @@ bool decode_headers(struct decoder *decoder, const char *place, const json_t *va
     return true;
 }
 
-bool decode_list_unsubscribe(struct decoder *decoder, const char *place, const json_t *value) {
-    char *text = NULL;
+/* One URI. Variables may stand in it, and all of it may be one that is taken as it is. */
+static bool unsubscribe_uri_check(struct decoder *decoder, const char *place, const char *text) {
     char quote[QUOTE_BYTES];
-    if (!decode_line(decoder, place, value, 1, LIST_UNSUBSCRIBE_MAX, &text)) {
-        return false;
-    }
-    decoder->job->list_unsubscribe = text;
+    bool variable = strncmp(text, "{{{", 3) == 0 || strncmp(text, "{{&", 3) == 0;
     bool ok = strncasecmp(text, "https://", 8) == 0 ? text[8] != 0 : strncasecmp(text, "mailto:", 7) == 0 && text[7] != 0;
-    if (!ok) {
+    if (!ok && !variable) {
         return decode_fail(decoder, place, "\"%s\" must begin with https:// or mailto: (RFC 8058).",
                            decode_quote(text, strlen(text), quote));
     }
@@ -162,6 +160,75 @@ bool decode_list_unsubscribe(struct decoder *decoder, const char *place, const j
         }
     }
     return true;
+}
+
+bool decode_list_unsubscribe(struct decoder *decoder, const char *place, const json_t *value) {
+    char **out = &decoder->job->list_unsubscribe, *uris[LIST_UNSUBSCRIBE_URIS_MAX] = {NULL};
+    if (!json_is_array(value)) {
+        return decode_line(decoder, place, value, 1, LIST_UNSUBSCRIBE_MAX, out) && unsubscribe_uri_check(decoder, place, *out);
+    }
+    size_t count = json_array_size(value);
+    if (count == 0 || count > LIST_UNSUBSCRIBE_URIS_MAX) {
+        return decode_fail(decoder, place, "It has %zu URIs; give an https: one, a mailto: one, or both.", count);
+    }
+    bool ok = true;
+    for (size_t i = 0; i < count && ok; i++) {
+        char below[PLACE_BYTES];
+        place_index(below, place, i);
+        ok = decode_line(decoder, below, json_array_get(value, i), 1, LIST_UNSUBSCRIBE_MAX, &uris[i]) &&
+             unsubscribe_uri_check(decoder, below, uris[i]);
+    }
+    if (ok && count == 2 && strncasecmp(uris[0], uris[1], 7) == 0) {
+        ok = decode_fail(decoder, place, "It has two URIs of one kind; RFC 8058 wants one https: URI, with at most a mailto: one beside it.");
+    } else if (ok) {
+        ok = (count == 2 ? asprintf(out, "<%s>, <%s>", uris[0], uris[1]) : asprintf(out, "%s", uris[0])) >= 0;
+        if (!ok) {
+            *out = NULL;
+            decode_fail(decoder, place, DECODE_STARVED);
+        }
+    }
+    free(uris[0]);
+    free(uris[1]);
+    return ok;
+}
+
+bool decode_list_id(struct decoder *decoder, const char *place, const json_t *value) {
+    char quote[QUOTE_BYTES], **out = &decoder->job->list_id;
+    if (!decode_line(decoder, place, value, 1, LIST_ID_MAX, out)) {
+        return false;
+    }
+    return strstr(*out, "{{") || list_id_parse(*out, NULL, NULL, NULL) ||
+           decode_fail(decoder, place, "\"%s\" must be like news.example.com or News of ours <news.example.com> (RFC 2919).",
+                       decode_quote(*out, strlen(*out), quote));
+}
+
+bool decode_feedback_id(struct decoder *decoder, const char *place, const json_t *value) {
+    char quote[QUOTE_BYTES], **out = &decoder->job->feedback_id;
+    if (!decode_line(decoder, place, value, 1, FEEDBACK_ID_MAX, out)) {
+        return false;
+    }
+    return strstr(*out, "{{") || feedback_id_is_legal(*out) ||
+           decode_fail(decoder, place, "\"%s\" must have four parts with colons and no spaces, the last (the sender) of 5 to 15 characters.",
+                       decode_quote(*out, strlen(*out), quote));
+}
+
+bool decode_precedence(struct decoder *decoder, const char *place, const json_t *value) {
+    static const struct {
+        const char *name;
+        enum job_precedence precedence;
+    } words[] = {{"bulk", PRECEDENCE_BULK}, {"list", PRECEDENCE_LIST}, {"none", PRECEDENCE_NONE}};
+    const char *text = json_string_value(value);
+    char quote[QUOTE_BYTES];
+    if (!text) {
+        return decode_fail(decoder, place, "It must be a string, not %s.", decode_kind(value));
+    }
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
+        if (strcmp(text, words[i].name) == 0) {
+            decoder->job->precedence = words[i].precedence;
+            return true;
+        }
+    }
+    return decode_fail(decoder, place, "\"%s\" must be bulk, list or none.", decode_quote(text, strlen(text), quote));
 }
 
 static int base64_digit(unsigned char c) {

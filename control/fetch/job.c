@@ -50,6 +50,8 @@ static void content_detach(struct job *job) {
     LET_GO(merge_global_data);
     LET_GO(metadata);
     LET_GO(list_unsubscribe);
+    LET_GO(list_id);
+    LET_GO(feedback_id);
     LET_GO(pool);
 #undef LET_GO
     if (job->from.email == fields->from.email) {
@@ -117,6 +119,9 @@ static void job_free(struct job *job) {
     }
     free(job->tags);
     free(job->list_unsubscribe);
+    free(job->list_id);
+    free(job->feedback_id);
+    free(job->verp_address);
     free(job->pending);
     for (uint32_t i = 0; job->recipients && i < job_recipient_count(job); i++) {
         struct job_recipient *recipient = &job->recipients[i];

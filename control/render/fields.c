@@ -1,5 +1,6 @@
 /* fields.c: the header fields of a composed message, in order, and what of them a producer may not set. */
 #include "fields.h"
+#include "bulk.h"
 #include "header.h"
 
 #include <errno.h>
@@ -51,8 +52,7 @@ static int write_custom_field(struct rendering *r, const struct job_header *head
         return rendering_fail(r, -EINVAL, "the header \"%s\" cannot be set here", rendering_shown(header->name, text, sizeof(text)));
     if (strpbrk(header->value, "\r\n") != NULL)
         return rendering_fail(r, -EINVAL, "the header \"%s\" has a line break in its value", header->name);
-    if (r->job->list_unsubscribe != NULL &&
-        (strcasecmp(header->name, "List-Unsubscribe") == 0 || strcasecmp(header->name, "List-Unsubscribe-Post") == 0))
+    if (bulk_owns(r->job, header->name))
         return 0;
     return write_text_field(r, header->name, header->value);
 }
@@ -83,62 +83,13 @@ bool fields_custom_are_prepared(const struct rendering *r) {
 int fields_write_custom(struct rendering *r) {
     int result = 0;
     if (fields_custom_are_prepared(r) && r->recipient->header_count == 0 &&
-        r->job->list_unsubscribe == r->prepared->fields->list_unsubscribe && write_prepared(r, &r->prepared->custom, true))
+        write_prepared(r, &r->prepared->custom, !r->prepared->custom_bulk))
         return 0;
     for (uint32_t i = 0; i < r->job->header_count && result == 0; i++)
         if (!is_replaced(r, &r->job->headers[i]))
             result = write_custom_field(r, &r->job->headers[i]);
     for (uint32_t i = 0; i < r->recipient->header_count && result == 0; i++)
         result = write_custom_field(r, &r->recipient->headers[i]);
-    return result;
-}
-
-static bool uri_is_clean(const char *uri, size_t length) {
-    for (size_t i = 0; i < length; i++)
-        if (uri[i] <= 32 || uri[i] > 126 || uri[i] == '<' || uri[i] == '>')
-            return false;
-    return length > 0 && length <= HEADER_LINE_MAX - 32 &&
-           (strncasecmp(uri, "https://", 8) == 0 || strncasecmp(uri, "mailto:", 7) == 0 || strncasecmp(uri, "http://", 7) == 0);
-}
-
-/* A URI, or a list of them in angle brackets (RFC 2369 3.2); an https one makes it one-click (RFC 8058 3.1). */
-static int write_list_unsubscribe(struct rendering *r) {
-    const char *value;
-    char *owned, text[80];
-    int result = rendering_fill(r, r->job->list_unsubscribe, false, &value, &owned);
-    if (result != 0)
-        return result;
-    struct writer *writer = &r->writer;
-    bool one_click = false, bracketed = value[0] == '<';
-    writer_text(writer, "List-Unsubscribe:");
-    for (const char *at = value; result == 0;) {
-        const char *uri = at + bracketed;
-        size_t length = bracketed ? strcspn(uri, ">") : strlen(uri);
-        if (!uri_is_clean(uri, length) || (bracketed && uri[length] != '>')) {
-            result = rendering_fail(r, -EINVAL, "list_unsubscribe is not an https: or mailto: URI: \"%s\"",
-                                    rendering_shown(value, text, sizeof(text)));
-            break;
-        }
-        one_click |= strncasecmp(uri, "https://", 8) == 0;
-        if (at != value) {
-            writer_byte(writer, ',');
-            writer_fold(writer);
-        }
-        writer_text(writer, " <");
-        writer_bytes(writer, uri, length);
-        writer_byte(writer, '>');
-        at = uri + length + bracketed;
-        at += strspn(at, ", \t");
-        if (*at == '\0')
-            break;
-        bracketed = *at == '<';
-    }
-    writer_crlf(writer);
-    if (one_click) {
-        writer_text(writer, "List-Unsubscribe-Post: List-Unsubscribe=One-Click");
-        writer_crlf(writer);
-    }
-    free(owned);
     return result;
 }
 
@@ -188,7 +139,6 @@ int fields_write_subject(struct rendering *r) {
 }
 
 int fields_write(struct rendering *r) {
-    const struct job *job = r->job;
     header_date(&r->writer, r->date_s);
     header_message_id(&r->writer, r->name, r->message->from_domain);
     int result = fields_senders_are_prepared(r) && write_prepared(r, &r->prepared->senders, true) ? 0 : fields_write_senders(r);
@@ -198,7 +148,5 @@ int fields_write(struct rendering *r) {
         result = fields_write_subject(r);
     if (result == 0)
         result = fields_write_custom(r);
-    if (result == 0 && job->list_unsubscribe != NULL)
-        result = write_list_unsubscribe(r);
-    return result;
+    return result == 0 ? bulk_write(r) : result;
 }

@@ -303,6 +303,24 @@ int header_mailboxes(struct writer *writer, const char *name, const struct mailb
     return 0;
 }
 
+void header_phrase(struct writer *writer, const char *name, const char *words, size_t words_length, const char *text, size_t length) {
+    while (words_length > 0 && is_blank(*words))
+        words++, words_length--;
+    while (words_length > 0 && is_blank(words[words_length - 1]))
+        words_length--;
+    if (words_length > 1 && words[0] == '"' && words[words_length - 1] == '"')
+        words++, words_length -= 2;
+    header_begin(writer, name);
+    if (words_length > 0) {
+        write_mailbox(writer, words, words_length, text, length, true);
+    } else {
+        writer_text(writer, " <");
+        writer_bytes(writer, text, length);
+        writer_byte(writer, '>');
+    }
+    writer_crlf(writer);
+}
+
 static void write_two_digits(char *out, unsigned number) {
     out[0] = (char)('0' + number / 10 % 10);
     out[1] = (char)('0' + number % 10);

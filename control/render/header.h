@@ -23,6 +23,9 @@ void header_text(struct writer *writer, const char *name, const char *value);
 int header_mailboxes(struct writer *writer, const char *name, const struct mailbox *mailboxes, uint32_t count, bool *utf8,
                      const struct mailbox **bad);
 
+/* "Name: words <text>" (either may be empty but not both): the words as a phrase (RFC 5322 3.2.5), the text as it is. */
+void header_phrase(struct writer *writer, const char *name, const char *words, size_t words_length, const char *text, size_t length);
+
 /* "Date: Thu, 01 Jan 1970 00:00:00 +0000" (RFC 5322 3.3). */
 void header_date(struct writer *writer, uint64_t date_s);
 

@@ -22,6 +22,7 @@ struct render_prepared {
     struct prepared_fields subject; /* there where it has no variables */
     struct prepared_fields custom;  /* the same for all headers */
     bool custom_templates;          /* some header has variables */
+    bool custom_bulk;               /* some header is of bulk.h's, which a job's own member may replace */
     char from_address[ADDRESS_BYTES], from_domain[DOMAIN_BYTES];
     size_t bytes;
 };

@@ -1,5 +1,6 @@
 /* render.c: a job and one of its recipients become a message: the envelope, the body, what a content prepares. */
 #include "rendering.h"
+#include "bulk.h"
 #include "encode.h"
 #include "fields.h"
 #include "mime.h"
@@ -66,7 +67,7 @@ const char *rendering_shown(const char *text, char *out, size_t out_bytes) {
 int rendering_fill(struct rendering *r, const char *text, bool html, const char **out, char **owned) {
     *out = text;
     *owned = NULL;
-    if (r->merge == NULL || !merge_is_template(text))
+    if (r->merge == NULL || !r->fills_texts || !merge_is_template(text))
         return 0;
     int result = merge_expand(r->merge, text, html, r->max_bytes, owned, r->error, r->error_bytes);
     *out = *owned;
@@ -156,6 +157,7 @@ static int write_raw(struct rendering *r) {
 static int write_envelope(struct rendering *r) {
     const struct job *job = r->job;
     struct message *message = r->message;
+    bool ignored = false;
     char text[80];
     if (address_format(r->recipient->mailbox.email, message->recipient, &message->needs_smtputf8) < 0)
         return rendering_fail(r, -EINVAL, "the recipient \"%s\" is not an address",
@@ -163,15 +165,15 @@ static int write_envelope(struct rendering *r) {
     const char *sender = job->envelope_sender != NULL ? job->envelope_sender : job->from.email != NULL ? job->from.email : r->from_address;
     if (sender[0] == '\0')
         message->sender[0] = '\0';
-    else if (address_format(sender, message->sender, &message->needs_smtputf8) < 0)
+    else if (address_format(sender, message->sender, job->verp_address != NULL ? &ignored : &message->needs_smtputf8) < 0)
         return rendering_fail(r, -EINVAL, "the envelope sender \"%s\" is not an address", rendering_shown(sender, text, sizeof(text)));
-    return 0;
+    return bulk_verp(r);
 }
 
-/* Variables are filled in where the job or any of its recipients brings some, and in every shared content; elsewhere "{{" is text like any
- * other. */
+/* Variables are filled in where the job or any of its recipients brings some, where a text names one of ours, and in every shared content;
+ * elsewhere "{{" is text like any other. */
 static bool wants_merge(const struct job *job) {
-    bool wants = job->merge_global_data != NULL || job->content != NULL;
+    bool wants = job->merge_global_data != NULL || job->content != NULL || job->has_built_ins;
     for (uint32_t i = 0; i < job_recipient_count(job) && !wants; i++)
         wants = job->recipients[i].merge_data != NULL;
     return wants;
@@ -186,7 +188,7 @@ static bool body_has_templates(const struct rendering *r) {
 static bool has_templates(const struct rendering *r) {
     const struct job *job = r->job;
     const struct job_recipient *recipient = r->recipient;
-    bool has = body_has_templates(r) || merge_is_template(job->subject) || merge_is_template(job->list_unsubscribe);
+    bool has = body_has_templates(r) || merge_is_template(job->subject);
     if (!has && fields_custom_are_prepared(r))
         has = r->prepared->custom_templates;
     else
@@ -260,6 +262,8 @@ static void prepare_header(struct render_prepared *prepared) {
     const struct job *fields = prepared->fields;
     bool utf8 = false;
     prepared->custom_templates = any_header_is_template(fields);
+    for (uint32_t i = 0; i < fields->header_count; i++)
+        prepared->custom_bulk |= bulk_field_name(fields->headers[i].name);
     if (fields->from.email != NULL && address_format(fields->from.email, prepared->from_address, &utf8) >= 0) {
         strcpy(prepared->from_domain, strrchr(prepared->from_address, '@') + 1);
         prepare_fields(prepared, &prepared->senders, fields_write_senders);
@@ -317,6 +321,8 @@ int render_message(const struct job *job, uint32_t index, uint64_t date_s, const
     r.recipient = job_recipient(job, index);
     if (r.recipient == NULL)
         return rendering_fail(&r, -EINVAL, "there is no recipient %u", index);
+    r.identity = identity;
+    r.index = index;
     identity_name(identity, job, index, r.name);
 
     r.writer = (struct writer){.bytes = bytes,
@@ -326,13 +332,17 @@ int render_message(const struct job *job, uint32_t index, uint64_t date_s, const
                                .limit = MESSAGE_HEADROOM_BYTES + max_bytes};
     int result = 0;
     r.prepared = job->content == NULL ? NULL : job->content->prepared;
-    if (job->raw == NULL && has_templates(&r) && wants_merge(job)) {
+    r.fills_texts = job->raw == NULL && has_templates(&r) && wants_merge(job);
+    if (r.fills_texts || (job->raw == NULL && bulk_has_templates(job))) {
         r.merge = make_merge(&r);
         result = r.merge == NULL ? -EINVAL : 0;
+        if (result == 0)
+            merge_built_in(r.merge, bulk_built_in, &r);
     }
     if (result == 0)
         result = job->raw != NULL ? write_raw(&r) : write_composed(&r);
     merge_free(r.merge);
+    bulk_free(&r);
     message->bytes = r.writer.bytes;
     message->capacity = r.writer.capacity;
     if (result == 0 && r.writer.error == 0 && r.writer.at > r.writer.limit)
@@ -358,8 +368,7 @@ int render_recipient(const struct job *job, uint32_t index, char *out) {
     return recipient != NULL && address_format(recipient->mailbox.email, out, &utf8) >= 0 ? 0 : -EINVAL;
 }
 
-/* What of a message is its recipient's own would show here: a To field (and with it the Message-ID), variables, header fields. The
- * envelope's sender is the job's, whoever the recipient is. */
+/* What of a message is its recipient's own would show here: a To field (and with it the Message-ID), variables, header fields. */
 static bool is_common(const struct job_recipient *recipient, bool *utf8) {
     char address[ADDRESS_BYTES];
     return recipient != NULL && recipient->kind != RECIPIENT_PRIVATE && recipient->header_count == 0 && recipient->merge_data == NULL &&
@@ -368,5 +377,8 @@ static bool is_common(const struct job_recipient *recipient, bool *utf8) {
 
 bool render_is_shared(const struct job *job, uint32_t index_a, uint32_t index_b) {
     bool utf8_a = false, utf8_b = false;
+    /* A VERP sender, an unsubscribe token and the like are each recipient's own. */
+    if (job->verp_address != NULL || job->has_built_ins)
+        return false;
     return is_common(job_recipient(job, index_a), &utf8_a) && is_common(job_recipient(job, index_b), &utf8_b) && utf8_a == utf8_b;
 }

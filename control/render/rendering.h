@@ -7,22 +7,39 @@
 #include "identity.h"
 #include "merge.h"
 #include "prepared.h"
+#include "token.h"
 #include "writer.h"
+
+/* What bulk.c has made already: each once a message, and only where it is asked for. */
+struct bulk {
+    char *unsubscribe;                          /* list_unsubscribe with its variables, or NULL */
+    char *unsubscribe_url, *unsubscribe_mailto; /* the first of each kind in it, or NULL */
+    bool unsubscribe_begun, list_begun;
+    char list[TOKEN_LIST_BYTES];
+    char token[TOKEN_TEXT_BYTES];
+    char message_id[IDENTITY_HEX_BYTES + DOMAIN_BYTES];
+    char entry[48];
+};
 
 struct rendering {
     const struct job *job;
     const struct job_recipient *recipient;
     struct message *message;
     struct writer writer;
-    struct merge *merge;                    /* NULL: texts are taken as they are */
+    const struct identity *identity;
+    uint32_t index;                         /* of the recipient */
+    struct merge *merge;                    /* NULL: nothing is filled in */
+    bool fills_texts;                       /* else only the fields of bulk.c are templates */
     const struct render_prepared *prepared; /* of its content, or NULL */
     char name[IDENTITY_HEX_BYTES];
     char from_address[ADDRESS_BYTES];
     uint64_t date_s;
     size_t max_bytes;
     size_t body_offset;
+    size_t shared_length; /* of the body's shared pieces */
     char *error;
     size_t error_bytes;
+    struct bulk bulk;
 };
 
 /* Puts a sentence into r->error and returns code. */

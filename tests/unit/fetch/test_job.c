@@ -194,6 +194,34 @@ static const struct {
      "send_at: The time is not between the years 2000 and 2100."},
     {"{\"from\":\"a@b.test\",\"to\":\"x@y.test\",\"text\":\"t\",\"list_unsubscribe\":\"https://x.test/a b\"}",
      "list_unsubscribe: \"https://x.test/a b\" holds a character that a URI must escape."},
+    {"{\"from\":\"a@b.test\",\"to\":\"x@y.test\",\"text\":\"t\",\"list_unsubscribe\":[]}",
+     "list_unsubscribe: It has 0 URIs; give an https: one, a mailto: one, or both."},
+    {"{\"from\":\"a@b.test\",\"to\":\"x@y.test\",\"text\":\"t\",\"list_unsubscribe\":[\"https://a.test/\",\"mailto:u@a.test\",\"mailto:v@a.test\"]}",
+     "list_unsubscribe: It has 3 URIs; give an https: one, a mailto: one, or both."},
+    {"{\"from\":\"a@b.test\",\"to\":\"x@y.test\",\"text\":\"t\",\"list_unsubscribe\":[\"https://a.test/\",\"https://b.test/\"]}",
+     "list_unsubscribe: It has two URIs of one kind; RFC 8058 wants one https: URI, with at most a mailto: one beside it."},
+    {"{\"from\":\"a@b.test\",\"to\":\"x@y.test\",\"text\":\"t\",\"list_unsubscribe\":[\"https://a.test/\",7]}",
+     "list_unsubscribe[1]: It must be a string, not a number."},
+    {"{\"from\":\"a@b.test\",\"to\":\"x@y.test\",\"text\":\"t\",\"list_unsubscribe\":[\"mailto:u@a.test\",\"http://a.test/\"]}",
+     "list_unsubscribe[1]: \"http://a.test/\" must begin with https:// or mailto: (RFC 8058)."},
+    {"{\"from\":\"a@b.test\",\"to\":\"x@y.test\",\"text\":\"t\",\"list_unsubscribe\":\"{{url}}\"}",
+     "list_unsubscribe: \"{{url}}\" must begin with https:// or mailto: (RFC 8058)."},
+    {"{\"from\":\"a@b.test\",\"to\":\"x@y.test\",\"text\":\"t\",\"list_id\":\"news\"}",
+     "list_id: \"news\" must be like news.example.com or News of ours <news.example.com> (RFC 2919)."},
+    {"{\"from\":\"a@b.test\",\"to\":\"x@y.test\",\"text\":\"t\",\"list_id\":\"news.a.test\",\"headers\":{\"list-id\":\"x\"}}",
+     "list_id: The header list-id is given too: use one of them."},
+    {"{\"from\":\"a@b.test\",\"to\":\"x@y.test\",\"text\":\"t\",\"feedback_id\":\"a:b:c\"}",
+     "feedback_id: \"a:b:c\" must have four parts with colons and no spaces, the last (the sender) of 5 to 15 characters."},
+    {"{\"from\":\"a@b.test\",\"to\":\"x@y.test\",\"text\":\"t\",\"feedback_id\":\"a:b:c:sender\\nBcc: x\"}",
+     "feedback_id: It holds a line break or another control character."},
+    {"{\"from\":\"a@b.test\",\"to\":\"x@y.test\",\"text\":\"t\",\"precedence\":\"junk\"}",
+     "precedence: \"junk\" must be bulk, list or none."},
+    {"{\"from\":\"a@b.test\",\"to\":\"x@y.test\",\"text\":\"t\",\"bulk\":\"yes\"}",
+     "bulk: It must be true or false, not a string."},
+    {"{\"from\":\"a@b.test\",\"to\":\"x@y.test\",\"text\":\"t\",\"verp\":1}",
+     "verp: It must be true or false, not a number."},
+    {"{\"from\":\"a@b.test\",\"to\":\"x@y.test\",\"raw\":\"t\",\"list_id\":\"a.b\"}",
+     "raw: A raw message is sent as it is: the job must not have list_id beside it."},
     {"{\"from\":\"a@b.test\",\"to\":\"x@y.test\",\"text\":\"t\",\"id\":\"\"}",
      "id: It must not be empty."},
     {"{\"from\":\"a@b.test\",\"to\":\"x@y.test\",\"text\":5}",
@@ -240,6 +268,80 @@ static void test_each_fault_is_named(void **state) {
             fail_msg("taken for good: %s", bad_jobs[i].job);
         }
         assert_string_equal(error, bad_jobs[i].reason);
+    }
+}
+
+/* What the configuration has for bulk mail goes to jobs that are bulk and say nothing themselves. */
+static void test_bulk_mail_takes_what_is_configured(void **state) {
+    static const struct {
+        const char *fields, *unsubscribe, *list_id, *feedback_id, *verp;
+        enum job_precedence precedence;
+    } cases[] = {
+        {"\"text\":\"t\"", NULL, NULL, NULL, NULL, PRECEDENCE_UNSET},
+        {"\"text\":\"t\",\"campaign\":\"c\"", "<https://u/{{bypost.unsubscribe_token}}>, <mailto:u@b.test>", "l.b.test", "a:b:c:sender",
+         "b@bounces.b.test", PRECEDENCE_BULK},
+        {"\"text\":\"t\",\"bulk\":true", "<https://u/{{bypost.unsubscribe_token}}>, <mailto:u@b.test>", "l.b.test", "a:b:c:sender",
+         "b@bounces.b.test", PRECEDENCE_BULK},
+        {"\"text\":\"t\",\"campaign\":\"c\",\"bulk\":false", NULL, NULL, NULL, NULL, PRECEDENCE_UNSET},
+        {"\"text\":\"t\",\"campaign\":\"c\",\"list_unsubscribe\":\"https://o/\",\"list_id\":\"o.b\",\"feedback_id\":\":::other\","
+         "\"precedence\":\"none\",\"verp\":false",
+         "https://o/", "o.b", ":::other", NULL, PRECEDENCE_NONE},
+        {"\"text\":\"t\",\"campaign\":\"c\",\"headers\":{\"LIST-UNSUBSCRIBE\":\"<x:y>\",\"list-id\":\"<z>\",\"Precedence\":\"junk\"}", NULL,
+         NULL, "a:b:c:sender", "b@bounces.b.test", PRECEDENCE_UNSET},
+        {"\"raw\":\"A: b\",\"campaign\":\"c\"", NULL, NULL, NULL, "b@bounces.b.test", PRECEDENCE_UNSET},
+        {"\"text\":\"t\",\"verp\":true", NULL, NULL, NULL, "b@bounces.b.test", PRECEDENCE_UNSET},
+        /* RFC 5321 4.5.5: the null sender stays */
+        {"\"text\":\"t\",\"verp\":true,\"envelope_sender\":\"<>\"", NULL, NULL, NULL, NULL, PRECEDENCE_UNSET},
+    };
+    struct config bulk = config;
+    bulk.bulk.unsubscribe_url = (char *)"https://u/{{bypost.unsubscribe_token}}";
+    bulk.bulk.unsubscribe_mailto = (char *)"mailto:u@b.test";
+    bulk.bulk.list_id = (char *)"l.b.test";
+    bulk.bulk.feedback_id = (char *)"a:b:c:sender";
+    bulk.bulk.precedence = 1;
+    bulk.verp.domain = (char *)"bounces.b.test";
+    bulk.verp.prefix = (char *)"b";
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char text[1024], error[512];
+        snprintf(text, sizeof text, "{\"from\":\"a@b.test\",\"to\":\"x@y.test\",%s}", cases[i].fields);
+        struct job *job = job_decode((const uint8_t *)text, strlen(text), &bulk, error, sizeof error);
+        if (!job) {
+            fail_msg("%s: %s", text, error);
+        }
+        const char *got[] = {job->list_unsubscribe, job->list_id, job->feedback_id, job->verp_address};
+        const char *wanted[] = {cases[i].unsubscribe, cases[i].list_id, cases[i].feedback_id, cases[i].verp};
+        for (size_t m = 0; m < 4; m++) {
+            assert_string_equal(got[m] ? got[m] : "none", wanted[m] ? wanted[m] : "none");
+        }
+        assert_int_equal(job->precedence, cases[i].precedence);
+        assert_int_equal(job->has_built_ins, job->list_unsubscribe && strstr(job->list_unsubscribe, "bypost."));
+        job_release(job);
+    }
+    bulk.verp.jobs = CONFIG_VERP_ALL;
+    char error[512];
+    struct job *job = job_decode((const uint8_t *)good_jobs[0], strlen(good_jobs[0]), &bulk, error, sizeof error);
+    assert_non_null(job);
+    assert_string_equal(job->verp_address, "b@bounces.b.test");
+    job_release(job);
+}
+
+static void test_variables_of_ours_are_seen(void **state) {
+    static const struct {
+        const char *text;
+        bool has;
+    } cases[] = {{"{{bypost.email}}", true},     {"a {{{bypost.email}}}", true}, {"{{ & bypost.email }}", true},
+                 {"{{#bypost.email}}x", true},   {"{{^bypost.email}}x", true},   {"bypost.email", false},
+                 {"{bypost.email}", false},      {"{{x}} bypost.email", false},  {"{{notbypost.email}}", false},
+                 {"bypost. {{bypost.id}}", true}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char text[512], error[512];
+        snprintf(text, sizeof text, "{\"from\":\"a@b.test\",\"to\":\"x@y.test\",\"text\":\"%s\"}", cases[i].text);
+        struct job *job = decode(text, error);
+        assert_non_null(job);
+        if (job->has_built_ins != cases[i].has) {
+            fail_msg("%s", cases[i].text);
+        }
+        job_release(job);
     }
 }
 
@@ -606,6 +708,8 @@ static void test_starved(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_each_fault_is_named),
+        cmocka_unit_test(test_bulk_mail_takes_what_is_configured),
+        cmocka_unit_test(test_variables_of_ours_are_seen),
         cmocka_unit_test(test_starved),
         cmocka_unit_test(test_dsn),
         cmocka_unit_test(test_a_content_is_named),

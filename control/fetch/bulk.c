@@ -1,0 +1,96 @@
+/* bulk.c: what a job takes from the configuration when it says nothing itself: the fields of bulk mail, and VERP. */
+#include "control/config/config.h"
+#include "decode.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+/* A tag of ours somewhere in the text: "{{", perhaps "{", "&", "#", "^" or blanks, "bypost.". */
+static bool names_built_in(const char *text) {
+    static const char name[] = "bypost.";
+    for (const char *at = text; at && (at = strstr(at, name)) != NULL; at += sizeof name - 1) {
+        const char *before = at;
+        while (before > text && strchr(" \t{&#^", before[-1])) {
+            before--;
+        }
+        if (memmem(before, (size_t)(at - before), "{{", 2)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+bool bulk_has_built_ins(const struct job *job) {
+    bool has = names_built_in(job->subject) || names_built_in(job->text) || names_built_in(job->html) ||
+               names_built_in(job->list_unsubscribe) || names_built_in(job->list_id) || names_built_in(job->feedback_id);
+    for (uint32_t i = 0; i < job->header_count && !has; i++) {
+        has = names_built_in(job->headers[i].value);
+    }
+    return has;
+}
+
+static bool has_header(const struct job *job, const char *name) {
+    for (uint32_t i = 0; i < job->header_count; i++) {
+        if (strcasecmp(job->headers[i].name, name) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* The configuration's text, where there is one and the job has no field of that name. False without memory. */
+static bool text_give(struct job *job, char **field, const char *name, const char *text) {
+    if (*field || !text || has_header(job, name)) {
+        return true;
+    }
+    *field = strdup(text);
+    return *field != NULL;
+}
+
+static bool unsubscribe_give(struct job *job, const struct config *config) {
+    const char *url = config->bulk.unsubscribe_url, *mailto = config->bulk.unsubscribe_mailto;
+    if (!url || !mailto) {
+        return text_give(job, &job->list_unsubscribe, "List-Unsubscribe", url ? url : mailto);
+    }
+    if (job->list_unsubscribe || has_header(job, "List-Unsubscribe")) {
+        return true;
+    }
+    if (asprintf(&job->list_unsubscribe, "<%s>, <%s>", url, mailto) < 0) {
+        job->list_unsubscribe = NULL;
+    }
+    return job->list_unsubscribe != NULL;
+}
+
+static bool verp_give(struct job *job, const struct config *config, bool is_bulk) {
+    bool wanted = job->verp == CHOICE_YES || (job->verp == CHOICE_NONE &&
+                                              (config->verp.jobs == CONFIG_VERP_ALL || (config->verp.jobs == CONFIG_VERP_BULK && is_bulk)));
+    bool null_sender = job->envelope_sender && job->envelope_sender[0] == 0;
+    if (!wanted || !config->verp.domain || null_sender || job->verp_address) {
+        return true;
+    }
+    if (asprintf(&job->verp_address, "%s@%s", config->verp.prefix, config->verp.domain) < 0) {
+        job->verp_address = NULL;
+    }
+    return job->verp_address != NULL;
+}
+
+bool job_bulk_fill(struct job *job, const struct config *config) {
+    bool is_bulk = job->bulk == CHOICE_YES || (job->bulk == CHOICE_NONE && job->campaign);
+    if (!verp_give(job, config, is_bulk)) {
+        return false;
+    }
+    if (!is_bulk || job->raw) {
+        return true;
+    }
+    if (!unsubscribe_give(job, config) || !text_give(job, &job->list_id, "List-Id", config->bulk.list_id) ||
+        !text_give(job, &job->feedback_id, "Feedback-ID", config->bulk.feedback_id)) {
+        return false;
+    }
+    if (job->precedence == PRECEDENCE_UNSET && !has_header(job, "Precedence")) {
+        job->precedence = (enum job_precedence)(PRECEDENCE_NONE + config->bulk.precedence);
+    }
+    job->has_built_ins |= names_built_in(job->list_unsubscribe) || names_built_in(job->list_id) || names_built_in(job->feedback_id);
+    return true;
+}

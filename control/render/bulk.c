@@ -1,0 +1,344 @@
+/* bulk.c: the fields of bulk mail, the variables that render knows itself, and VERP senders. */
+#include "bulk.h"
+#include "control/bulk_field.h"
+#include "encode.h"
+#include "header.h"
+#include "token.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+enum { UNSUBSCRIBE_URIS_MAX = 8, TAG_BYTES = 160 };
+
+bool bulk_has_templates(const struct job *job) {
+    return merge_is_template(job->list_unsubscribe) || merge_is_template(job->list_id) || merge_is_template(job->feedback_id);
+}
+
+static const char *const field_names[] = {"List-Unsubscribe", "List-Unsubscribe-Post", "List-Id", "Feedback-ID", "Precedence"};
+
+bool bulk_field_name(const char *name) {
+    for (size_t i = 0; i < sizeof(field_names) / sizeof(field_names[0]); i++)
+        if (strcasecmp(name, field_names[i]) == 0)
+            return true;
+    return false;
+}
+
+bool bulk_owns(const struct job *job, const char *name) {
+    const bool given[] = {job->list_unsubscribe != NULL, job->list_unsubscribe != NULL, job->list_id != NULL, job->feedback_id != NULL,
+                          job->precedence != PRECEDENCE_UNSET};
+    for (size_t i = 0; i < sizeof(field_names) / sizeof(field_names[0]); i++)
+        if (given[i] && strcasecmp(name, field_names[i]) == 0)
+            return true;
+    return false;
+}
+
+/* -- filling in -- */
+
+/* A value within a URI: all but RFC 3986's unreserved characters are escaped (2.3), so that it stays one part of it. */
+static void write_escaped(struct writer *writer, const char *value) {
+    static const char unreserved[] = "-._~";
+    for (; *value != '\0'; value++) {
+        char byte = *value;
+        bool plain = (byte >= '0' && byte <= '9') || (byte >= 'a' && byte <= 'z') || (byte >= 'A' && byte <= 'Z') ||
+                     strchr(unreserved, byte) != NULL;
+        if (plain) {
+            writer_byte(writer, byte);
+        } else {
+            const char escaped[3] = {'%', encode_hex[(uint8_t)byte >> 4], encode_hex[(uint8_t)byte & 15]};
+            writer_bytes(writer, escaped, sizeof(escaped));
+        }
+    }
+}
+
+/* One tag of a URI: {{name}} is escaped, {{{name}}} and {{&name}} go in as they are. Returns what is behind it, or NULL. */
+static const char *write_tag(struct rendering *r, struct writer *writer, const char *tag) {
+    bool triple = tag[2] == '{', raw = triple || tag[2 + strspn(tag + 2, " \t")] == '&';
+    const char *end = strstr(tag + 2, triple ? "}}}" : "}}");
+    char one[TAG_BYTES], *value;
+    size_t length = end == NULL ? 0 : (size_t)(end - tag) + (triple ? 3 : 2);
+    if (length == 0 || length >= sizeof(one)) {
+        rendering_fail(r, -EINVAL, "a tag \"{{\" of list_unsubscribe has no name or no end");
+        return NULL;
+    }
+    memcpy(one, tag, length);
+    one[length] = '\0';
+    if (merge_expand(r->merge, one, false, r->max_bytes, &value, r->error, r->error_bytes) != 0)
+        return NULL;
+    if (raw)
+        writer_text(writer, value);
+    else
+        write_escaped(writer, value);
+    free(value);
+    return tag + length;
+}
+
+/* The value of List-Unsubscribe with its variables, kept in r->bulk.unsubscribe; NULL with a sentence. */
+static const char *unsubscribe_value(struct rendering *r) {
+    const char *at = r->job->list_unsubscribe;
+    if (at == NULL || r->bulk.unsubscribe != NULL || r->merge == NULL || !merge_is_template(at))
+        return r->bulk.unsubscribe != NULL ? r->bulk.unsubscribe : at;
+    struct writer writer = {.limit = r->max_bytes};
+    r->bulk.unsubscribe_begun = true; /* {{bypost.unsubscribe_url}} in it would be itself */
+    for (const char *tag; at != NULL && (tag = strstr(at, "{{")) != NULL;) {
+        writer_bytes(&writer, at, (size_t)(tag - at));
+        at = write_tag(r, &writer, tag);
+    }
+    r->bulk.unsubscribe_begun = false;
+    if (at != NULL) {
+        writer_text(&writer, at);
+        writer_byte(&writer, '\0');
+        if (writer.error != 0)
+            rendering_fail(r, -EINVAL, "list_unsubscribe is too long with its variables filled in");
+    }
+    if (at == NULL || writer.error != 0) {
+        free(writer.bytes);
+        return NULL;
+    }
+    r->bulk.unsubscribe = (char *)writer.bytes;
+    return r->bulk.unsubscribe;
+}
+
+/* A header's text with its variables. 0, or -EINVAL with a sentence; *owned is the caller's. */
+static int fill(struct rendering *r, const char *text, const char **out, char **owned) {
+    *out = text;
+    *owned = NULL;
+    if (r->merge == NULL || !merge_is_template(text))
+        return 0;
+    int result = merge_expand(r->merge, text, false, r->max_bytes, owned, r->error, r->error_bytes);
+    *out = *owned;
+    return result;
+}
+
+/* -- List-Unsubscribe -- */
+
+struct uri {
+    const char *text;
+    size_t length;
+};
+
+static bool uri_begins(const struct uri *uri, const char *scheme) {
+    return uri->length > strlen(scheme) && strncasecmp(uri->text, scheme, strlen(scheme)) == 0;
+}
+
+static bool uri_is_clean(const struct uri *uri) {
+    for (size_t i = 0; i < uri->length; i++)
+        if (uri->text[i] <= 32 || uri->text[i] > 126 || uri->text[i] == '<' || uri->text[i] == '>')
+            return false;
+    return uri->length <= HEADER_LINE_MAX - 32 && (uri_begins(uri, "https://") || uri_begins(uri, "mailto:") || uri_begins(uri, "http://"));
+}
+
+/* One URI, or several in angle brackets with commas. How many; -EINVAL: it is neither. */
+static int uris_parse(const char *value, struct uri *uris) {
+    bool bracketed = value[0] == '<';
+    int count = 0;
+    for (const char *at = value; count < UNSUBSCRIBE_URIS_MAX;) {
+        const char *text = at + bracketed;
+        struct uri *uri = &uris[count++];
+        *uri = (struct uri){.text = text, .length = bracketed ? strcspn(text, ">") : strlen(text)};
+        if (!uri_is_clean(uri) || (bracketed && text[uri->length] != '>'))
+            return -EINVAL;
+        at = text + uri->length + bracketed;
+        at += strspn(at, ", \t");
+        if (*at == '\0')
+            return count;
+        if (!bracketed || *at != '<')
+            return -EINVAL;
+    }
+    return -EINVAL;
+}
+
+/* RFC 2369 3.2; with an https: URI, of which there may be one and no http: one beside it, also one-click (RFC 8058 3.1). */
+static int write_list_unsubscribe(struct rendering *r) {
+    struct uri uris[UNSUBSCRIBE_URIS_MAX];
+    char text[80];
+    const char *value = unsubscribe_value(r);
+    if (value == NULL)
+        return -EINVAL;
+    int count = uris_parse(value, uris), links = 0;
+    if (count < 0)
+        return rendering_fail(r, -EINVAL, "list_unsubscribe is not an https: or mailto: URI: \"%s\"",
+                              rendering_shown(value, text, sizeof(text)));
+    bool one_click = false;
+    for (int i = 0; i < count; i++) {
+        links += uri_begins(&uris[i], "http");
+        one_click |= uri_begins(&uris[i], "https:");
+    }
+    if (links > 1)
+        return rendering_fail(r, -EINVAL, "list_unsubscribe has %d links; RFC 8058 3.1 wants one https: URI", links);
+    writer_text(&r->writer, "List-Unsubscribe:");
+    for (int i = 0; i < count; i++) {
+        if (i > 0) {
+            writer_byte(&r->writer, ',');
+            writer_fold(&r->writer);
+        }
+        writer_text(&r->writer, " <");
+        writer_bytes(&r->writer, uris[i].text, uris[i].length);
+        writer_byte(&r->writer, '>');
+    }
+    writer_crlf(&r->writer);
+    if (one_click) {
+        writer_text(&r->writer, "List-Unsubscribe-Post: List-Unsubscribe=One-Click");
+        writer_crlf(&r->writer);
+    }
+    return 0;
+}
+
+/* -- List-Id, Feedback-ID, Precedence -- */
+
+static int write_list_id(struct rendering *r) {
+    const char *value, *id;
+    char *owned, text[80];
+    size_t words, length;
+    int result = fill(r, r->job->list_id, &value, &owned);
+    if (result == 0 && !list_id_parse(value, &words, &id, &length))
+        result = rendering_fail(r, -EINVAL, "list_id is not like news.example.com (RFC 2919): \"%s\"",
+                                rendering_shown(value, text, sizeof(text)));
+    if (result == 0)
+        header_phrase(&r->writer, "List-Id", value, words, id, length);
+    free(owned);
+    return result;
+}
+
+static int write_feedback_id(struct rendering *r) {
+    const char *value;
+    char *owned, text[80];
+    int result = fill(r, r->job->feedback_id, &value, &owned);
+    if (result == 0 && !feedback_id_is_legal(value))
+        result = rendering_fail(r, -EINVAL, "feedback_id has not four parts with colons, the last of 5 to 15 characters: \"%s\"",
+                                rendering_shown(value, text, sizeof(text)));
+    if (result == 0)
+        header_text(&r->writer, "Feedback-ID", value);
+    free(owned);
+    return result;
+}
+
+int bulk_write(struct rendering *r) {
+    const struct job *job = r->job;
+    int result = job->list_id == NULL ? 0 : write_list_id(r);
+    if (result == 0 && job->list_unsubscribe != NULL)
+        result = write_list_unsubscribe(r);
+    if (result == 0 && job->feedback_id != NULL)
+        result = write_feedback_id(r);
+    if (result == 0 && (job->precedence == PRECEDENCE_BULK || job->precedence == PRECEDENCE_LIST)) {
+        writer_text(&r->writer, job->precedence == PRECEDENCE_BULK ? "Precedence: bulk" : "Precedence: list");
+        writer_crlf(&r->writer);
+    }
+    return result;
+}
+
+/* -- variables -- */
+
+static void copy(char *out, size_t out_bytes, const char *text) {
+    snprintf(out, out_bytes, "%s", text == NULL ? "" : text);
+}
+
+/* The identifier of List-Id alone, or "". A list_id that is made of the token is not in the token. */
+static const char *list_identifier(struct rendering *r) {
+    const char *value, *id;
+    char *owned;
+    size_t length;
+    if (r->bulk.list[0] != '\0' || r->job->list_id == NULL || r->bulk.list_begun)
+        return r->bulk.list;
+    r->bulk.list_begun = true;
+    if (fill(r, r->job->list_id, &value, &owned) == 0 && list_id_parse(value, NULL, &id, &length) && length < sizeof(r->bulk.list)) {
+        memcpy(r->bulk.list, id, length);
+        r->bulk.list[length] = '\0';
+    }
+    r->bulk.list_begun = false;
+    free(owned);
+    return r->bulk.list;
+}
+
+static void token_entry(const struct job *job, uint32_t index, struct token *token) {
+    token->has_entry = true;
+    token->entry = job->history.origin;
+    token->shard = job->shard;
+    token->index = index;
+}
+
+static const char *own_token(struct rendering *r) {
+    const struct job *job = r->job;
+    struct token token = {.index = r->index};
+    if (r->bulk.token[0] != '\0')
+        return r->bulk.token;
+    copy(token.recipient, sizeof(token.recipient), r->recipient->mailbox.email);
+    copy(token.tenant, sizeof(token.tenant), job->tenant);
+    copy(token.campaign, sizeof(token.campaign), job->campaign);
+    copy(token.list, sizeof(token.list), list_identifier(r));
+    if (job->id != NULL && job->id[0] != '\0' && strlen(job->id) < sizeof(token.id))
+        copy(token.id, sizeof(token.id), job->id);
+    else
+        token_entry(job, r->index, &token);
+    return token_write(r->identity, &token, r->bulk.token) > 0 ? r->bulk.token : NULL;
+}
+
+/* The first URI of that scheme, cut out of the list. */
+static const char *unsubscribe_uri(struct rendering *r, const char *scheme, char **kept) {
+    struct uri uris[UNSUBSCRIBE_URIS_MAX];
+    if (*kept != NULL || r->bulk.unsubscribe_begun || r->job->list_unsubscribe == NULL)
+        return *kept;
+    const char *value = unsubscribe_value(r);
+    int count = value == NULL ? 0 : uris_parse(value, uris);
+    for (int i = 0; i < count && *kept == NULL; i++)
+        if (uri_begins(&uris[i], scheme))
+            *kept = strndup(uris[i].text, uris[i].length);
+    return *kept;
+}
+
+const char *bulk_built_in(void *context, const char *name) {
+    struct rendering *r = context;
+    const struct job *job = r->job;
+    if (strcmp(name, "unsubscribe_url") == 0)
+        return unsubscribe_uri(r, "https:", &r->bulk.unsubscribe_url);
+    if (strcmp(name, "unsubscribe_mailto") == 0)
+        return unsubscribe_uri(r, "mailto:", &r->bulk.unsubscribe_mailto);
+    if (strcmp(name, "unsubscribe_token") == 0)
+        return own_token(r);
+    if (strcmp(name, "email") == 0)
+        return r->recipient->mailbox.email;
+    if (strcmp(name, "message_id") == 0) {
+        snprintf(r->bulk.message_id, sizeof(r->bulk.message_id), "%s@%s", r->name, r->message->from_domain);
+        return r->bulk.message_id;
+    }
+    if (strcmp(name, "job") == 0) {
+        snprintf(r->bulk.entry, sizeof(r->bulk.entry), "%" PRIu64 "-%" PRIu64, job->history.origin.ms, job->history.origin.seq);
+        return r->bulk.entry;
+    }
+    if (strcmp(name, "list_id") == 0)
+        return list_identifier(r);
+    const char *text = strcmp(name, "id") == 0         ? job->id
+                       : strcmp(name, "tenant") == 0   ? job->tenant
+                       : strcmp(name, "campaign") == 0 ? job->campaign
+                                                       : "\n";
+    return text == NULL ? "" : text[0] == '\n' ? NULL : text;
+}
+
+void bulk_free(struct rendering *r) {
+    free(r->bulk.unsubscribe);
+    free(r->bulk.unsubscribe_url);
+    free(r->bulk.unsubscribe_mailto);
+}
+
+/* -- VERP -- */
+
+int bulk_verp(struct rendering *r) {
+    const struct job *job = r->job;
+    struct message *message = r->message;
+    struct token token = {.index = 0};
+    char text[VERP_TOKEN_CHARACTERS + 1];
+    if (message->sender[0] == '\0' || (job->verp_address == NULL && job->verp != CHOICE_YES))
+        return 0;
+    if (job->verp_address == NULL)
+        return rendering_fail(r, -EINVAL, "the job asks for verp, and the configuration has no domain for it (verp.domain)");
+    token_entry(job, r->index, &token);
+    size_t prefix = strcspn(job->verp_address, "@");
+    if (prefix > VERP_PREFIX_MAX || strlen(job->verp_address) + 1 + VERP_TOKEN_CHARACTERS >= sizeof(message->sender) ||
+        verp_write(r->identity, &token, text) != 0)
+        return rendering_fail(r, -EINVAL, "the job's entry cannot be put into a VERP address");
+    snprintf(message->sender, sizeof(message->sender), "%.*s+%s%s", (int)prefix, job->verp_address, text, job->verp_address + prefix);
+    return 0;
+}
