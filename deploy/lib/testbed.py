@@ -96,7 +96,7 @@ class Testbed:
         self.keep = keep
         self.sinks = self._memory_directory(name, stored_bytes)
         self.shaping = None
-        self.dkim_domain = None
+        self.dkim_keys, self.dkim_records = [], {}
         self.zones = []
         self.run_process = None
         try:
@@ -304,13 +304,17 @@ class Testbed:
 
     # -- bypost --
 
-    def make_dkim_key(self, domain=SENDER_DOMAIN, selector="s1"):
-        """A key that write_config then names; its DNS record is in dkim_record."""
-        key = self.path("dkim.pem")
-        output = self.command(binary("bypost"), "dkim", "keygen", "--domain", domain, "--selector", selector, "--out", key)
-        self.dkim_domain = domain
-        self.dkim_record = next(part for part in output.replace('"', " ").split("\n") if "p=" in part)
-        return key
+    def make_dkim_key(self, domain=SENDER_DOMAIN, selector="s1", kinds=("rsa",)):
+        """Keys that write_config then names, a selector each: `selector`, then with the kind behind it. dkim_record is the first one's DNS record,
+        dkim_records those of all by their selectors. The first key's file."""
+        for kind in kinds:
+            name = selector if kind == kinds[0] else selector + kind
+            key = self.path("dkim.pem" if kind == kinds[0] else f"dkim-{kind}.pem")
+            output = self.command(binary("bypost"), "dkim", "keygen", "--domain", domain, "--selector", name, "--out", key, *(("--type", kind) if kind != "rsa" else ()))
+            self.dkim_records[name] = next(part for part in output.replace('"', " ").split("\n") if "p=" in part)
+            self.dkim_keys.append({"domain": domain, "selector": name, "key": key})
+        self.dkim_record = self.dkim_records[selector]
+        return self.dkim_keys[0]["key"]
 
     def write_config(self, extra=None, shaping=None, slots=4096, lcores=None, retry=None, ipv6=False):
         """bypost.yaml (JSON is YAML) and shaping.yaml for this world. With `ipv6` the port has an IPv6 address and gateway too, and the pool both
@@ -345,8 +349,8 @@ class Testbed:
             "events": {"types": ["delivered", "deferred", "bounced", "expired", "dead"]},
             "queues": {"*": {"retry": retry or {"first": "2s", "max": "10s", "give_up": "10m"}}},
         }
-        if self.dkim_domain is not None:
-            config["dkim"] = {"keys": [{"domain": self.dkim_domain, "selector": "s1", "key": self.path("dkim.pem")}]}
+        if self.dkim_keys:
+            config["dkim"] = {"keys": self.dkim_keys}
         if ipv6:
             port = config["dataplane"]["ports"][0]
             port["addresses"].append(f"{SENDER_ADDRESS6}/64")
