@@ -148,7 +148,7 @@ static int keys_check(const struct config *config, const char *domain, const cha
     enum dkim_verdict worst = DKIM_GOOD;
     uint32_t count = 0;
     json_t *list = json_array();
-    struct check *checks = calloc(config->dkim_count + 1, sizeof *checks);
+    struct check *checks = calloc(config->dkim_count + config->dkim_platform_count + 1, sizeof *checks);
     struct resolver *resolver = resolver_create(config, error, sizeof error);
     if (!resolver || !checks) {
         free(checks);
@@ -156,9 +156,10 @@ static int keys_check(const struct config *config, const char *domain, const cha
         resolver_free(resolver);
         return cli_complain(CLI_FAILED, command, "DNS cannot be asked: %s", error);
     }
-    for (uint32_t i = 0; i < config->dkim_count; i++) {
-        if (key_wanted(&config->dkim[i], domain, selector)) {
-            check_begin(&checks[count++], resolver, &config->dkim[i]);
+    for (uint32_t i = 0; i < config->dkim_count + config->dkim_platform_count; i++) {
+        const struct config_dkim_key *key = i < config->dkim_count ? &config->dkim[i] : &config->dkim_platform[i - config->dkim_count];
+        if (key_wanted(key, domain, selector)) {
+            check_begin(&checks[count++], resolver, key);
         }
     }
     for (uint32_t i = 0; i < count; i++) {

@@ -1,5 +1,6 @@
 /* dkim_probe.c: renders and signs random messages of every shape for tests/integration/test_dkim, which reads them with other
- * implementations. dkim_probe sign DIRECTORY COUNT SEED: writes key.pem, record, and for each message N.eml and N.json, what was asked.
+ * implementations. dkim_probe stream DIRECTORY COUNT SEED ASKED: signs with the keys in DIRECTORY (those of `signings` below) and writes
+ * each message to standard output behind a line of its lengths, the first ASKED with what was asked, as JSON.
  * dkim_probe speed DIRECTORY SECONDS: signatures, and messages through a press of one thread, a second of CPU time. */
 #include "control/sign/sign.h"
 
@@ -11,7 +12,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { TEXT_MAX = 20000, PRESS_CAPACITY = 256 };
+enum { TEXT_MAX = 20000, PRESS_CAPACITY = 256, MAILBOXES_MAX = 60, KEYS_MAX = 3 };
 
 static uint64_t seed;
 static uint32_t dice(uint32_t sides) {
@@ -25,7 +26,7 @@ static void die(const char *what, const char *why) {
 }
 
 /* What a random message is made of lives until it is written. */
-static void *kept[4096];
+static void *kept[8192];
 static unsigned kept_count;
 static void *keep(void *memory) {
     if (memory == NULL || kept_count == sizeof(kept) / sizeof(kept[0]))
@@ -132,7 +133,7 @@ static char *random_raw(void) {
 
 /* Lines of a raw body may be too long for SMTP; render refuses those, and the probe tries again. */
 static void random_job(struct job *job, struct job_recipient *recipient, json_t *asked) {
-    static struct mailbox lists[3][6];
+    static struct mailbox lists[3][MAILBOXES_MAX];
     static struct job_header headers[3];
     static struct job_attachment attachments[3];
     *job = (struct job){.queue = "normal", .history.origin = {seed, 1}, .recipients = recipient, .recipient_total = 1};
@@ -147,9 +148,10 @@ static void random_job(struct job *job, struct job_recipient *recipient, json_t 
         return;
     }
     job->to = lists[0], job->cc = lists[1], job->reply_to = lists[2];
-    job->to_count = dice(6), job->cc_count = dice(3), job->reply_to_count = dice(2);
+    job->to_count = dice(12) == 0 ? dice(MAILBOXES_MAX) : dice(6), job->cc_count = dice(3), job->reply_to_count = dice(2);
+    const uint32_t counts[3] = {(uint32_t)job->to_count, (uint32_t)job->cc_count, (uint32_t)job->reply_to_count};
     for (int list = 0; list < 3; list++)
-        for (int i = 0; i < 6; i++)
+        for (uint32_t i = 0; i < counts[list]; i++)
             random_mailbox(&lists[list][i]);
     json_t *to = json_array();
     if (recipient->kind == RECIPIENT_PRIVATE)
@@ -187,7 +189,7 @@ static void random_job(struct job *job, struct job_recipient *recipient, json_t 
     json_t *attached = json_array();
     for (uint32_t i = 0; i < job->attachment_count; i++) {
         size_t length = dice(5000);
-        char *hex = calloc(1, length * 2 + 1);
+        char *hex = asked == NULL ? NULL : calloc(1, length * 2 + 1);
         attachments[i] = (struct job_attachment){
             .filename = files[dice(4)], .content_type = "application/pdf", .bytes = keep(malloc(length + 1)), .length = length};
         if (dice(2) == 0) {
@@ -197,9 +199,11 @@ static void random_job(struct job *job, struct job_recipient *recipient, json_t 
         }
         for (size_t k = 0; k < length; k++) {
             attachments[i].bytes[k] = (uint8_t)dice(256);
-            sprintf(hex + 2 * k, "%02x", attachments[i].bytes[k]);
+            if (hex != NULL)
+                sprintf(hex + 2 * k, "%02x", attachments[i].bytes[k]);
         }
-        json_array_append_new(attached, json_pack("{s:s,s:s}", "filename", attachments[i].filename, "bytes", hex));
+        if (hex != NULL)
+            json_array_append_new(attached, json_pack("{s:s,s:s}", "filename", attachments[i].filename, "bytes", hex));
         free(hex);
     }
     json_object_set_new(asked, "attachments", attached);
@@ -227,7 +231,6 @@ static void begin(struct world *world, const char *directory) {
     snprintf(world->identity_path, sizeof(world->identity_path), "%s/identity", directory);
     if (dkim_keygen(world->key_path, DKIM_RSA, 2048, &record, error, sizeof(error)) < 0)
         die("keygen", error);
-    write_file(directory, "record", record, strlen(record));
     free(record);
     write_file(directory, "identity", "0123456789abcdef0123456789abcdef", 32);
     world->key = (struct config_dkim_key){.domain = "example.org", .selector = "probe", .key_file = world->key_path};
@@ -238,44 +241,141 @@ static void begin(struct world *world, const char *directory) {
         die("keys", error);
 }
 
-static void sign_many(const char *directory, unsigned count) {
-    struct world world;
-    begin(&world, directory);
-    struct dkim_signer *signer = dkim_signer_create(world.keys);
+/* Keys as they sign together, by selector; test_dkim makes NAME.pem for each. Large ones are slow: they sign few messages. */
+static const struct signing {
+    uint32_t every, at; /* of so many messages, this one */
+    const char *selectors[KEYS_MAX];
+} signings[] = {{50, 7, {"r4096"}},
+                {50, 17, {"r3072", "edward"}},
+                {10, 3, {"r1024", "edward"}},
+                {10, 5, {"r2048", "other"}},
+                {1, 0, {"r2048", "edward"}}};
+enum { SIGNINGS = sizeof(signings) / sizeof(signings[0]) };
+
+struct signers {
+    struct config_dkim_key keys[SIGNINGS][KEYS_MAX];
+    char paths[SIGNINGS][KEYS_MAX][512];
+    struct dkim_keys *loaded[SIGNINGS];
+    struct dkim_signer *signers[SIGNINGS];
+    int counts[SIGNINGS];
+};
+
+static void signers_begin(struct signers *all, const char *directory) {
+    char error[512] = "";
+    for (int i = 0; i < SIGNINGS; i++) {
+        int count = 0;
+        for (; count < KEYS_MAX && signings[i].selectors[count] != NULL; count++) {
+            snprintf(all->paths[i][count], sizeof(all->paths[i][count]), "%s/%s.pem", directory, signings[i].selectors[count]);
+            all->keys[i][count] = (struct config_dkim_key){
+                .domain = "example.org", .selector = (char *)(uintptr_t)signings[i].selectors[count], .key_file = all->paths[i][count]};
+        }
+        struct config config = {.dkim = all->keys[i], .dkim_count = (uint32_t)count, .max_message_bytes = 1 << 24};
+        all->counts[i] = count;
+        all->loaded[i] = dkim_keys_load(&config, NULL, NULL, error, sizeof(error));
+        if (all->loaded[i] == NULL)
+            die("keys", error);
+        all->signers[i] = dkim_signer_create(all->loaded[i]);
+    }
+}
+
+static void signers_end(struct signers *all) {
+    for (int i = 0; i < SIGNINGS; i++) {
+        dkim_signer_free(all->signers[i]);
+        dkim_keys_free(all->loaded[i]);
+    }
+}
+
+/* A message that waits for its signatures. */
+struct pending {
+    struct message message;
+    json_t *asked; /* NULL: not told */
+};
+
+static void pending_write(struct pending *pending) {
+    const struct message *message = &pending->message;
+    char *text = pending->asked == NULL ? strdup("") : json_dumps(pending->asked, 0);
+    printf("%zu %zu\n", (size_t)message->length, strlen(text));
+    fwrite(message->bytes + message->start, 1, message->length, stdout);
+    if (fputs(text, stdout) < 0)
+        die("writing", "standard output");
+    free(text);
+    message_free(&pending->message);
+    json_decref(pending->asked);
+    free(pending);
+}
+
+static void flush(struct signers *all, int i, bool rest) {
+    void *user;
+    int status;
+    dkim_flush(all->signers[i], rest);
+    while (dkim_next(all->signers[i], &user, &status)) {
+        if (status != 0)
+            die("signing", strerror(-status));
+        pending_write(user);
+    }
+}
+
+/* Most wait for company, as in the press; some are signed by themselves. */
+static void sign_one(struct signers *all, unsigned number, struct pending *pending) {
+    int i = 0, count;
+    while (number % signings[i].every != signings[i].at)
+        i++;
+    bool alone = dice(4) == 0;
+    uint64_t now = (uint64_t)time(NULL);
+    count = alone ? dkim_sign(all->signers[i], &pending->message, NULL, now)
+                  : dkim_begin(all->signers[i], &pending->message, NULL, now, pending);
+    if (count != all->counts[i])
+        die("signing", pending->message.from_domain);
+    if (alone)
+        pending_write(pending);
+    else
+        flush(all, i, dice(40) == 0);
+}
+
+/* False where a line of a raw body is too long for SMTP, which render refuses: another job is made then. */
+static bool render_one(const struct job *job, unsigned number, const struct identity *identity, struct message *message) {
+    char error[256];
+    int result = render_message(job, 0, 1700000000 + number, identity, 1 << 24, message, error, sizeof(error));
+    if (result != 0 && (job->raw == NULL || strstr(error, "998") == NULL))
+        die("rendering", error);
+    return result == 0;
+}
+
+static void stream(const char *directory, unsigned count, unsigned asked_count) {
+    static struct signers all;
+    char path[512];
+    signers_begin(&all, directory);
+    snprintf(path, sizeof(path), "%s/identity", directory);
+    struct identity *identity = identity_load(path);
+    if (identity == NULL)
+        die("no identity", path);
     for (unsigned i = 0; i < count;) {
         struct job job;
         struct job_recipient recipient;
-        struct message message, repeat;
-        char error[256], name[32];
-        json_t *asked = json_object();
-        message_init(&message);
+        struct message repeat;
+        struct pending *pending = calloc(1, sizeof(*pending));
+        pending->asked = i < asked_count ? json_object() : NULL;
+        message_init(&pending->message);
         message_init(&repeat);
-        random_job(&job, &recipient, asked);
-        int result = render_message(&job, 0, 1700000000 + i, world.identity, 1 << 24, &message, error, sizeof(error));
-        if (result == 0) {
-            if (render_message(&job, 0, 1700000000 + i, world.identity, 1 << 24, &repeat, error, sizeof(error)) != 0 ||
-                repeat.length != message.length || memcmp(repeat.bytes + repeat.start, message.bytes + message.start, message.length) != 0)
+        random_job(&job, &recipient, pending->asked);
+        if (render_one(&job, i, identity, &pending->message)) {
+            const struct message *message = &pending->message;
+            if (pending->asked != NULL && (!render_one(&job, i, identity, &repeat) || repeat.length != message->length ||
+                                           memcmp(repeat.bytes + repeat.start, message->bytes + message->start, message->length) != 0))
                 die("a repeat", "is not the same message");
-            if (dkim_sign(signer, &message, NULL, (uint64_t)time(NULL)) != 1)
-                die("signing", message.from_domain);
-            snprintf(name, sizeof(name), "%u.eml", i);
-            write_file(directory, name, message.bytes + message.start, message.length);
-            snprintf(name, sizeof(name), "%u.json", i);
-            char *text = json_dumps(asked, 0);
-            write_file(directory, name, text, strlen(text));
-            free(text);
-            i++;
-        } else if (job.raw == NULL || strstr(error, "998") == NULL) {
-            die("rendering", error);
+            sign_one(&all, i++, pending);
+        } else {
+            json_decref(pending->asked);
+            message_free(&pending->message);
+            free(pending);
         }
-        message_free(&message);
         message_free(&repeat);
-        json_decref(asked);
         drop_kept();
     }
-    dkim_signer_free(signer);
-    dkim_keys_free(world.keys);
-    identity_free(world.identity);
+    for (int i = 0; i < SIGNINGS; i++)
+        flush(&all, i, true);
+    signers_end(&all);
+    identity_free(identity);
 }
 
 /* CPU time of all threads: rates are those of a core that nothing else uses. */
@@ -351,13 +451,13 @@ static void speed(const char *directory, double seconds) {
 }
 
 int main(int argc, char **argv) {
-    if (argc == 5 && strcmp(argv[1], "sign") == 0) {
+    if (argc == 6 && strcmp(argv[1], "stream") == 0) {
         seed = strtoull(argv[4], NULL, 10);
-        sign_many(argv[2], (unsigned)strtoul(argv[3], NULL, 10));
+        stream(argv[2], (unsigned)strtoul(argv[3], NULL, 10), (unsigned)strtoul(argv[5], NULL, 10));
     } else if (argc == 4 && strcmp(argv[1], "speed") == 0) {
         speed(argv[2], strtod(argv[3], NULL));
     } else {
-        fprintf(stderr, "usage: dkim_probe sign DIRECTORY COUNT SEED | speed DIRECTORY SECONDS\n");
+        fprintf(stderr, "usage: dkim_probe stream DIRECTORY COUNT SEED ASKED | speed DIRECTORY SECONDS\n");
         return 2;
     }
     return 0;
