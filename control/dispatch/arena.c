@@ -7,12 +7,14 @@
 
 enum { WORD_BITS = 64 };
 
-int arena_map_create(struct arena_map *map, uint64_t bytes) {
+int arena_map_create(struct arena_map *map, uint64_t bytes, uint32_t shard, uint32_t shards) {
     memset(map, 0, sizeof(*map));
     if (bytes / ARENA_UNIT_BYTES > UINT32_MAX / 2)
         return -EINVAL;
-    map->units = (uint32_t)(bytes / ARENA_UNIT_BYTES);
-    map->bits = calloc(map->units / WORD_BITS + 1, sizeof(uint64_t));
+    map->units = (uint32_t)(bytes / ARENA_UNIT_BYTES) / shards;
+    map->first = map->next = shard * map->units;
+    map->end = map->first + map->units;
+    map->bits = calloc(map->end / WORD_BITS + 1, sizeof(uint64_t));
     return map->bits == NULL ? -ENOMEM : 0;
 }
 
@@ -23,10 +25,6 @@ void arena_map_free(struct arena_map *map) {
 
 static bool taken(const struct arena_map *map, uint32_t unit) {
     return map->bits[unit / WORD_BITS] >> (unit % WORD_BITS) & 1;
-}
-
-static uint32_t units_of(uint32_t bytes) {
-    return bytes / ARENA_UNIT_BYTES + (bytes % ARENA_UNIT_BYTES != 0);
 }
 
 static void mark(struct arena_map *map, uint32_t first, uint32_t count, bool value) {
@@ -59,32 +57,33 @@ static uint32_t find_run(const struct arena_map *map, uint32_t from, uint32_t to
 }
 
 uint64_t arena_take(struct arena_map *map, uint32_t bytes) {
-    uint32_t count = units_of(bytes);
+    uint32_t count = arena_units(bytes);
     if (count == 0 || count > map->units - map->used)
         return UINT64_MAX;
-    uint32_t first = find_run(map, map->next, map->units, count);
+    uint32_t first = find_run(map, map->next, map->end, count);
     if (first == UINT32_MAX)
-        first = find_run(map, 0, map->units, count);
+        first = find_run(map, map->first, map->end, count);
     if (first == UINT32_MAX)
         return UINT64_MAX;
     mark(map, first, count, true);
-    map->next = first + count < map->units ? first + count : 0;
+    map->next = first + count < map->end ? first + count : map->first;
     return (uint64_t)first * ARENA_UNIT_BYTES;
 }
 
 static bool inside(const struct arena_map *map, uint64_t offset, uint32_t bytes) {
-    return offset % ARENA_UNIT_BYTES == 0 && offset / ARENA_UNIT_BYTES < map->units &&
-           units_of(bytes) <= map->units - (uint32_t)(offset / ARENA_UNIT_BYTES);
+    return offset % ARENA_UNIT_BYTES == 0 && offset / ARENA_UNIT_BYTES >= map->first && offset / ARENA_UNIT_BYTES < map->end &&
+           arena_units(bytes) <= map->end - (uint32_t)(offset / ARENA_UNIT_BYTES);
 }
 
 bool arena_claim(struct arena_map *map, uint64_t offset, uint32_t bytes) {
     if (!inside(map, offset, bytes))
         return false;
-    mark(map, (uint32_t)(offset / ARENA_UNIT_BYTES), units_of(bytes), true);
-    return true;
+    uint32_t used = map->used;
+    mark(map, (uint32_t)(offset / ARENA_UNIT_BYTES), arena_units(bytes), true);
+    return map->used - used == arena_units(bytes);
 }
 
 void arena_give_back(struct arena_map *map, uint64_t offset, uint32_t bytes) {
     if (inside(map, offset, bytes))
-        mark(map, (uint32_t)(offset / ARENA_UNIT_BYTES), units_of(bytes), false);
+        mark(map, (uint32_t)(offset / ARENA_UNIT_BYTES), arena_units(bytes), false);
 }

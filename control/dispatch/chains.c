@@ -24,10 +24,10 @@ static struct flight *flight_of(const struct dispatch *dispatch, uint32_t slot) 
     return &dispatch->flights[slot - dispatch->first_slot];
 }
 
-struct chain *chain_begin(struct dispatch *dispatch, uint64_t extent, uint32_t extent_bytes) {
+struct chain *chain_begin(struct dispatch *dispatch, uint64_t extent, uint32_t extent_bytes, struct resident *resident) {
     struct chain *chain = dispatch->free_chains; /* there are as many as slots, and each has a slot */
     dispatch->free_chains = chain->next;
-    *chain = (struct chain){.first = SLOT_NONE, .members = SLOT_NONE, .extent = extent, .extent_bytes = extent_bytes};
+    *chain = (struct chain){.first = SLOT_NONE, .members = SLOT_NONE, .extent = extent, .extent_bytes = extent_bytes, .resident = resident};
     return chain;
 }
 
@@ -43,6 +43,7 @@ void chain_join(struct dispatch *dispatch, struct chain *chain, uint32_t slot) {
 static void chain_end(struct dispatch *dispatch, struct chain *chain) {
     if (chain->extent_bytes != 0)
         arena_give_back(&dispatch->map, chain->extent, chain->extent_bytes);
+    residents_release(&dispatch->residents, &dispatch->map, chain->resident);
     if (chain->counted)
         orders_uncount(dispatch, chain->path, chain->path_generation, chain->worker);
     chain->next = dispatch->free_chains;

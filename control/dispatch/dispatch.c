@@ -187,3 +187,12 @@ bool dispatch_dataplane_up(const struct dispatch *dispatch) {
 uint32_t dispatch_slots_used(const struct dispatch *dispatch) {
     return dispatch->slot_count - dispatch->free_slot_count;
 }
+
+void dispatch_arena(const struct dispatch *dispatch, struct dispatch_arena *arena) {
+    *arena = (struct dispatch_arena){.bytes = dispatch->map.units * (uint64_t)ARENA_UNIT_BYTES,
+                                     .used_bytes = dispatch->map.used * (uint64_t)ARENA_UNIT_BYTES,
+                                     .resident_bytes = dispatch->residents.bytes,
+                                     .idle_bytes = dispatch->residents.idle_bytes,
+                                     .residents_made = dispatch->residents.made,
+                                     .residents_evicted = dispatch->residents.evicted};
+}

@@ -82,10 +82,17 @@ uint32_t dispatch_in_progress(const struct dispatch *dispatch);
 struct dispatch_counters {
     uint64_t orders /* recipients in slots */, transactions /* made for them */, outcomes, returned, withdrawn, render_errors,
         harvested_settled, harvested_lost, harvested_uncertain, harvested_returned, path_events, paths_published, paths_exhausted,
-        slots_exhausted, arena_exhausted, wild_values, unsigned_messages, signatures;
+        slots_exhausted, arena_exhausted, wild_values, unsigned_messages, signatures, arena_copied_bytes /* of messages, into the arena */,
+        arena_shared_bytes /* of messages, referred to where they lay */;
 };
 const struct dispatch_counters *dispatch_counters(const struct dispatch *dispatch);
 uint32_t dispatch_slots_used(const struct dispatch *dispatch);
+/* Memory of the dataplane's arena (this shard's share), and what shared contents take of it. */
+struct dispatch_arena {
+    uint64_t bytes, used_bytes, resident_bytes, idle_bytes; /* idle: of those that no message refers to at the moment */
+    uint64_t residents_made, residents_evicted;             /* in all */
+};
+void dispatch_arena(const struct dispatch *dispatch, struct dispatch_arena *arena);
 bool dispatch_dataplane_up(const struct dispatch *dispatch);
 
 #endif

@@ -42,6 +42,7 @@ static void let_go(struct dispatch *dispatch) {
     close_all(&dispatch->arena_fd, 1);
     close_all(dispatch->worker_doorbells, JOURNAL_WORKERS_MAX);
     close_all(dispatch->shard_doorbells, JOURNAL_SHARDS_MAX);
+    residents_forget(&dispatch->residents);
     arena_map_free(&dispatch->map);
 }
 
@@ -149,7 +150,7 @@ static int map_arena(struct dispatch *dispatch, const struct link_hello *hello) 
     dispatch->arena_offset = hello->arena_offset;
     dispatch->page_bytes = hello->page_bytes;
     dispatch->pieces_in_page = hello->pieces_in_page != 0;
-    return arena_map_create(&dispatch->map, hello->arena_bytes);
+    return arena_map_create(&dispatch->map, hello->arena_bytes, dispatch->shard, dispatch->journal->geometry.shards);
 }
 
 static void lane_up(void *context, struct lane *lane) {

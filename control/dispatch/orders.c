@@ -12,8 +12,9 @@ enum {
     PUMP_BUDGET = 64,             /* deliveries a path takes before the next one's turn */
     READY_CAPACITY_MAX = 1 << 20, /* a wild value from a broken dataplane */
     PRESS_ORDERS_MAX = 4096,      /* deliveries under way in the press and behind it */
-    PRESS_BYTES_MAX = 256 << 20,  /* of messages, as large as late ones */
-    MESSAGE_KEPT_BYTES = 1 << 16, /* a free order keeps its message's memory up to this */
+    PRESS_BYTES_MAX = 256 << 20,  /* of messages' own, as large as late ones */
+    MESSAGE_KEPT_BYTES = 1 << 16, /* a free order keeps its message's memory up to this ... */
+    MESSAGE_KEPT_PIECES = 256,    /* ... and so many pieces */
     PRESS_RETRY_US = 10000,       /* the press is full of other shards' tasks, or memory is short */
     CHAIN_SLOTS_PART = 4,         /* no chain needs more than this part of the shard's slots */
 };
@@ -64,7 +65,7 @@ static struct press_order *order_new(struct dispatch *dispatch) {
 static void order_free(struct dispatch *dispatch, struct press_order *order) {
     order->deliveries = NULL;
     order->delivery_count = 0;
-    if (order->task.message.capacity > MESSAGE_KEPT_BYTES)
+    if (order->task.message.capacity > MESSAGE_KEPT_BYTES || order->task.message.piece_capacity > MESSAGE_KEPT_PIECES)
         message_free(&order->task.message);
     order->next = dispatch->free_orders;
     dispatch->free_orders = order;
@@ -306,7 +307,7 @@ static void append_backlog(struct dispatch *dispatch, struct press_order *order)
         dispatch->backlog_first = order;
     dispatch->backlog_last = order;
     dispatch->backlogged++;
-    dispatch->backlog_bytes += order->task.message.length;
+    dispatch->backlog_bytes += order->task.message.own_length;
 }
 
 /* The press was full and is so no longer: the lanes that were turned away get their turn. */
@@ -339,7 +340,7 @@ void orders_backlog(struct dispatch *dispatch) {
         if (dispatch->backlog_first == NULL)
             dispatch->backlog_last = NULL;
         dispatch->backlogged--;
-        dispatch->backlog_bytes -= order->task.message.length;
+        dispatch->backlog_bytes -= order->task.message.own_length;
         if (placed) {
             order_free(dispatch, order);
         } else if (order->deliveries != NULL) { /* it would wait for good, and all others behind it */
@@ -369,7 +370,7 @@ void orders_collect(struct dispatch *dispatch) {
             dispatch->counters.unsigned_messages++;
         else
             dispatch->counters.signatures += (uint64_t)order->task.signatures;
-        uint64_t length = order->task.message.length, late = dispatch->message_bytes;
+        uint64_t length = order->task.message.own_length, late = dispatch->message_bytes;
         dispatch->message_bytes = length > late ? length : late - (late - length) / 16;
         append_backlog(dispatch, order);
     }

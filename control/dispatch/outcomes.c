@@ -231,14 +231,20 @@ void outcomes_read(struct dispatch *dispatch) {
 static void inherit(struct dispatch *dispatch, uint32_t index) {
     struct flight *flight = &dispatch->flights[index - dispatch->first_slot];
     const struct slot *slot = &dispatch->journal->slots[index];
-    uint64_t extent = slot->arena_extent;
-    uint32_t bytes = slot->arena_extent_bytes;
+    uint64_t extent = slot->arena_extent, shared = slot->shared_extent;
+    uint32_t bytes = slot->arena_extent_bytes, shared_bytes = slot->shared_extent_bytes;
+    if (flight->chain != NULL)
+        return;
     if (bytes != 0 && !(dispatch->up && arena_claim(&dispatch->map, extent, bytes))) {
         dispatch->counters.wild_values++;
         bytes = 0;
     }
-    if (flight->chain == NULL)
-        chain_join(dispatch, chain_begin(dispatch, extent, bytes), index);
+    struct resident *resident = NULL;
+    if (shared_bytes != 0 && dispatch->up)
+        resident = residents_inherit(&dispatch->residents, &dispatch->map, shared, shared_bytes);
+    if (shared_bytes != 0 && resident == NULL)
+        dispatch->counters.wild_values++;
+    chain_join(dispatch, chain_begin(dispatch, extent, bytes, resident), index);
 }
 
 static void harvest_slot(struct dispatch *dispatch, uint32_t index, uint32_t living) {

@@ -4,62 +4,165 @@
 #include <assert.h>
 #include <string.h>
 
-/* The whole message in one run: the header, then the pieces of its body. */
-static void copy_message(uint8_t *to, const struct message *message) {
-    const uint8_t *from = message->bytes + message->start, *own = from + message->header_length;
-    size_t at = message->piece_count == 0 ? message->length : message->header_length;
-    memcpy(to, from, at);
-    for (uint32_t i = 0; i < message->piece_count; i++) {
-        const struct message_piece *piece = &message->pieces[i];
-        memcpy(to + at, (piece->shared ? message->shared->bytes : own) + piece->offset, piece->length);
-        at += piece->length;
+enum {
+    REFERENCE_SHIFT = 10,
+    REFERENCE_BYTES_MIN = 1 << REFERENCE_SHIFT, /* a shorter run of shared bytes is copied beside its neighbours */
+    REFERENCES_MAX = 40,
+    OWN_BYTES_PART = 4, /* with more than this part of the arena of its own a message refers to nothing (residents.h) */
+};
+
+/* How a message lies in the arena: what is its own, small runs of shared bytes among them, in its extent behind the table of pieces; the
+ * other runs where their content lies. */
+struct layout {
+    size_t reference_min; /* runs of shared bytes from this length on; SIZE_MAX: none */
+    uint32_t spare;       /* and so many of those that have half of it */
+    uint32_t references;
+    size_t own_bytes;
+    uint32_t table_bytes;
+};
+
+/* A run of a body: pieces that continue one another. */
+struct run {
+    bool shared;
+    uint32_t offset;
+    size_t length;
+};
+
+/* The next run from piece `at` on, which moves on. False: the end. */
+static bool run_next(const struct message *message, uint32_t *at, struct run *run) {
+    while (*at < message->piece_count && message->pieces[*at].length == 0)
+        ++*at;
+    if (*at == message->piece_count)
+        return false;
+    const struct message_piece *piece = &message->pieces[(*at)++];
+    *run = (struct run){.shared = piece->shared, .offset = piece->offset, .length = piece->length};
+    for (; *at < message->piece_count; ++*at, run->length += piece->length) {
+        piece = &message->pieces[*at];
+        if (piece->length != 0 && (piece->shared != run->shared || piece->offset != run->offset + run->length))
+            break;
     }
-    assert(at == message->length);
+    return true;
 }
 
-/* The table of pieces, then the message. In physical-address mode no piece crosses a page of the arena's memory. */
-static uint32_t write_pieces(const struct dispatch *dispatch, uint64_t offset, const struct message *message, uint32_t table_bytes) {
-    struct arena_piece *table = (struct arena_piece *)(dispatch->arena + offset);
-    uint64_t at = offset + table_bytes;
-    copy_message(dispatch->arena + at, message);
-    uint32_t count = 0;
-    for (size_t left = message->length; left > 0; count++) {
+/* At a page's end a piece ends in physical-address mode, where each run may begin anywhere in its page. */
+static uint32_t table_bytes_of(const struct dispatch *dispatch, size_t length, uint32_t references) {
+    uint64_t entries = 2 * references + 1;
+    if (dispatch->pieces_in_page)
+        entries += entries + length / dispatch->page_bytes;
+    return (uint32_t)(entries * sizeof(struct arena_piece));
+}
+
+static struct layout layout_copied(const struct dispatch *dispatch, const struct message *message) {
+    return (struct layout){
+        .reference_min = SIZE_MAX, .own_bytes = message->length, .table_bytes = table_bytes_of(dispatch, message->length, 0)};
+}
+
+static bool is_referred(const struct layout *layout, const struct run *run, uint32_t *spare) {
+    if (!run->shared || run->length < layout->reference_min / 2)
+        return false;
+    if (run->length >= layout->reference_min)
+        return true;
+    bool fits = *spare > 0;
+    *spare -= fits;
+    return fits;
+}
+
+/* Refers to the longest runs, as far as REFERENCES_MAX goes. */
+static struct layout layout_of(const struct dispatch *dispatch, const struct message *message) {
+    struct layout layout = layout_copied(dispatch, message);
+    enum { SCALES = 64 - REFERENCE_SHIFT };
+    uint32_t counts[SCALES] = {0};
+    struct run run;
+    if (message->shared == NULL)
+        return layout;
+    for (uint32_t at = 0; run_next(message, &at, &run);)
+        if (run.shared && run.length >= REFERENCE_BYTES_MIN)
+            counts[63 - (uint32_t)__builtin_clzll(run.length) - REFERENCE_SHIFT]++;
+    for (uint32_t scale = SCALES, left = REFERENCES_MAX; scale-- > 0 && left > 0;) {
+        bool all = counts[scale] <= left;
+        uint32_t taken = all ? counts[scale] : left;
+        if (taken == 0)
+            continue;
+        layout.reference_min = (size_t)REFERENCE_BYTES_MIN << (all ? scale : scale + 1);
+        layout.spare = all ? 0 : taken;
+        layout.references += taken;
+        left -= taken;
+    }
+    uint32_t spare = layout.spare;
+    for (uint32_t at = 0; layout.references > 0 && run_next(message, &at, &run);)
+        layout.own_bytes -= is_referred(&layout, &run, &spare) ? run.length : 0;
+    layout.table_bytes = table_bytes_of(dispatch, message->length, layout.references);
+    if (layout.own_bytes + layout.table_bytes > (uint64_t)dispatch->map.units / OWN_BYTES_PART * ARENA_UNIT_BYTES)
+        return layout_copied(dispatch, message);
+    return layout;
+}
+
+/* The table being written. */
+struct table {
+    const struct dispatch *dispatch;
+    struct arena_piece *pieces;
+    uint32_t count;
+};
+
+/* In physical-address mode no piece crosses a page of the arena's memory. */
+static void table_add(struct table *table, uint64_t at, size_t left) {
+    const struct dispatch *dispatch = table->dispatch;
+    while (left > 0) {
         size_t length = left;
         if (dispatch->pieces_in_page) {
             uint64_t room = dispatch->page_bytes - (dispatch->arena_offset + at) % dispatch->page_bytes;
             length = left < room ? left : (size_t)room;
         }
-        table[count] = (struct arena_piece){.offset = at, .length = (uint32_t)length};
+        table->pieces[table->count++] = (struct arena_piece){.offset = at, .length = (uint32_t)length};
         at += length;
         left -= length;
     }
-    return count;
 }
 
-static uint32_t table_entries(const struct dispatch *dispatch, const struct message *message) {
-    return dispatch->pieces_in_page ? (uint32_t)(message->length / dispatch->page_bytes + 2) : 1;
-}
-
-static uint32_t table_bytes_of(const struct dispatch *dispatch, const struct message *message) {
-    return table_entries(dispatch, message) * (uint32_t)sizeof(struct arena_piece);
+/* The table of pieces, and behind it what is copied. How many pieces. */
+static uint32_t write_pieces(const struct dispatch *dispatch, uint64_t extent, const struct message *message, const struct layout *layout,
+                             const struct resident *resident) {
+    struct table table = {.dispatch = dispatch, .pieces = (struct arena_piece *)(dispatch->arena + extent)};
+    const uint8_t *header = message->bytes + message->start, *own = header + message->header_length;
+    size_t length = message->piece_count == 0 ? message->length : message->header_length;
+    uint64_t from = extent + layout->table_bytes, to = from + length; /* copied and not in the table yet */
+    memcpy(dispatch->arena + from, header, length);
+    struct run run;
+    uint32_t spare = layout->spare;
+    for (uint32_t at = 0; run_next(message, &at, &run);) {
+        assert(!run.shared || run.offset + run.length <= message->shared->length); /* what lies behind is somebody else's mail */
+        if (is_referred(layout, &run, &spare)) {
+            table_add(&table, from, to - from);
+            table_add(&table, resident->extent + run.offset, run.length);
+            from = to;
+        } else {
+            memcpy(dispatch->arena + to, (run.shared ? message->shared->bytes : own) + run.offset, run.length);
+            to += run.length;
+        }
+    }
+    table_add(&table, from, to - from);
+    assert(to - extent == layout->table_bytes + layout->own_bytes && table.count * sizeof(struct arena_piece) <= layout->table_bytes);
+    return table.count;
 }
 
 bool slots_fit(const struct dispatch *dispatch, const struct press_order *order) {
     const struct message *message = &order->task.message;
     return message->length < UINT32_MAX / 2 &&
-           message->length + table_bytes_of(dispatch, message) <= (uint64_t)dispatch->map.units * ARENA_UNIT_BYTES;
+           message->length + layout_copied(dispatch, message).table_bytes <= (uint64_t)dispatch->map.units * ARENA_UNIT_BYTES;
 }
 
 /* What all slots of a message say alike, and where it lies. */
 struct placement {
     const struct press_order *order;
     uint64_t extent;
+    uint32_t extent_bytes;
+    struct resident *resident; /* or NULL */
     uint32_t piece_count;
     uint64_t now_us; /* CLOCK_REALTIME */
 };
 
 /* Everything of a slot but its word. The first carries what belongs to the message: ENVID, and its bytes. */
-static void fill_slot(struct dispatch *dispatch, uint32_t index, const struct placement *placement, uint32_t extent_bytes) {
+static void fill_slot(struct dispatch *dispatch, uint32_t index, const struct placement *placement) {
     const struct flight *flight = &dispatch->flights[index - dispatch->first_slot];
     const struct press_order *order = placement->order;
     const struct message *message = &order->task.message;
@@ -83,7 +186,9 @@ static void fill_slot(struct dispatch *dispatch, uint32_t index, const struct pl
     dispatch_cookie(dispatch, flight->delivery, &cookie);
     memcpy(slot->cookie, &cookie, sizeof(cookie));
     slot->arena_extent = placement->extent;
-    slot->arena_extent_bytes = first ? extent_bytes : 0;
+    slot->arena_extent_bytes = first ? placement->extent_bytes : 0;
+    slot->shared_extent = placement->resident != NULL ? placement->resident->extent : 0;
+    slot->shared_extent_bytes = first && placement->resident != NULL ? placement->resident->bytes : 0;
     /* It was rendered for one of them; the others' addresses were found good when they were taken together. No worker takes an empty one.
      */
     if (flight->delivery->index == order->task.index)
@@ -103,10 +208,8 @@ static void fill_slot(struct dispatch *dispatch, uint32_t index, const struct pl
 
 /* A slot for each delivery, as a chain: filled and queued from the last to the first, which alone is told to the worker. The order's
  * deliveries are the slots' from here on. */
-static void queue_chain(struct dispatch *dispatch, struct press_order *order, uint64_t extent, uint32_t extent_bytes,
-                        uint32_t piece_count) {
-    struct placement placement = {.order = order, .extent = extent, .piece_count = piece_count, .now_us = clock_us(CLOCK_REALTIME)};
-    struct chain *chain = chain_begin(dispatch, extent, extent_bytes);
+static void queue_chain(struct dispatch *dispatch, struct press_order *order, const struct placement *placement) {
+    struct chain *chain = chain_begin(dispatch, placement->extent, placement->extent_bytes, placement->resident);
     uint32_t slots[CHAIN_RECIPIENTS_MAX], count = 0;
     chain->path = order->path;
     chain->path_generation = order->path_generation;
@@ -128,7 +231,7 @@ static void queue_chain(struct dispatch *dispatch, struct press_order *order, ui
     for (uint32_t i = count; i-- > 0;) {
         struct slot *slot = &dispatch->journal->slots[slots[i]];
         chain_join(dispatch, chain, slots[i]);
-        fill_slot(dispatch, slots[i], &placement, extent_bytes);
+        fill_slot(dispatch, slots[i], placement);
         slot->next = next;
         slot->next_generation = next_generation;
         slot_queue(slot);
@@ -151,16 +254,31 @@ static void queue_chain(struct dispatch *dispatch, struct press_order *order, ui
     chain_withdraw(dispatch, next);
 }
 
+/* Finds room for the message, its own extent and that of the bytes which it shares. False: there is none now. */
+static bool take_room(struct dispatch *dispatch, const struct message *message, struct layout *layout, struct placement *placement) {
+    *layout = layout_of(dispatch, message);
+    if (layout->references > 0) {
+        placement->resident = residents_use(&dispatch->residents, &dispatch->map, dispatch->arena, message->shared);
+        if (placement->resident == NULL)
+            *layout = layout_copied(dispatch, message);
+    }
+    placement->extent_bytes = layout->table_bytes + (uint32_t)layout->own_bytes;
+    placement->extent = residents_take_run(&dispatch->residents, &dispatch->map, placement->extent_bytes);
+    if (placement->extent != UINT64_MAX)
+        return true;
+    residents_release(&dispatch->residents, &dispatch->map, placement->resident);
+    return false;
+}
+
 bool slots_place(struct dispatch *dispatch, struct press_order *order) {
     const struct message *message = &order->task.message;
-    uint32_t table_bytes = table_bytes_of(dispatch, message);
-    uint32_t extent_bytes = table_bytes + (uint32_t)message->length;
+    struct placement placement = {.order = order, .now_us = clock_us(CLOCK_REALTIME)};
+    struct layout layout;
     if (dispatch->free_slot_count == 0) {
         dispatch->counters.slots_exhausted++;
         return false;
     }
-    uint64_t extent = arena_take(&dispatch->map, extent_bytes);
-    if (extent == UINT64_MAX) {
+    if (!take_room(dispatch, message, &layout, &placement)) {
         dispatch->counters.arena_exhausted++;
         return false;
     }
@@ -168,6 +286,9 @@ bool slots_place(struct dispatch *dispatch, struct press_order *order) {
         dispatch->counters.slots_exhausted++;
         orders_shorten(dispatch, order, dispatch->free_slot_count);
     }
-    queue_chain(dispatch, order, extent, extent_bytes, write_pieces(dispatch, extent, message, table_bytes));
+    placement.piece_count = write_pieces(dispatch, placement.extent, message, &layout, placement.resident);
+    dispatch->counters.arena_copied_bytes += layout.own_bytes;
+    dispatch->counters.arena_shared_bytes += message->length - layout.own_bytes;
+    queue_chain(dispatch, order, &placement);
     return true;
 }

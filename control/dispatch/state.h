@@ -5,6 +5,7 @@
 #include "control/clock.h"
 #include "control/dispatch/arena.h"
 #include "control/dispatch/dispatch.h"
+#include "control/dispatch/residents.h"
 
 /* A slot as this control knows it. */
 struct flight {
@@ -30,8 +31,9 @@ struct chain {
     uint16_t worker;
     bool counted; /* in the path's `outstanding` */
     uint64_t extent;
-    uint32_t extent_bytes; /* 0: no arena memory */
-    struct chain *next;    /* free */
+    uint32_t extent_bytes;     /* 0: no arena memory */
+    struct resident *resident; /* what its message shares with others, or NULL */
+    struct chain *next;        /* free */
 };
 
 enum lane_path_state { LANE_PATH_FREE, LANE_PATH_LIVE, LANE_PATH_RETIRING };
@@ -96,6 +98,7 @@ struct dispatch {
     uint64_t page_bytes;
     bool pieces_in_page;
     struct arena_map map;
+    struct residents residents;
     uint64_t arena_offset;
     int worker_doorbells[JOURNAL_WORKERS_MAX];
     int shard_doorbells[JOURNAL_SHARDS_MAX];
@@ -171,8 +174,8 @@ bool slots_place(struct dispatch *dispatch, struct press_order *order);
 /* chains.c */
 int chains_create(struct dispatch *dispatch);
 void chains_destroy(struct dispatch *dispatch);
-/* A chain without members. It has the extent from here on, and gives it back with its last member. */
-struct chain *chain_begin(struct dispatch *dispatch, uint64_t extent, uint32_t extent_bytes);
+/* A chain without members. It has the extent and the reference from here on, and gives both back with its last member. */
+struct chain *chain_begin(struct dispatch *dispatch, uint64_t extent, uint32_t extent_bytes, struct resident *resident);
 void chain_join(struct dispatch *dispatch, struct chain *chain, uint32_t slot);
 /* The slot's outcome is there. With the last of its chain all are handed on: what is to be tried again shares a transaction again. */
 void chain_answered(struct dispatch *dispatch, uint32_t slot);

@@ -12,7 +12,7 @@
 #include <stdint.h>
 
 enum {
-    JOURNAL_ABI = 2,
+    JOURNAL_ABI = 3,
     JOURNAL_WORKERS_MAX = 64,
     JOURNAL_SHARDS_MAX = 16,
     JOURNAL_SLOTS_MAX = 1 << 22,

@@ -127,6 +127,7 @@ struct slot {
     uint32_t size_bytes;    /* the message as rendered: what MAIL SIZE= says (RFC 1870) */
     uint64_t pieces;        /* arena offset of struct arena_piece[piece_count] */
     uint64_t not_before_us; /* CLOCK_MONOTONIC, or 0 */
+    uint64_t shared_extent; /* control's: where the bytes lie that its message shares with others' ... */
 
     _Alignas(64) struct slot_reply reply; /* line 1 */
 
@@ -138,12 +139,16 @@ struct slot {
     uint64_t dispatched_us; /* CLOCK_REALTIME */
     uint8_t dsn;            /* SLOT_NOTIFY_*, SLOT_RET_*; 0: nothing is asked */
     uint8_t envid_length;   /* at most SLOT_ENVID_MAX; behind the recipient in `text`, already in xtext */
-    uint8_t reserved1[6];
+    uint8_t reserved1[2];
+    uint32_t shared_extent_bytes; /* ... and how many are reserved there; 0: none, or those of its transaction's first slot */
     char text[SLOT_TEXT_BYTES];
 };
 static_assert(sizeof(struct slot_reply) == 64, "the reply is one cache line");
 static_assert(sizeof(struct slot) == SLOT_BYTES, "a slot is 1 KiB");
 static_assert(offsetof(struct slot, reply) == 64, "the reply is the second line");
+static_assert(offsetof(struct slot, shared_extent) == 56, "the first line is full");
+static_assert(offsetof(struct slot, text) + SLOT_TEXT_BYTES == SLOT_BYTES, "no room is left unnamed");
+static_assert(SLOT_REPLY_TEXT_MIN >= 96, "a reply's text is worth reading behind the longest envelope");
 
 static inline uint64_t slot_word(uint32_t generation, enum slot_state state) {
     return (uint64_t)generation << 32 | (uint64_t)state;

@@ -44,7 +44,7 @@ static void takes_what_is_free_and_nothing_else(void **state) {
     bool model[UNITS] = {false};
     struct run runs[RUNS_MAX];
     uint32_t count = 0, refused = 0;
-    assert_int_equal(arena_map_create(&map, UNITS * ARENA_UNIT_BYTES + 17), 0);
+    assert_int_equal(arena_map_create(&map, UNITS * ARENA_UNIT_BYTES + 17, 0, 1), 0);
     for (uint32_t step = 0; step < STEPS; step++) {
         if (count < RUNS_MAX && random_below(5) < 3) {
             struct run run = {.bytes = 1 + random_below(random_below(10) == 0 ? 100 * ARENA_UNIT_BYTES : 6 * ARENA_UNIT_BYTES)};
@@ -74,7 +74,7 @@ static void takes_what_is_free_and_nothing_else(void **state) {
 
 static void full_then_free_again(void **state) {
     struct arena_map map;
-    assert_int_equal(arena_map_create(&map, UNITS * ARENA_UNIT_BYTES), 0);
+    assert_int_equal(arena_map_create(&map, UNITS * ARENA_UNIT_BYTES, 0, 1), 0);
     assert_int_equal(arena_take(&map, UNITS * ARENA_UNIT_BYTES), 0);
     assert_true(arena_take(&map, 1) == UINT64_MAX);
     arena_give_back(&map, 5 * ARENA_UNIT_BYTES, ARENA_UNIT_BYTES);
@@ -88,7 +88,7 @@ static void full_then_free_again(void **state) {
 /* Next fit starts behind the last run and comes round; a run never goes over the end. */
 static void wraps_to_the_start(void **state) {
     struct arena_map map;
-    assert_int_equal(arena_map_create(&map, 10 * ARENA_UNIT_BYTES), 0);
+    assert_int_equal(arena_map_create(&map, 10 * ARENA_UNIT_BYTES, 0, 1), 0);
     assert_int_equal(arena_take(&map, 4 * ARENA_UNIT_BYTES), 0);
     assert_int_equal(arena_take(&map, 4 * ARENA_UNIT_BYTES), 4 * ARENA_UNIT_BYTES);
     arena_give_back(&map, 0, 4 * ARENA_UNIT_BYTES);
@@ -100,7 +100,7 @@ static void wraps_to_the_start(void **state) {
 
 static void claims_only_inside(void **state) {
     struct arena_map map;
-    assert_int_equal(arena_map_create(&map, UNITS * ARENA_UNIT_BYTES), 0);
+    assert_int_equal(arena_map_create(&map, UNITS * ARENA_UNIT_BYTES, 0, 1), 0);
     assert_true(arena_claim(&map, 2 * ARENA_UNIT_BYTES, 700));
     assert_int_equal(map.used, 2);
     assert_true(arena_claim(&map, (UNITS - 1) * ARENA_UNIT_BYTES, ARENA_UNIT_BYTES));
@@ -119,7 +119,7 @@ static void claims_only_inside(void **state) {
 
 static void too_large_a_map_is_refused(void **state) {
     struct arena_map map;
-    assert_int_equal(arena_map_create(&map, 1ull << 50), -22);
+    assert_int_equal(arena_map_create(&map, 1ull << 50, 0, 1), -22);
 }
 
 int main(void) {

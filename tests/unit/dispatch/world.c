@@ -108,27 +108,99 @@ void message_init(struct message *message) {
 }
 void message_free(struct message *message) {
     free(message->bytes);
+    free(message->pieces);
     message_init(message);
 }
 
 static uint8_t byte_of(uint32_t index, size_t at) {
     return (uint8_t)('a' + (index * 7 + at) % 26);
 }
+
+/* How a message with a content is made: its own bytes, and pieces of its body. */
+struct plan {
+    size_t header, own, length;
+    uint32_t piece_count;
+    struct message_piece pieces[2 * WORLD_PIECES_MAX];
+    const struct shared_bytes *shared;
+};
+
+/* The same for each rendering: many runs of some hundred bytes and few of some thousand, with and without gaps and own bytes between. */
+static void plan_message(const struct world *world, uint32_t index, struct plan *plan) {
+    plan->piece_count = 0;
+    plan->shared = NULL;
+    plan->own = plan->header = plan->length = world->message_bytes != 0 ? world->message_bytes : 100 + (size_t)index * 37 % 3000;
+    if (world->content_count == 0)
+        return;
+    plan->shared = &world->contents[index % world->content_count].shared;
+    uint32_t state = index * 2654435761u + 1, at = 0, runs = 0;
+    while (at < plan->shared->length && runs++ < WORLD_PIECES_MAX) {
+        state = state * 1664525u + 1013904223u;
+        uint32_t own = state >> 28 & 1 ? state >> 8 & 127 : 0, shared = world->run_bytes, gap = state >> 30 == 0 ? state >> 16 & 63 : 0;
+        if (shared == 0)
+            shared = state >> 29 & 1 ? state >> 10 & 511 : state >> 10 & 4095;
+        shared = shared < plan->shared->length - at ? shared : plan->shared->length - at;
+        if (own > 0)
+            plan->pieces[plan->piece_count++] = (struct message_piece){.offset = (uint32_t)(plan->own - plan->header), .length = own};
+        plan->pieces[plan->piece_count++] = (struct message_piece){.shared = true, .offset = at, .length = shared};
+        plan->own += own;
+        plan->length += own + shared;
+        at += shared + gap;
+    }
+}
+
 static size_t bytes_of(const struct world *world, uint32_t index) {
-    return world->message_bytes != 0 ? world->message_bytes : 100 + (size_t)index * 37 % 3000;
+    struct plan plan;
+    plan_message(world, index, &plan);
+    return plan.length;
+}
+
+/* The whole message in one run, to free. */
+static uint8_t *text_of(const struct world *world, uint32_t index) {
+    struct plan plan;
+    plan_message(world, index, &plan);
+    uint8_t *text = malloc(plan.length), *to = text;
+    assert_non_null(text);
+    for (size_t i = 0; i < plan.header; i++)
+        *to++ = byte_of(index, i);
+    for (uint32_t i = 0; i < plan.piece_count; i++)
+        for (uint32_t j = 0; j < plan.pieces[i].length; j++)
+            *to++ = plan.pieces[i].shared ? plan.shared->bytes[plan.pieces[i].offset + j]
+                                          : byte_of(index, plan.header + plan.pieces[i].offset + j);
+    assert_int_equal(to - text, plan.length);
+    return text;
+}
+
+void world_content(struct world *world, uint32_t which, uint64_t id, uint32_t bytes) {
+    struct world_content *content = &world->contents[which];
+    assert_true(which < WORLD_CONTENTS && bytes <= sizeof(content->bytes));
+    for (uint32_t i = 0; i < bytes; i++)
+        content->bytes[i] = (uint8_t)('A' + (id * 5 + world->contents_salt + i) % 26);
+    content->shared = (struct shared_bytes){.id = id, .bytes = content->bytes, .length = bytes};
+    world->content_count = which >= world->content_count ? which + 1 : world->content_count;
 }
 
 static void render(struct world *world, struct press_task *task) {
     struct message *message = &task->message;
     uint32_t of = world->alike ? 0 : task->index;
-    free(message->bytes);
+    struct plan plan;
+    plan_message(world, of, &plan);
+    message_free(message);
     message->start = 16;
-    message->length = bytes_of(world, of);
-    message->capacity = message->start + message->length;
+    message->header_length = plan.header;
+    message->own_length = plan.own;
+    message->length = plan.length;
+    message->capacity = message->start + plan.own;
     message->bytes = malloc(message->capacity);
     assert_non_null(message->bytes);
-    for (size_t i = 0; i < message->length; i++)
+    for (size_t i = 0; i < plan.own; i++)
         message->bytes[message->start + i] = byte_of(of, i);
+    if (plan.piece_count > 0) {
+        message->pieces = malloc(plan.piece_count * sizeof(plan.pieces[0]));
+        assert_non_null(message->pieces);
+        memcpy(message->pieces, plan.pieces, plan.piece_count * sizeof(plan.pieces[0]));
+        message->piece_count = message->piece_capacity = plan.piece_count;
+        message->shared = plan.shared;
+    }
     snprintf(message->sender, sizeof(message->sender), "news-%u@from.example", of);
     snprintf(message->recipient, sizeof(message->recipient), "user%u@to.example", task->index);
     task->status = world->status;
@@ -197,6 +269,8 @@ static void on_ended(void *context, const struct dispatch_end *end) {
     if (end->delivery == NULL) {
         assert_null(end->lane);
         world->ended_without_delivery++;
+        if (world->commits_strangers)
+            dispatch_committed(world->dispatch, end->slot, end->slot_generation);
         return;
     }
     struct world_fate *fate = &world->fates[end->delivery->index];
@@ -483,23 +557,26 @@ uint32_t world_index(const struct slot *slot) {
     return cookie.index;
 }
 
-/* `first`: whose message it is. */
-static void check_slot(const struct world *world, uint32_t worker, const struct slot *slot, uint32_t first) {
-    const struct journal *journal = &world->dataplane.journal;
+uint32_t world_message(const struct slot *slot) {
+    char sender[64] = "";
+    unsigned of = UINT32_MAX;
+    memcpy(sender, slot->text, slot->sender_length < sizeof(sender) ? slot->sender_length : sizeof(sender) - 1);
+    assert_int_equal(sscanf(sender, "news-%u@", &of), 1);
+    return of;
+}
+
+/* Whose message it is by what the worker knows, and by what the test does. */
+static uint32_t message_of(const struct world *world, const struct slot *slot, uint32_t first) {
+    return world->alike ? 0 : world->leavers ? world_message(slot) : first;
+}
+
+void world_look(const struct world *world, const struct world_order *order, uint32_t first) {
+    const struct slot *slot = &world->dataplane.journal.slots[order->slot];
     const uint8_t *arena = world->dataplane.arena.bytes + world->dataplane.arena.fd_offset;
-    uint32_t index = world_index(slot);
-    char text[128];
-    assert_int_equal(slot->worker, worker);
-    assert_int_equal(slot->dataplane_generation, world->dataplane.generation);
-    assert_true(slot->path < WORLD_PATHS);
-    assert_int_equal(slot->path_generation, path_word_generation(journal->paths[slot->path].word));
-    assert_int_equal(slot->arena_extent_bytes != 0, index == first);
-    first = world->alike ? 0 : first;
+    first = message_of(world, slot, first);
     assert_int_equal(slot->size_bytes, bytes_of(world, first));
-    int length = snprintf(text, sizeof(text), "news-%u@from.exampleuser%u@to.example", first, index);
-    assert_int_equal(slot->sender_length + slot->recipient_length, length);
-    assert_memory_equal(slot->text, text, length);
     const struct arena_piece *pieces = (const void *)(arena + slot->pieces);
+    uint8_t *text = text_of(world, first);
     size_t at = 0;
     for (uint32_t i = 0; i < slot->piece_count; i++) {
         assert_true(pieces[i].length > 0 && pieces[i].offset + pieces[i].length <= WORLD_ARENA_BYTES);
@@ -507,11 +584,31 @@ static void check_slot(const struct world *world, uint32_t worker, const struct 
             uint64_t begin = world->dataplane.arena.fd_offset + pieces[i].offset;
             assert_int_equal(begin / WORLD_PAGE_BYTES, (begin + pieces[i].length - 1) / WORLD_PAGE_BYTES);
         }
-        for (uint32_t j = 0; j < pieces[i].length; j++)
-            if (arena[pieces[i].offset + j] != byte_of(first, at++))
-                fail_msg("byte %zu of delivery %u is not its own", at - 1, index);
+        assert_true(at + pieces[i].length <= slot->size_bytes);
+        if (memcmp(arena + pieces[i].offset, text + at, pieces[i].length) != 0)
+            fail_msg("piece %u of delivery %u is not its own", i, world_index(slot));
+        at += pieces[i].length;
     }
+    free(text);
     assert_int_equal(at, slot->size_bytes);
+}
+
+/* `first`: whose message it is. */
+static void check_slot(const struct world *world, uint32_t worker, const struct world_order *order, uint32_t first) {
+    const struct journal *journal = &world->dataplane.journal;
+    const struct slot *slot = &journal->slots[order->slot];
+    uint32_t index = world_index(slot);
+    char text[128];
+    assert_int_equal(slot->worker, worker);
+    assert_int_equal(slot->dataplane_generation, world->dataplane.generation);
+    assert_true(slot->path < WORLD_PATHS);
+    assert_int_equal(slot->path_generation, path_word_generation(journal->paths[slot->path].word));
+    assert_int_equal(slot->arena_extent_bytes != 0, index == first);
+    assert_true(slot->shared_extent_bytes == 0 || index == first);
+    int length = snprintf(text, sizeof(text), "news-%u@from.exampleuser%u@to.example", message_of(world, slot, first), index);
+    assert_int_equal(slot->sender_length + slot->recipient_length, length);
+    assert_memory_equal(slot->text, text, length);
+    world_look(world, order, first);
 }
 
 struct slot *world_claim(struct world *world, uint32_t worker, struct world_order *order) {
@@ -521,7 +618,7 @@ struct slot *world_claim(struct world *world, uint32_t worker, struct world_orde
         struct slot *slot = &world->dataplane.journal.slots[order->slot];
         if (!slot_claim(slot, order->generation))
             continue; /* withdrawn */
-        check_slot(world, worker, slot, world_index(slot));
+        check_slot(world, worker, order, world_index(slot));
         assert_int_equal(slot->next, SLOT_NONE);
         return slot;
     }
@@ -535,7 +632,7 @@ bool world_walk_begin(struct world *world, uint32_t worker, struct world_walk *w
         const struct slot *slot = &world->dataplane.journal.slots[order->slot];
         if (!slot_claim(&world->dataplane.journal.slots[order->slot], order->generation))
             continue; /* withdrawn */
-        check_slot(world, worker, slot, world_index(slot));
+        check_slot(world, worker, order, world_index(slot));
         *walk = (struct world_walk){.worker = worker, .slot = slot->next, .generation = slot->next_generation, .first = world_index(slot)};
         return true;
     }
@@ -555,7 +652,7 @@ bool world_walk_on(struct world *world, struct world_walk *walk, struct world_or
         walk->generation = slot->next_generation;
         if (!claimed)
             continue;
-        check_slot(world, walk->worker, slot, walk->first);
+        check_slot(world, walk->worker, order, walk->first);
         return true;
     }
     return false;

@@ -24,6 +24,14 @@ enum {
     WORLD_ARENA_BYTES = 128 * 1024,
     WORLD_PAGE_BYTES = 4096,
     WORLD_STEPS = 3000, /* of 1 ms: the bound of every wait */
+    WORLD_CONTENTS = 8,
+    WORLD_CONTENT_BYTES = 64 * 1024,
+    WORLD_PIECES_MAX = 100, /* runs of shared bytes in a message */
+};
+
+struct world_content {
+    struct shared_bytes shared;
+    uint8_t bytes[WORLD_CONTENT_BYTES];
 };
 
 /* What has become of one delivery. Taken = ended + back + under way, always. */
@@ -73,17 +81,23 @@ struct world {
     struct press_task *held, *done;
     bool press_holds, press_refuses;
     uint32_t submitted;
-    int status;           /* of the next renderings */
-    size_t message_bytes; /* 0: by index */
+    int status;                                    /* of the next renderings */
+    size_t message_bytes;                          /* 0: by index; with a content those of the header */
+    struct world_content contents[WORLD_CONTENTS]; /* by index */
+    uint32_t content_count;                        /* 0: no message shares bytes with others */
+    uint32_t run_bytes;                            /* of shared bytes; 0: by index */
+    uint64_t contents_salt;                        /* so that an identifier means other bytes in another life */
     /* deliveries */
     struct job job;
     struct job_recipient recipients[500]; /* of the job */
     uint32_t alone;                       /* this recipient shares with nobody; SLOT_NONE: all share */
     bool alike;                           /* every message is as the first delivery's */
+    bool leavers;                         /* whom a message was made for may have left the backlog: its sender tells who it was */
     bool stopped[500];                    /* these may not go into a slot */
     struct delivery deliveries[WORLD_DELIVERIES];
     struct world_fate fates[WORLD_DELIVERIES];
     uint32_t delivery_count;
+    bool commits_strangers; /* at once what ends without a delivery */
     uint32_t ended_without_delivery, harvested, up, down;
     struct dispatch_end last_end;
     /* what the workers popped and have not claimed */
@@ -127,7 +141,12 @@ bool world_walk_on(struct world *world, struct world_walk *walk, struct world_or
 uint32_t world_claim_chain(struct world *world, uint32_t worker, struct world_order *orders);
 void world_answer(struct world *world, uint32_t worker, const struct world_order *order, enum slot_outcome outcome, uint16_t code,
                   const char *text);
-uint32_t world_index(const struct slot *slot); /* the delivery's number, by its cookie */
+/* Makes a content: messages of deliveries whose number leaves `which` refer to it. */
+void world_content(struct world *world, uint32_t which, uint64_t id, uint32_t bytes);
+/* What lies in the arena for a claimed order is still the message of delivery `first`. */
+void world_look(const struct world *world, const struct world_order *order, uint32_t first);
+uint32_t world_message(const struct slot *slot); /* whose message it is, by its sender */
+uint32_t world_index(const struct slot *slot);   /* the delivery's number, by its cookie */
 /* Every delivery that was taken has come to exactly one end or is under way `under_way` times in all. */
 void world_check(const struct world *world, uint32_t under_way);
 uint32_t world_slots_in(const struct world *world, enum slot_state state);

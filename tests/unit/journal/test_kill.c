@@ -38,6 +38,10 @@ static void fill(struct slot *slot) {
     slot->dataplane_generation = 1;
     slot->piece_count = 1;
     slot->size_bytes = 4096;
+    slot->arena_extent = 512;
+    slot->arena_extent_bytes = 600;
+    slot->shared_extent = 2048;
+    slot->shared_extent_bytes = 3500;
     slot->sender_length = 3;
     slot->recipient_length = 3;
     memcpy(slot->text, "a@bc@d", 6);
@@ -95,6 +99,9 @@ static void check(const struct scene *scene, uint32_t store) {
         wrong = "answered before the reply was whole";
     if (fate != FATE_FREE && (slot->cookie[0] != 0x5a || slot->cookie[SLOT_COOKIE_BYTES - 1] != 0x5a || slot->size_bytes != 4096))
         wrong = "queued before the order was whole";
+    if (fate != FATE_FREE &&
+        (slot->arena_extent != 512 || slot->arena_extent_bytes != 600 || slot->shared_extent != 2048 || slot->shared_extent_bytes != 3500))
+        wrong = "in flight, and a new control would not know which bytes it needs";
     if (wrong != NULL)
         fail_msg("killed after store %u, state %d: %s", store, slot_word_state(word), wrong);
 }
