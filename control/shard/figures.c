@@ -139,6 +139,8 @@ uint32_t figures_list(const struct shard *shard, struct figure *figures) {
         sum((uint64_t *)settle, (const uint64_t *)settle_counters(shard->queues[i].settle), sizeof(*settle));
     }
     const struct dispatch_counters *dispatch = dispatch_counters(shard->dispatch);
+    struct dispatch_arena arena;
+    dispatch_arena(shard->dispatch, &arena);
     const struct parking_counters *parking = parking_counters(shard->parking);
     const struct contents_counters *contents = contents_counters(shard->contents);
     const struct nodes_counters *nodes = nodes_counters(shard->nodes);
@@ -184,6 +186,14 @@ uint32_t figures_list(const struct shard *shard, struct figure *figures) {
         {"dispatch", "slots_used", gauge, "Slots of the journal in use.", dispatch_slots_used(shard->dispatch)},
         {"dispatch", "slots_exhausted", counter, "Times that no slot was free (journal.slots).", dispatch->slots_exhausted},
         {"dispatch", "arena_exhausted", counter, "Times that the arena had no room (dataplane.arena).", dispatch->arena_exhausted},
+        {"dispatch", "arena_used_bytes", gauge, "Memory of the arena in use, idle shared bytes of contents among it.", arena.used_bytes},
+        {"dispatch", "arena_copied_bytes", counter, "Bytes of messages copied into the arena.", dispatch->arena_copied_bytes},
+        {"dispatch", "arena_shared_bytes", counter, "Bytes of messages that lay there for their content already, and were referred to.",
+         dispatch->arena_shared_bytes},
+        {"dispatch", "resident_bytes", gauge, "Memory of the arena that bytes shared by a content's messages take.", arena.resident_bytes},
+        {"dispatch", "resident_idle_bytes", gauge, "Of these, what no message refers to at the moment.", arena.idle_bytes},
+        {"dispatch", "residents_made", counter, "Contents whose shared bytes were copied into the arena.", arena.residents_made},
+        {"dispatch", "residents_evicted", counter, "Of these, those that made room for others.", arena.residents_evicted},
         {"dispatch", "wild_values", counter, "Values out of range in the shared region, not followed.", dispatch->wild_values},
         {"settle", "delivered", counter, "Recipients delivered.", settle->delivered},
         {"settle", "deferred", counter, "Attempts that are to be made again.", settle->deferred},
