@@ -32,7 +32,7 @@ extern const struct cli_command alarms_command, check_command, dkim_command, eve
     top_command;
 extern const struct cli_command suppress_command, classify_command, rules_command;
 extern const struct cli_command hold_command, bounce_command, holds_command, release_command, retry_command, queue_command, find_command,
-    explain_command, tls_report_command;
+    explain_command, tls_report_command, token_command;
 
 /* Prints "bypost NAME: ..." on stderr, cleaned, and returns the code. */
 int cli_complain(int code, const char *command, const char *format, ...) __attribute__((format(printf, 3, 4)));

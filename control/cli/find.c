@@ -3,6 +3,7 @@
 #include "control/fetch/entry.h"
 #include "find.h"
 #include "functions.h"
+#include "token.h"
 
 #include <ctype.h>
 #include <inttypes.h>
@@ -12,8 +13,9 @@
 #include <strings.h>
 
 static const char help[] =
-    "Usage: bypost find RECIPIENT|ID|ENTRY|MESSAGE-ID [--deep] [--json]\n\n"
-    "Looks for an address, a job's id, an entry of a stream (1795317974799-0) or a Message-ID: in what control has in hand,\n"
+    "Usage: bypost find RECIPIENT|ID|ENTRY|MESSAGE-ID|VERP-ADDRESS [--deep] [--json]\n\n"
+    "Looks for an address, a job's id, an entry of a stream (1795317974799-0), a Message-ID or a VERP address, which tells the\n"
+    "job and the recipient (b+TOKEN@bounces.example.com): in what control has in hand,\n"
     "in waiting records, events, delivery logs (rotated ones too), dead letters and suppression lists. Says where it is,\n"
     "what happened, the last reply and the next try.\n\n"
     "      --deep                the queues' streams too, and everything without a bound. Without it: 200,000 waiting\n"
@@ -88,6 +90,9 @@ static bool recipient_wanted(const struct find *find, const struct job *job, uin
     entry_id_write(job->history.origin, origin);
     entry_id_write(job->entry, entry);
     if (find->job[0] && strcmp(find->job, origin) != 0) {
+        return false;
+    }
+    if (find->has_index && index != find->index) {
         return false;
     }
     if (find->kind == FIND_RECIPIENT) {
@@ -506,8 +511,14 @@ static void find_begin(struct find *find, const char *wanted) {
         find->wanted = strdup(wanted);
     }
     const char *at = strrchr(find->wanted, '@');
+    char entry[48];
     find->kind = !at ? FIND_ID : FIND_RECIPIENT;
-    if (at && strspn(find->wanted, "0123456789abcdef") == 32 && find->wanted + 32 == at) {
+    find->has_index = at && verp_entry(find->call.config, find->wanted, entry, &find->index);
+    if (find->has_index) {
+        free(find->wanted);
+        find->wanted = strdup(entry);
+        find->kind = FIND_ENTRY;
+    } else if (at && strspn(find->wanted, "0123456789abcdef") == 32 && find->wanted + 32 == at) {
         find->kind = FIND_MESSAGE;
     } else if (!at && is_entry(find->wanted)) {
         find->kind = FIND_ENTRY;

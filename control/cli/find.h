@@ -14,6 +14,8 @@ struct find {
     const char *given;
     char *wanted, *needle; /* needle: in lower case */
     char job[64];          /* only of this job, or "" */
+    bool has_index;        /* only the recipient of this index, which a VERP address names */
+    uint32_t index;
     bool deep;
     uint64_t records, entries;
     json_t *findings, *searched; /* arrays: of objects with a status, of texts */

@@ -3,6 +3,7 @@
 #include "control/render/identity.h"
 #include "control/render/render.h"
 #include "find.h"
+#include "token.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -51,7 +52,8 @@ static bool event_is(const struct find *find, const struct identity *identity, c
         return strcasecmp(text_of(event, "recipient"), find->wanted) == 0 &&
                (!find->job[0] || strcmp(find->job, text_of(event, "job")) == 0);
     case FIND_ENTRY:
-        return strcmp(text_of(event, "job"), find->wanted) == 0;
+        return strcmp(text_of(event, "job"), find->wanted) == 0 &&
+               (!find->has_index || json_integer_value(json_object_get(event, "index")) == (json_int_t)find->index);
     case FIND_MESSAGE:
         return identity && message_is(find, identity, event);
     case FIND_ID:
@@ -202,12 +204,7 @@ static void logs_search(struct find *find, const struct identity *identity) {
 void find_history(struct find *find) {
     struct identity *identity = NULL;
     if (find->kind == FIND_MESSAGE) {
-        char *path = NULL;
-        if (find->call.config->identity_key_file) {
-            path = strdup(find->call.config->identity_key_file);
-        } else if (asprintf(&path, "%s/identity.key", find->call.config->state_directory) < 0) {
-            abort();
-        }
+        char *path = identity_key_path(find->call.config);
         identity = identity_load(path);
         if (!identity) {
             cli_complain(CLI_NO_INPUT, find_name,

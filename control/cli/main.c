@@ -5,9 +5,10 @@
 #include <string.h>
 
 static const struct cli_command *const commands[] = {
-    &run_command,   &submit_command, &campaign_command, &top_command,      &stats_command,    &alarms_command,  &events_command,
-    &check_command, &dkim_command,   &hold_command,     &bounce_command,   &holds_command,    &release_command, &retry_command,
-    &queue_command, &find_command,   &explain_command,  &suppress_command, &classify_command, &rules_command,   &tls_report_command};
+    &run_command,      &submit_command, &campaign_command,   &top_command,  &stats_command,   &alarms_command,
+    &events_command,   &check_command,  &dkim_command,       &hold_command, &bounce_command,  &holds_command,
+    &release_command,  &retry_command,  &queue_command,      &find_command, &explain_command, &suppress_command,
+    &classify_command, &rules_command,  &tls_report_command, &token_command};
 enum { COMMANDS = sizeof commands / sizeof *commands };
 
 static void help_print(FILE *out) {
