@@ -421,7 +421,7 @@ void header_parameter(struct writer *writer, const char *name, const char *value
     size_t length = strlen(value);
     bool plain = length <= PARAMETER_ROOM;
     for (size_t i = 0; i < length && plain; i++)
-        plain = value[i] >= 32 && value[i] <= 126;
+        plain = value[i] >= 32 && value[i] <= 126 && !(value[i] == '=' && value[i + 1] == '?'); /* readers decode RFC 2047 here too */
     if (plain) {
         parameter_begin(writer, name);
         writer_byte(writer, '=');

@@ -313,6 +313,8 @@ static void parameters_are_quoted_or_extended(void **state) {
         const char *value, *text;
     } cases[] = {{"a.pdf", ";\r\n filename=\"a.pdf\""},
                  {"a \"b\" \\.pdf", ";\r\n filename=\"a \\\"b\\\" \\\\.pdf\""},
+                 /* No encoded-word stands in a quoted string (RFC 2047 5 (3)), but many readers see one there. */
+                 {"=?utf-8?Q?x?=.exe", ";\r\n filename*=utf-8''%3D%3Futf-8%3FQ%3Fx%3F%3D.exe"},
                  {"\xC3\xBC.pdf", ";\r\n filename*=utf-8''%C3%BC.pdf"}};
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct writer writer = {.limit = sizeof(field)};
