@@ -48,6 +48,8 @@ struct control {
     char error[ERROR_BYTES];
 };
 
+static const char reload_kind[] = "reload_refused";
+
 static void warn(void *context, const char *sentence) {
     log_write(LOG_LEVEL_WARNING, "sign", "%s", sentence);
 }
@@ -347,7 +349,20 @@ static void on_tokens(evutil_socket_t number, short what, void *argument) {
     shard_tokens_changed(control->shard);
 }
 
-/* SIGHUP: limits, providers, relays and class rules. */
+/* What was read for a reload that is not to be: all that ran goes on. */
+static void refuse_reload(struct control *control, struct config *config, struct classifier *classifier, const char *reason) {
+    char text[ERROR_BYTES + 128];
+    snprintf(text, sizeof(text), "nothing was reloaded: %s", reason);
+    log_write(LOG_LEVEL_ERROR, "config", "%s", text);
+    snprintf(text, sizeof(text), "nothing was reloaded: %s. `bypost check` shows every fault; mend them and reload again.", reason);
+    alarm_raise(control->alarms, reload_kind, control->config->path, text);
+    if (classifier != NULL)
+        classifier_free(classifier);
+    if (config != NULL)
+        config_free(config);
+}
+
+/* SIGHUP: limits, providers, relays, class rules and DKIM's keys: all or nothing. */
 static void reload(struct control *control) {
     struct config_errors errors = {0};
     shard_reopen_logs(control->shard);
@@ -356,19 +371,23 @@ static void reload(struct control *control) {
     config_errors_free(&errors);
     struct classifier *classifier = config == NULL ? NULL : load_rules(config, control->error);
     if (config == NULL || classifier == NULL) {
-        log_write(LOG_LEVEL_ERROR, "config", "nothing was reloaded: %s", config == NULL ? "bypost.yaml has errors" : control->error);
-        if (config != NULL)
-            config_free(config);
+        refuse_reload(control, config, classifier, config == NULL ? "bypost.yaml has errors" : control->error);
         return;
     }
     if (!same_identities(config, control->config)) {
-        log_write(LOG_LEVEL_ERROR, "config",
-                  "nothing was reloaded: the client certificates of relays are others, which the dataplane reads at its "
-                  "start; restart bypost");
-        config_free(config);
-        classifier_free(classifier);
+        refuse_reload(control, config, classifier,
+                      "the client certificates of relays are others, which the dataplane reads at its start; restart bypost");
         return;
     }
+    struct dkim_keys *keys = dkim_keys_load(config, warn, NULL, control->error, ERROR_BYTES);
+    if (keys == NULL) {
+        refuse_reload(control, config, classifier, control->error);
+        return;
+    }
+    press_set_keys(control->press, keys);
+    dkim_keys_free(control->keys);
+    control->keys = keys;
+    alarm_clear(control->alarms, reload_kind, control->config->path);
     if (!same_text(config->tls.ca_file, control->config->tls.ca_file))
         log_write(LOG_LEVEL_WARNING, "config", "tls.ca_file holds for SMTP sessions after a restart of bypost");
     shard_reconfigure(control->shard, config, classifier);
@@ -386,7 +405,7 @@ static void reload(struct control *control) {
     control->classifier = classifier;
     if (metrics_moved)
         listen_metrics(control);
-    log_write(LOG_LEVEL_INFO, "config", "reloaded limits, providers, relays and class rules from %s", config->path);
+    log_write(LOG_LEVEL_INFO, "config", "reloaded limits, providers, relays, class rules and DKIM keys from %s", config->path);
 }
 
 static void on_reload(evutil_socket_t number, short what, void *argument) {
@@ -452,7 +471,7 @@ int main(int argc, char **argv) {
                  "The deciding side of bypost: reads jobs from Redis, shapes, renders, signs and settles. `bypost run` starts it.\n\n"
                  "  -c, --config FILE   bypost.yaml (/etc/bypost/bypost.yaml)\n"
                  "  --help, --version\n\n"
-                 "SIGTERM drains, SIGHUP reloads limits, providers, relays and class rules and reopens the delivery log.\n"
+                 "SIGTERM drains, SIGHUP reloads limits, providers, relays, class rules and DKIM keys and reopens the delivery log.\n"
                  "Exit status: 0 drained, 1 stopped with work left for the next start, 64 usage, 75 another one runs, 78 configuration.");
             return 0;
         default:

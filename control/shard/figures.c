@@ -147,6 +147,8 @@ uint32_t figures_list(const struct shard *shard, struct figure *figures) {
     const struct report_counters *report = report_counters(shard->report);
     const struct suppress_counters *suppress = suppress_counters(shard->suppress);
     const struct guard_counters *guard = guard_counters(shard->guard);
+    struct press_counters press;
+    press_counters(shard->config.press, &press);
     const enum metric_type counter = METRIC_COUNTER, gauge = METRIC_GAUGE;
     const struct figure list[] = {
         {"fetch", "entries", counter, "Entries of queues read from Redis.", fetch->entries},
@@ -219,6 +221,16 @@ uint32_t figures_list(const struct shard *shard, struct figure *figures) {
         {"suppress", "filter_bytes", gauge, "Memory of the filter.", suppress->filter_bytes},
         {"suppress", "load_ms", gauge, "How long the filter's last loading took.", suppress->load_ms},
         {"suppress", "dropped", counter, "Changes lost because too many waited for Redis.", suppress->dropped},
+        {"sign", "rsa", counter, "Signatures made with RSA keys.", press.dkim.rsa},
+        {"sign", "ed25519", counter, "Signatures made with Ed25519 keys.", press.dkim.ed25519},
+        {"sign", "lanes", counter, "Signatures made eight at a time.", press.dkim.lanes},
+        {"sign", "wolfssl", counter, "Signatures made one at a time.", press.dkim.wolfssl},
+        {"sign", "flushes", counter, "Uses of the eight lanes, full or not.", press.dkim.flushes},
+        {"sign", "faults", counter, "Signatures that did not verify, and were made again or not at all.", press.dkim.faults},
+        {"sign", "body_bytes", counter, "Bytes of signed bodies.", press.dkim.body_bytes},
+        {"sign", "body_bytes_hashed", counter, "Those of them that had not been hashed for other messages.", press.dkim.body_bytes_hashed},
+        {"sign", "waiting", gauge, "Messages that wait for a rendering and signing thread.", press.waiting},
+        {"sign", "threads", gauge, "Rendering and signing threads.", press.threads},
         {"guard", "suppressed", counter, "Addresses that replies suppressed.", guard->suppressed},
         {"guard", "held_suppressions", counter, "Suppressions held or taken back because a provider was not believed.",
          guard->held_suppressions},

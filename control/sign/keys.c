@@ -122,6 +122,13 @@ struct dkim_keys *dkim_keys_hold(struct dkim_keys *keys) {
     return keys;
 }
 
+bool dkim_keys_have_lanes(const struct dkim_keys *keys) {
+    for (uint32_t i = 0; i < keys->count + keys->platform_count; i++)
+        if (keys->keys[i].lanes != NULL)
+            return true;
+    return false;
+}
+
 void dkim_keys_free(struct dkim_keys *keys) {
     if (keys == NULL || __atomic_sub_fetch(&keys->references, 1, __ATOMIC_ACQ_REL) > 0)
         return;

@@ -38,6 +38,8 @@ struct dkim_keys {
 
 /* One more reference; dkim_keys_free drops one. */
 struct dkim_keys *dkim_keys_hold(struct dkim_keys *keys);
+/* Is there one that the lanes take? */
+bool dkim_keys_have_lanes(const struct dkim_keys *keys);
 
 /* The keys that sign for a From domain: the tenant's own, else everyone's, else those of its longest configured parent (DMARC's relaxed
  * alignment, RFC 7489 3.1.1). tenant: NULL for none. Stores where they begin; returns how many, at most DKIM_SIGNATURES_MAX. */

@@ -61,6 +61,7 @@ int dkim_public_record(const char *key_path, char **record, char *error, size_t 
 struct press;
 struct press_task {
     struct press_task *next;
+    uint32_t shard;  /* the press's own */
     struct job *job; /* borrowed */
     uint32_t index;
     uint64_t date_s;
@@ -84,6 +85,15 @@ void press_destroy(struct press *press);
 int press_descriptor(struct press *press, uint32_t shard);
 /* Submits; false when `capacity` are under way. */
 bool press_submit(struct press *press, uint32_t shard, struct press_task *task);
+/* Signs with other keys from now on: tasks that no thread has taken yet, too. The keys before are wiped as soon as no thread uses them. A
+ * press that was made without keys stays without. */
+void press_set_keys(struct press *press, struct dkim_keys *keys);
+struct press_counters {
+    struct dkim_counters dkim;
+    uint32_t threads;
+    uint32_t waiting; /* tasks in the queue */
+};
+void press_counters(struct press *press, struct press_counters *out);
 /* Takes all finished tasks of this shard as a list in the order they finished. */
 struct press_task *press_collect(struct press *press, uint32_t shard);
 

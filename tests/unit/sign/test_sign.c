@@ -396,7 +396,7 @@ static void the_press_gives_every_task_back_to_its_shard(void **state) {
 
 static void a_required_key_that_is_missing_is_that_message_s_error(void **state) {
     struct config config = {.max_message_bytes = 1 << 20, .dkim_required = true};
-    struct dkim_keys *keys = load_good(NULL, 0);
+    struct dkim_keys *keys = dkim_keys_load(&config, NULL, NULL, error, sizeof(error));
     struct press_config press_config = {.threads = 1, .capacity = 4, .config = &config, .identity = identity, .keys = keys, .shards = 1};
     struct press *press = press_create(&press_config);
     struct press_task task = {.job = &job};
