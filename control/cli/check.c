@@ -1,4 +1,5 @@
 /* check.c: `bypost check`: every fault of the configuration, with its place and remedy. */
+#include "check_sender.h"
 #include "check_tls.h"
 #include "cli.h"
 #include "control/sign/sign.h"
@@ -8,9 +9,11 @@
 #include <stdlib.h>
 
 static const char help[] =
-    "Usage: bypost check [--config FILE] [FILE]\n\n"
+    "Usage: bypost check [--config FILE] [--dns] [FILE]\n\n"
     "Reads bypost.yaml and shaping.yaml and reports every error and warning as FILE:LINE:COLUMN.\n\n"
     "  -c, --config FILE   the configuration to check (/etc/bypost/bypost.yaml)\n"
+    "      --dns           asks DNS too what receivers will find of the senders: PTR and EHLO names of the sources, SPF,\n"
+    "                      DKIM keys, DMARC, as Gmail, Yahoo and Microsoft demand them of bulk senders\n"
     "  -s, --strict        warnings count as errors: exit status 1\n"
     "  -q, --quiet         print nothing when there is nothing to say\n"
     "      --help, --version\n\n"
@@ -49,16 +52,21 @@ static void summary_print(const struct config *config, unsigned warnings) {
 }
 
 static int check_run(int argc, char **argv) {
+    enum { OPTION_DNS = 1 };
     static const struct option options[] = {{"config", required_argument, NULL, 'c'},
+                                            {"dns", no_argument, NULL, OPTION_DNS},
                                             {"strict", no_argument, NULL, 's'},
                                             {"quiet", no_argument, NULL, 'q'},
                                             {NULL, 0, NULL, 0}};
     const char *path = NULL;
-    bool strict = false, quiet = false;
+    bool strict = false, quiet = false, dns = false;
     for (int option; (option = getopt_long(argc, argv, "c:sq", options, NULL)) != -1;) {
         switch (option) {
         case 'c':
             path = optarg;
+            break;
+        case OPTION_DNS:
+            dns = true;
             break;
         case 's':
             strict = true;
@@ -79,8 +87,12 @@ static int check_run(int argc, char **argv) {
     unsigned warnings = errors.warning_count;
     config_errors_free(&errors);
     bool good = config && keys_check(config, &warnings) && check_tls(config, &warnings);
+    good = good && (!dns || check_sender(config, &warnings));
     if (good && !quiet) {
         summary_print(config, warnings);
+        if (!dns) {
+            puts("`bypost check --dns` also looks up what receivers will find of the senders.");
+        }
     }
     config_free(config);
     return !good ? CLI_CONFIG : strict && warnings ? CLI_FAILED : CLI_OK;

@@ -4,7 +4,6 @@
 #include "control/sign/sign.h"
 #include "dkim.h"
 #include "dkim_record.h"
-#include "resolver.h"
 
 #include <getopt.h>
 #include <stdlib.h>
@@ -45,7 +44,7 @@ static void records_judge(struct check *check, const struct resolver_answer *ans
     if (answer->count > 1) {
         dkim_findings_add(&best, DKIM_BAD, "several",
                           "%s has %u TXT records, %u of them DKIM keys; receivers take any of them or none (RFC 6376 3.6.2.2): leave only "
-                          "the one below.",
+                          "its own.",
                           check->name, answer->count, keys);
     }
     check->findings = best;
@@ -60,8 +59,8 @@ static void answer_judge(struct check *check, const struct resolver_answer *answ
     case DNS_NO_DATA:
     case DNS_NO_NAME:
         dkim_findings_add(&check->findings, DKIM_BAD, answer->status == DNS_NO_NAME ? "no-name" : "no-record",
-                          answer->status == DNS_NO_NAME ? "%s does not exist in DNS; publish the record below."
-                                                        : "%s has no TXT record; publish the one below.",
+                          answer->status == DNS_NO_NAME ? "%s does not exist in DNS; publish its own record."
+                                                        : "%s has no TXT record; publish its own.",
                           check->name);
         break;
     case DNS_FAILED:
@@ -100,6 +99,21 @@ static void check_look(struct check *check, struct resolver *resolver) {
     for (uint32_t i = 0; i < check->findings.count; i++) {
         cli_clean(check->findings.list[i].text); /* it may quote the record */
     }
+}
+
+char *dkim_check_key(struct resolver *resolver, const struct config_dkim_key *key) {
+    struct check check;
+    char *text = NULL;
+    check_begin(&check, resolver, key);
+    check_look(&check, resolver);
+    for (uint32_t i = 0; i < check.findings.count && !text && check.findings.verdict != DKIM_GOOD; i++) {
+        if (check.findings.list[i].level == check.findings.verdict) {
+            text = strdup(check.findings.list[i].text);
+        }
+    }
+    json_decref(check.published);
+    free(check.wanted);
+    return text;
 }
 
 static json_t *check_json(const struct check *check) {

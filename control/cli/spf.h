@@ -1,0 +1,33 @@
+/* spf.h: would a receiver's SPF check (RFC 7208) pass for an address? */
+#ifndef CONTROL_CLI_SPF_H
+#define CONTROL_CLI_SPF_H
+
+#include "resolver.h"
+
+enum spf_result {
+    SPF_NONE, /* no record */
+    SPF_NEUTRAL,
+    SPF_PASS,
+    SPF_FAIL,
+    SPF_SOFTFAIL,
+    SPF_TEMPERROR, /* DNS gave no answer */
+    SPF_PERMERROR, /* the record is wrong */
+    SPF_UNSURE,    /* depends on macros, `exists` or `ptr`, which are not followed here */
+};
+const char *spf_result_text(enum spf_result result);
+
+enum { SPF_LOOKUPS_MAX = 10, SPF_VOIDS_MAX = 2, SPF_MX_MAX = 10, SPF_WHY_BYTES = 256 };
+
+struct spf {
+    struct resolver *resolver;
+    struct config_address address;
+    uint32_t lookups, voids; /* so far, of all records */
+    bool unsure;             /* a mechanism was passed over */
+    char why[SPF_WHY_BYTES]; /* of an error, or of what was passed over: in words */
+};
+
+/* check_host() of section 4, for mail of this domain from this address. Macros, `exists` and `ptr` count as lookups and are taken as no
+ * match: where that could have decided, SPF_UNSURE. */
+enum spf_result spf_check(struct spf *spf, const char *domain);
+
+#endif
