@@ -46,13 +46,14 @@ int main(int count, char **arguments) {
                          .subject = (char *)"News of the week",
                          .list_unsubscribe = (char *)"https://example.org/u/{{code}}"};
     *(html ? &fields.html : &fields.text) = text;
-    struct content content = {.references = 1, .fields = &fields, .prepared = render_prepare(&fields)};
+    struct content content = {.references = 1, .fields = &fields};
     struct job job = fields;
     strcpy(job.queue, "spring");
     job.recipients = recipients;
     job.recipient_total = RECIPIENTS;
     job.content = strcmp(arguments[1], "shared") == 0 ? &content : NULL;
     struct identity *identity = identity_make();
+    content.prepared = render_prepare(&fields, "spring", identity);
     struct message message;
     message_init(&message);
     size_t bytes = 0;

@@ -18,12 +18,9 @@ bool variables_has(const struct variables *variables, const char *name) {
 }
 
 static bool variable_add(struct variables *variables, const char *name, char *error) {
-    struct writer value = {.limit = SIZE_MAX / 4};
     char ignored[ROW_ERROR_BYTES];
-    bool there = variables_has(variables, name) ||
-                 (variables->global && merge_value(variables->global, name, false, &value, ignored, sizeof ignored) == 0);
-    free(value.bytes);
-    if (there) {
+    bool built_in = strncmp(name, MERGE_BUILT_IN, sizeof(MERGE_BUILT_IN) - 1) == 0;
+    if (built_in || variables_has(variables, name) || merge_check(variables->global, name, ignored, sizeof ignored) == 0) {
         return true;
     }
     if (variables->count == VARIABLES_MAX) {
@@ -39,27 +36,48 @@ static bool variable_add(struct variables *variables, const char *name, char *er
     return true;
 }
 
+/* What is inside of a section is asked for only where the section is there: no recipient has to bring it. */
 static bool text_read(struct variables *variables, const char *where, const char *text, char *error) {
-    char fault[ROW_ERROR_BYTES / 2];
-    for (const char *at = text ? merge_next_tag(text) : NULL; at; at = merge_next_tag(at)) {
-        struct merge_tag tag;
-        at = merge_tag_read(at + 2, &tag, fault, sizeof fault);
-        if (!at) {
-            snprintf(error, ROW_ERROR_BYTES, "%.60s: %s", where, fault);
-            return false;
-        }
-        if (!tag.is_comment && !variable_add(variables, tag.name, error)) {
-            return false;
+    char fault[ROW_ERROR_BYTES / 2], name[MUSTACHE_NAME_BYTES];
+    struct mustache program;
+    if (!text || !merge_is_template(text)) {
+        return true;
+    }
+    if (mustache_compile(&program, text, fault, sizeof fault) != 0) {
+        snprintf(error, ROW_ERROR_BYTES, "%.60s: %s", where, fault);
+        return false;
+    }
+    bool good = true;
+    for (uint32_t i = 0; good && i < program.count; i++) {
+        const struct mustache_op *op = &program.ops[i];
+        if (op->kind == MUSTACHE_VARIABLE) {
+            memcpy(name, op->text, op->length);
+            name[op->length] = '\0';
+            good = variable_add(variables, name, error);
+        } else if (op->kind != MUSTACHE_LITERAL) {
+            i = op->partner;
         }
     }
-    return true;
+    mustache_free(&program);
+    return good;
 }
 
 bool variables_read(struct variables *variables, const struct job *content, char *error) {
-    *variables = (struct variables){.global = merge_create(content->merge_global_data, NULL, error, ROW_ERROR_BYTES)};
-    bool good = variables->global && text_read(variables, "subject", content->subject, error) &&
-                text_read(variables, "text", content->text, error) && text_read(variables, "html", content->html, error) &&
-                text_read(variables, "list_unsubscribe", content->list_unsubscribe, error);
+    *variables = (struct variables){.global = calloc(1, sizeof(struct merge))};
+    variables->global_text = content->merge_global_data ? strdup(content->merge_global_data) : NULL;
+    if (!variables->global || (content->merge_global_data && !variables->global_text)) {
+        snprintf(error, ROW_ERROR_BYTES, "out of memory");
+        free(variables->global);
+        variables->global = NULL;
+        return false;
+    }
+    bool good = merge_open(variables->global, variables->global_text, NULL, error, ROW_ERROR_BYTES) == 0;
+    if (!good) {
+        free(variables->global);
+        variables->global = NULL;
+    }
+    good = good && text_read(variables, "subject", content->subject, error) && text_read(variables, "text", content->text, error) &&
+           text_read(variables, "html", content->html, error) && text_read(variables, "list_unsubscribe", content->list_unsubscribe, error);
     for (uint32_t i = 0; good && i < content->header_count; i++) {
         good = text_read(variables, content->headers[i].name, content->headers[i].value, error);
     }
@@ -91,15 +109,15 @@ bool variables_given(const struct variables *variables, const char *merge_data, 
     if (variables->count == 0) {
         return true;
     }
-    struct merge *merge = merge_create_over(variables->global, merge_data, error, ROW_ERROR_BYTES);
-    struct writer value = {.limit = SIZE_MAX / 4};
-    bool good = merge != NULL;
-    for (uint32_t i = 0; good && i < variables->count; i++) {
-        value.at = 0;
-        good = merge_value(merge, variables->names[i], false, &value, error, ROW_ERROR_BYTES) == 0;
+    struct merge merge;
+    if (merge_open_over(&merge, variables->global->global, merge_data, error, ROW_ERROR_BYTES) != 0) {
+        return false;
     }
-    free(value.bytes);
-    merge_free(merge);
+    bool good = true;
+    for (uint32_t i = 0; good && i < variables->count; i++) {
+        good = merge_check(&merge, variables->names[i], error, ROW_ERROR_BYTES) == 0;
+    }
+    merge_close(&merge);
     return good;
 }
 
@@ -107,6 +125,10 @@ void variables_free(struct variables *variables) {
     for (uint32_t i = 0; i < variables->count; i++) {
         free(variables->names[i]);
     }
-    merge_free(variables->global);
+    if (variables->global) {
+        merge_close(variables->global);
+        free(variables->global);
+    }
+    free(variables->global_text);
     *variables = (struct variables){.count = 0};
 }

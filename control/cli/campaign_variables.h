@@ -14,12 +14,13 @@ struct merge;
 
 struct variables {
     uint32_t count;
-    char *names[VARIABLES_MAX]; /* each once; without those that merge_global_data has */
+    char *names[VARIABLES_MAX]; /* each once, of those that no section guards; without those that merge_global_data has */
+    char *global_text;          /* merge_global_data, or NULL */
     struct merge *global;
 };
 
-/* What subject, texts, headers and list_unsubscribe of a decoded content name. False with a sentence in error[ROW_ERROR_BYTES]: a tag is
- * malformed, or there are too many. variables_free in any case. */
+/* What subject, texts, headers and list_unsubscribe of a decoded content name. False with a sentence in error[ROW_ERROR_BYTES]: a template
+ * is malformed, or there are too many. variables_free in any case. */
 bool variables_read(struct variables *variables, const struct job *content, char *error);
 bool variables_has(const struct variables *variables, const char *name);
 /* The first name that no column of the CSV file gives, or NULL. */

@@ -99,7 +99,7 @@ static const char *item_decode(struct item *item, const redisReply *reply, char 
         return error;
     }
     item->content.fields = item->fields;
-    item->content.prepared = render_prepare(item->fields);
+    item->content.prepared = render_prepare(item->fields, item->id, item->contents->config.identity);
     /* The tree's text twice: once decoded, once for what the allocator rounds up. */
     item->bytes = sizeof *item + reply->len * 2 + render_prepared_bytes(item->content.prepared);
     item->contents->counters.bytes += item->bytes;

@@ -1,6 +1,8 @@
 /* encode.c: quoted-printable, 7bit and base64, each in one pass over the text. */
 #include "encode.h"
 
+#include <stdlib.h>
+
 enum {
     PLAIN_LINE_MAX = 78, /* RFC 5322 2.1.1 recommends it */
     QP_LINE_MAX = 75,    /* 76 with the "=" of a soft line break */
@@ -94,6 +96,10 @@ static uint8_t *qp_soft_break(uint8_t *out) {
 }
 
 void encode_quoted_printable(struct writer *writer, const char *text, size_t length) {
+    encode_quoted_printable_part(writer, text, length, false);
+}
+
+void encode_quoted_printable_part(struct writer *writer, const char *text, size_t length, bool soft) {
     size_t at = 0, column = 0;
     while (at < length) {
         if (!writer_room(writer, QP_CHUNK_ROOM))
@@ -140,7 +146,7 @@ void encode_quoted_printable(struct writer *writer, const char *text, size_t len
         writer->at = (size_t)(out - writer->bytes);
     }
     if (column > 0)
-        writer_bytes(writer, "\r\n", 2);
+        writer_text(writer, soft ? "=\r\n" : "\r\n");
     writer->line = writer->at;
 }
 
@@ -176,6 +182,29 @@ void encode_base64(struct writer *writer, const uint8_t *bytes, size_t length) {
         bytes += part;
         length -= part;
     }
+}
+
+void encode_base64_text(struct writer *writer, const char *text, size_t length) {
+    struct writer lines = {.limit = SIZE_MAX / 2};
+    encode_plain(&lines, text, length);
+    if (lines.error == 0)
+        encode_base64(writer, lines.bytes, lines.at);
+    else
+        writer->error = lines.error;
+    free(lines.bytes);
+}
+
+size_t encode_high_bytes(const char *text, size_t length) {
+    static const uint64_t tops = 0x8080808080808080;
+    size_t count = 0, at = 0;
+    for (uint64_t word; at + sizeof(word) <= length; at += sizeof(word)) {
+        memcpy(&word, text + at, sizeof(word));
+        if ((word & tops) != 0)
+            count += (size_t)__builtin_popcountll(word & tops);
+    }
+    for (; at < length; at++)
+        count += (uint8_t)text[at] >= 0x80;
+    return count;
 }
 
 size_t utf8_character(const char *text, size_t length) {

@@ -13,8 +13,15 @@ bool encode_is_plain(const char *text, size_t length);
 void encode_plain(struct writer *writer, const char *text, size_t length);
 /* Lines of at most 76 (RFC 2045 6.7). A "." or "From " at a line's start is encoded, so nothing needs dot-stuffing (RFC 2049 3). */
 void encode_quoted_printable(struct writer *writer, const char *text, size_t length);
+/* The same of a part of a text that begins a line of its own; where its last line is not ended and `soft`, the text goes on behind it: a
+ * soft line break follows (RFC 2045 6.7 (5)). */
+void encode_quoted_printable_part(struct writer *writer, const char *text, size_t length, bool soft);
 /* Lines of 76 (RFC 2045 6.8). */
 void encode_base64(struct writer *writer, const uint8_t *bytes, size_t length);
+/* The same of a text, whose line ends are CRLF within (RFC 2045 6.8, RFC 2046 4.1.1). */
+void encode_base64_text(struct writer *writer, const char *text, size_t length);
+/* How many bytes are not ASCII. */
+size_t encode_high_bytes(const char *text, size_t length);
 
 /* base64 without line ends; returns the number of characters, 4 for each 3 bytes begun. */
 /* 57 bytes make a line of 76 and its CRLF. */

@@ -117,8 +117,22 @@ static size_t input_text(const struct identity *identity, uint8_t *input, const 
     return 16;
 }
 
-void identity_name(const struct identity *identity, const struct job *job, uint32_t index, char *hex) {
+static void write_hex(const uint8_t *hash, char *hex) {
     static const char digits[16] = "0123456789abcdef";
+    for (int i = 0; i < 16; i++) {
+        hex[2 * i] = digits[hash[i] >> 4];
+        hex[2 * i + 1] = digits[hash[i] & 15];
+    }
+    hex[32] = '\0';
+}
+
+void identity_boundary(const struct identity *identity, const char *content_id, char *hex) {
+    uint8_t hash[16], input[64] = {'c'};
+    siphash_128(identity->message_key, input, 1 + input_text(identity, input + 1, content_id), hash);
+    write_hex(hash, hex);
+}
+
+void identity_name(const struct identity *identity, const struct job *job, uint32_t index, char *hex) {
     uint8_t hash[16], input[64];
     const struct job_recipient *recipient = job_recipient(job, index);
     bool is_private = recipient != NULL && recipient->kind == RECIPIENT_PRIVATE;
@@ -138,9 +152,5 @@ void identity_name(const struct identity *identity, const struct job *job, uint3
         length += input_text(identity, input + length, job->queue);
     }
     siphash_128(identity->message_key, input, length, hash);
-    for (int i = 0; i < 16; i++) {
-        hex[2 * i] = digits[hash[i] >> 4];
-        hex[2 * i + 1] = digits[hash[i] & 15];
-    }
-    hex[32] = '\0';
+    write_hex(hash, hex);
 }

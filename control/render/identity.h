@@ -18,4 +18,7 @@ const struct token_keys *identity_token_keys(const struct identity *identity);
  * private messages. */
 void identity_name(const struct identity *identity, const struct job *job, uint32_t index, char *hex);
 
+/* What boundaries of a shared content's messages are made of, in hexadecimal: the same for all of them. */
+void identity_boundary(const struct identity *identity, const char *content_id, char *hex);
+
 #endif

@@ -1,63 +1,34 @@
-/* merge.c: fills the variables of a recipient into a text. Values are never read as templates themselves. */
+/* merge.c: runs a template over the variables of a recipient. Values are never read as templates themselves. */
 #include "merge.h"
-#include "writer.h"
 
 #include <errno.h>
-#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-struct merge {
-    json_t *global, *own; /* or NULL */
-    bool is_global_borrowed;
-    const char *(*built_in)(void *context, const char *name); /* or NULL */
-    void *context;
-};
-
-static json_t *load_object(const char *json, const char *what, char *error, size_t error_bytes) {
-    json_error_t fault;
-    json_t *object = json_loads(json, JSON_REJECT_DUPLICATES, &fault);
-    if (object == NULL)
-        snprintf(error, error_bytes, "%s is not JSON: %s at byte %d", what, fault.text, fault.position);
-    else if (!json_is_object(object))
-        snprintf(error, error_bytes, "%s is not a JSON object", what);
-    if (!json_is_object(object)) {
-        json_decref(object);
-        return NULL;
-    }
-    return object;
+int merge_open_over(struct merge *merge, const struct values *global, const char *own, char *error, size_t error_bytes) {
+    merge->has_own = own != NULL;
+    merge->has_global = false;
+    merge->global = global;
+    merge->built_in = NULL;
+    return own == NULL ? 0 : values_read(&merge->own, own, "merge_data", error, error_bytes);
 }
 
-struct merge *merge_create(const char *global, const char *own, char *error, size_t error_bytes) {
-    struct merge *merge = calloc(1, sizeof(*merge));
-    if (merge == NULL) {
-        snprintf(error, error_bytes, "out of memory");
-        return NULL;
-    }
-    if ((global != NULL && (merge->global = load_object(global, "merge_global_data", error, error_bytes)) == NULL) ||
-        (own != NULL && (merge->own = load_object(own, "merge_data", error, error_bytes)) == NULL)) {
-        merge_free(merge);
-        return NULL;
-    }
-    return merge;
+int merge_open(struct merge *merge, const char *global, const char *own, char *error, size_t error_bytes) {
+    int result = global == NULL ? 0 : values_read(&merge->read_global, global, "merge_global_data", error, error_bytes);
+    if (result != 0)
+        return result;
+    result = merge_open_over(merge, global == NULL ? NULL : &merge->read_global, own, error, error_bytes);
+    if (result != 0 && global != NULL)
+        values_free(&merge->read_global);
+    merge->has_global = global != NULL;
+    return result;
 }
 
-struct merge *merge_create_over(const struct merge *global, const char *own, char *error, size_t error_bytes) {
-    struct merge *merge = merge_create(NULL, own, error, error_bytes);
-    if (merge != NULL) {
-        merge->global = global->global;
-        merge->is_global_borrowed = true;
-    }
-    return merge;
-}
-
-void merge_free(struct merge *merge) {
-    if (merge == NULL)
-        return;
-    if (!merge->is_global_borrowed)
-        json_decref(merge->global);
-    json_decref(merge->own);
-    free(merge);
+void merge_close(struct merge *merge) {
+    if (merge->has_own)
+        values_free(&merge->own);
+    if (merge->has_global)
+        values_free(&merge->read_global);
 }
 
 void merge_built_in(struct merge *merge, const char *(*look_up)(void *context, const char *name), void *context) {
@@ -65,172 +36,182 @@ void merge_built_in(struct merge *merge, const char *(*look_up)(void *context, c
     merge->context = context;
 }
 
-static bool is_built_in(const char *name) {
-    return strncmp(name, MERGE_BUILT_IN, sizeof(MERGE_BUILT_IN) - 1) == 0;
-}
-
-/* strchr is vectorised, strstr is not. */
-const char *merge_next_tag(const char *text) {
-    while ((text = strchr(text, '{')) != NULL && text[1] != '{')
-        text++;
-    return text;
-}
-
 bool merge_is_template(const char *text) {
-    return text != NULL && merge_next_tag(text) != NULL;
+    return mustache_may_be(text);
 }
 
-/* The whole name first, then object by object along its dots. */
-static json_t *look_up(json_t *object, const char *name) {
-    json_t *value = json_object_get(object, name);
-    const char *dot = strchr(name, '.');
-    if (value != NULL || dot == NULL)
-        return value;
-    char head[MERGE_NAME_BYTES];
-    memcpy(head, name, (size_t)(dot - name));
-    head[dot - name] = '\0';
-    return look_up(json_object_get(object, head), dot + 1);
-}
-
-static void write_escaped(struct writer *writer, const char *text) {
+/* The rest of a name, object by object; at each the whole rest first, since a member's name may have dots. */
+static const struct value *look_deeper(const struct value *object, const char *name, size_t length) {
     for (;;) {
-        size_t plain = strcspn(text, "&<>\"'");
-        writer_bytes(writer, text, plain);
-        text += plain;
-        switch (*text++) {
-        case '&':
-            writer_text(writer, "&amp;");
+        const struct value *value = value_member(object, name, length, value_hash(name, length));
+        const char *dot = memchr(name, '.', length);
+        if (value != NULL || dot == NULL)
+            return value;
+        object = value_member(object, name, (size_t)(dot - name), value_hash(name, (size_t)(dot - name)));
+        length -= (size_t)(dot + 1 - name);
+        name = dot + 1;
+        if (object == NULL)
+            return NULL;
+    }
+}
+
+/* The value of a name in one object. *ends: it is decided here, even where it is missing: the object has the name's first word. */
+static const struct value *look_in(const struct value *object, const struct mustache_op *name, bool *ends) {
+    const struct value *value = value_member(object, name->text, name->length, name->hash);
+    const struct value *head =
+        value != NULL || name->head_length == 0 ? NULL : value_member(object, name->text, name->head_length, name->head_hash);
+    *ends = value != NULL || head != NULL;
+    return head == NULL ? value : look_deeper(head, name->text + name->head_length + 1, name->length - name->head_length - 1);
+}
+
+static bool is_built_in(const struct mustache_op *name) {
+    return name->length >= sizeof(MERGE_BUILT_IN) && memcmp(name->text, MERGE_BUILT_IN, sizeof(MERGE_BUILT_IN) - 1) == 0;
+}
+
+static const struct value *look_up_built_in(struct merge_run *run, const struct mustache_op *op) {
+    char name[MUSTACHE_NAME_BYTES];
+    size_t length = op->length - (sizeof(MERGE_BUILT_IN) - 1);
+    memcpy(name, op->text + sizeof(MERGE_BUILT_IN) - 1, length);
+    name[length] = '\0';
+    const char *text = run->merge->built_in(run->merge->context, name);
+    if (text == NULL)
+        return NULL;
+    run->built_in = (struct value){.kind = VALUE_STRING, .text = text, .length = (uint32_t)strlen(text), .size = 1};
+    return &run->built_in;
+}
+
+/* From the innermost context outwards; the recipient's object and the global one are the outermost, and one behind the other. */
+static const struct value *look_up(struct merge_run *run, const struct mustache_op *name) {
+    const struct merge *merge = run->merge;
+    if (merge->built_in != NULL && is_built_in(name))
+        return look_up_built_in(run, name);
+    const struct value *own = merge->has_own ? &merge->own.nodes[0] : NULL;
+    const struct value *global = merge->global == NULL ? NULL : &merge->global->nodes[0];
+    bool ends;
+    if (name->length == 1 && name->text[0] == '.')
+        return run->depth > 0 ? run->frames[run->depth - 1].item : own != NULL ? own : global;
+    for (uint32_t i = run->depth; i-- > 0;) {
+        const struct value *value = look_in(run->frames[i].item, name, &ends);
+        if (ends)
+            return value;
+    }
+    const struct value *value = look_in(own, name, &ends);
+    return value != NULL ? value : look_in(global, name, &ends);
+}
+
+void merge_run_begin(struct merge_run *run, const struct mustache *program, const struct merge *merge) {
+    run->program = program;
+    run->merge = merge;
+    run->op = run->depth = run->steps = 0;
+}
+
+/* A section's value becomes the context: of a list one item after the other. */
+static void enter(struct merge_run *run, const struct value *value) {
+    const struct value *end = value + value->size;
+    run->frames[run->depth++] = (struct merge_frame){.item = value->kind == VALUE_LIST ? value + 1 : value, .end = end};
+    run->op++;
+}
+
+/* At the end of a section: once more with the next item, or on. */
+static void leave(struct merge_run *run, uint32_t section) {
+    struct merge_frame *frame = &run->frames[run->depth - 1];
+    run->op++;
+    if (run->program->ops[section].kind == MUSTACHE_INVERTED)
+        return;
+    frame->item += frame->item->size;
+    if (frame->item < frame->end)
+        run->op = section + 1;
+    else
+        run->depth--;
+}
+
+int merge_run_next(struct merge_run *run, struct merge_step *step, char *error, size_t error_bytes) {
+    while (run->op < run->program->count) {
+        const struct mustache_op *op = &run->program->ops[run->op];
+        const struct value *value = op->kind == MUSTACHE_LITERAL || op->kind == MUSTACHE_END ? NULL : look_up(run, op);
+        if (run->steps++ == MUSTACHE_STEPS_MAX) {
+            snprintf(error, error_bytes, "a text has more than %d tags and texts, with its lists item by item", MUSTACHE_STEPS_MAX);
+            return -EINVAL;
+        }
+        switch ((enum mustache_kind)op->kind) {
+        case MUSTACHE_LITERAL:
+        case MUSTACHE_VARIABLE:
+            *step = (struct merge_step){.op = op, .value = value};
+            run->op++;
+            if (op->kind == MUSTACHE_LITERAL)
+                return 1;
+            if (value == NULL && run->merge->built_in != NULL && is_built_in(op))
+                snprintf(error, error_bytes, "there is no variable \"%.*s\" for this message", (int)op->length, op->text);
+            else if (value == NULL)
+                snprintf(error, error_bytes, "the variable \"%.*s\" is missing: give it in merge_data or merge_global_data",
+                         (int)op->length, op->text);
+            else if (value->kind == VALUE_LIST || value->kind == VALUE_OBJECT)
+                snprintf(error, error_bytes, "the variable \"%.*s\" is a list or an object, not a text or a number", (int)op->length,
+                         op->text);
+            else
+                return 1;
+            return -EINVAL;
+        case MUSTACHE_SECTION:
+            if (value_is_false(value))
+                run->op = op->partner + 1;
+            else
+                enter(run, value);
             break;
-        case '<':
-            writer_text(writer, "&lt;");
+        case MUSTACHE_INVERTED:
+            run->op = value_is_false(value) ? run->op + 1 : op->partner + 1;
             break;
-        case '>':
-            writer_text(writer, "&gt;");
+        case MUSTACHE_END:
+            leave(run, op->partner);
             break;
-        case '"':
-            writer_text(writer, "&quot;");
-            break;
-        case '\'':
-            writer_text(writer, "&#39;");
-            break;
-        default:
-            return;
         }
     }
-}
-
-static int write_value(struct writer *writer, const json_t *value, bool escape) {
-    char number[64] = "";
-    const char *text = number;
-    if (json_is_string(value))
-        text = json_string_value(value);
-    else if (json_is_integer(value))
-        snprintf(number, sizeof(number), "%lld", (long long)json_integer_value(value));
-    else if (json_is_real(value))
-        snprintf(number, sizeof(number), "%.15g", json_real_value(value));
-    else if (json_is_boolean(value))
-        text = json_is_true(value) ? "true" : "false";
-    else if (!json_is_null(value))
-        return -EINVAL;
-    if (escape)
-        write_escaped(writer, text);
-    else
-        writer_text(writer, text);
     return 0;
 }
 
-/* The length of a tag's name, trimmed; it must be of one word. 0: none. */
-static size_t trim_name(const char **name, size_t length) {
-    while (length > 0 && (**name == ' ' || **name == '\t'))
-        (*name)++, length--;
-    while (length > 0 && ((*name)[length - 1] == ' ' || (*name)[length - 1] == '\t'))
-        length--;
-    for (size_t i = 0; i < length; i++)
-        if ((unsigned char)(*name)[i] <= 32 || (*name)[i] == '{' || (*name)[i] == '}' || (*name)[i] == 127)
-            return 0;
-    return length < MERGE_NAME_BYTES ? length : 0;
+int merge_check(const struct merge *merge, const char *name, char *error, size_t error_bytes) {
+    struct mustache program;
+    struct merge_run run;
+    struct merge_step step;
+    mustache_variable(&program, name);
+    merge_run_begin(&run, &program, merge);
+    return merge_run_next(&run, &step, error, error_bytes) < 0 ? -EINVAL : 0;
 }
 
-const char *merge_tag_read(const char *at, struct merge_tag *tag, char *error, size_t error_bytes) {
-    bool triple = *at == '{';
-    tag->is_raw = *at == '{' || *at == '&';
-    tag->is_comment = *at == '!';
-    if (tag->is_comment) {
-        const char *end = strstr(at, "}}");
-        if (end == NULL)
-            snprintf(error, error_bytes, "a comment \"{{!\" has no end \"}}\"");
-        return end == NULL ? NULL : end + 2;
-    }
-    if (*at != '\0' && strchr("#^/>=", *at) != NULL) {
-        snprintf(error, error_bytes, "\"{{%c\" is not supported: only plain variables are", *at);
-        return NULL;
-    }
-    const char *name = at + tag->is_raw, *end = strstr(name, triple ? "}}}" : "}}");
-    size_t length = end == NULL ? 0 : trim_name(&name, (size_t)(end - name));
-    if (length == 0) {
-        snprintf(error, error_bytes, "a tag \"{{\" has no name or no end \"%s\"", triple ? "}}}" : "}}");
-        return NULL;
-    }
-    memcpy(tag->name, name, length);
-    tag->name[length] = '\0';
-    return end + (triple ? 3 : 2);
-}
-
-static int write_built_in(const struct merge *merge, const char *name, bool escape, struct writer *writer, char *error,
-                          size_t error_bytes) {
-    const char *text = merge->built_in(merge->context, name + sizeof(MERGE_BUILT_IN) - 1);
-    if (text == NULL) {
-        snprintf(error, error_bytes, "there is no variable \"%s\" for this message", name);
-        return -EINVAL;
-    }
-    if (escape)
-        write_escaped(writer, text);
-    else
-        writer_text(writer, text);
-    return 0;
-}
-
-int merge_value(const struct merge *merge, const char *name, bool escape, struct writer *writer, char *error, size_t error_bytes) {
-    if (merge->built_in != NULL && is_built_in(name))
-        return write_built_in(merge, name, escape, writer, error, error_bytes);
-    json_t *value = look_up(merge->own, name);
-    if (value == NULL)
-        value = look_up(merge->global, name);
-    if (value == NULL) {
-        snprintf(error, error_bytes, "the variable \"%s\" is missing: give it in merge_data or merge_global_data", name);
-        return -EINVAL;
-    }
-    if (write_value(writer, value, escape) < 0) {
-        snprintf(error, error_bytes, "the variable \"%s\" is a list or an object, not a text or a number", name);
-        return -EINVAL;
-    }
-    return 0;
+int merge_write(const struct merge *merge, const struct mustache *program, bool html, struct writer *writer, char *error,
+                size_t error_bytes) {
+    struct merge_run run;
+    struct merge_step step;
+    int result;
+    merge_run_begin(&run, program, merge);
+    while ((result = merge_run_next(&run, &step, error, error_bytes)) > 0 && writer->error == 0)
+        if (step.value == NULL)
+            writer_bytes(writer, step.op->text, step.op->length);
+        else
+            value_write(step.value, html && !step.op->raw, writer);
+    return result < 0 ? result : 0;
 }
 
 int merge_expand(const struct merge *merge, const char *text, bool html, size_t max_bytes, char **out, char *error, size_t error_bytes) {
     struct writer writer = {.limit = max_bytes};
+    struct mustache program;
     *out = NULL;
-    for (;;) {
-        const char *tag = merge_next_tag(text);
-        writer_bytes(&writer, text, tag == NULL ? strlen(text) : (size_t)(tag - text));
-        if (tag == NULL)
-            break;
-        struct merge_tag read;
-        text = merge_tag_read(tag + 2, &read, error, error_bytes);
-        if (text == NULL || (!read.is_comment && merge_value(merge, read.name, html && !read.is_raw, &writer, error, error_bytes) < 0)) {
-            free(writer.bytes);
-            return -EINVAL;
-        }
+    int result = mustache_compile(&program, text, error, error_bytes);
+    if (result != 0)
+        return result;
+    result = merge_write(merge, &program, html, &writer, error, error_bytes);
+    mustache_free(&program);
+    if (result == 0) {
+        writer_byte(&writer, '\0');
+        if (writer.error == 0 && writer.at - 1 > max_bytes)
+            writer.error = -E2BIG;
+        result = writer.error;
+        if (result != 0)
+            snprintf(error, error_bytes, result == -E2BIG ? "a text is over %zu bytes with its variables filled in" : "out of memory (%zu)",
+                     max_bytes);
     }
-    writer_byte(&writer, '\0');
-    if (writer.error == 0 && writer.at - 1 > max_bytes)
-        writer.error = -E2BIG;
-    if (writer.error != 0) {
-        snprintf(error, error_bytes,
-                 writer.error == -E2BIG ? "a text is over %zu bytes with its variables filled in" : "out of memory (%zu)", max_bytes);
+    if (result != 0)
         free(writer.bytes);
-        return writer.error;
-    }
-    *out = (char *)writer.bytes;
-    return 0;
+    else
+        *out = (char *)writer.bytes;
+    return result;
 }

@@ -1,44 +1,68 @@
-/* merge.h: variables of a recipient in texts: {{name}} (escaped in HTML), {{{name}}} and {{&name}} (as they are), {{! comment}}. */
+/* merge.h: the variables of a recipient, and a compiled template run over them: {{name}} (escaped in HTML), {{{name}}} and {{&name}} (as
+ * they are), sections. */
 #ifndef CONTROL_RENDER_MERGE_H
 #define CONTROL_RENDER_MERGE_H
 
+#include "mustache.h"
+#include "values.h"
 #include "writer.h"
 
 #include <stdbool.h>
 #include <stddef.h>
 
-enum { MERGE_NAME_BYTES = 128 };
+/* Two JSON objects, either of which may be missing: what `own` lacks is looked for in `global`. */
+struct merge {
+    const struct values *global;
+    bool has_own, has_global;
+    struct values own;
+    struct values read_global;                                /* where global is its own */
+    const char *(*built_in)(void *context, const char *name); /* or NULL */
+    void *context;
+};
 
-struct merge;
-
-/* Reads two JSON objects (either may be NULL); names are looked up in `own` first. NULL with a sentence in error. */
-struct merge *merge_create(const char *global, const char *own, char *error, size_t error_bytes);
-/* The same with the first object of another, which stays its owner's and is only read: many threads may share it. */
-struct merge *merge_create_over(const struct merge *global, const char *own, char *error, size_t error_bytes);
-void merge_free(struct merge *merge);
+/* Reads both objects (either may be NULL); they must outlive it. 0; -EINVAL or -ENOMEM with a sentence. merge_close after 0 only. */
+int merge_open(struct merge *merge, const char *global, const char *own, char *error, size_t error_bytes);
+/* The same with a global object that was read already (or NULL) and is only read: many threads may share it. */
+int merge_open_over(struct merge *merge, const struct values *global, const char *own, char *error, size_t error_bytes);
+void merge_close(struct merge *merge);
 
 /* What render itself knows of a message: {{bypost.NAME}}, which merge data never covers. `look_up` gives the text of NAME, which must live
- * until merge_free, or NULL: there is none of this name. */
+ * until merge_close, or NULL: there is none of this name. */
 #define MERGE_BUILT_IN "bypost."
 void merge_built_in(struct merge *merge, const char *(*look_up)(void *context, const char *name), void *context);
 
 /* Whether a text may hold variables at all. */
 bool merge_is_template(const char *text);
 
-/* One tag of a text. */
-struct merge_tag {
-    bool is_comment, is_raw; /* raw: not escaped in HTML either */
-    char name[MERGE_NAME_BYTES];
+/* One run of a template. */
+struct merge_run {
+    const struct mustache *program;
+    const struct merge *merge;
+    uint32_t op, depth, steps;
+    struct merge_frame {
+        const struct value *item, *end; /* the context, and the end of the list that it is in */
+    } frames[MUSTACHE_DEPTH_MAX];
+    struct value built_in; /* the last that was asked for */
 };
-/* The next "{{", or NULL. */
-const char *merge_next_tag(const char *text);
-/* Reads the tag whose "{{" ends before `at`. Returns what follows it, or NULL with a sentence when it is malformed. */
-const char *merge_tag_read(const char *at, struct merge_tag *tag, char *error, size_t error_bytes);
-/* Writes the variable's value. 0, or -EINVAL with a sentence when it is missing or no plain value. */
-int merge_value(const struct merge *merge, const char *name, bool escape, struct writer *writer, char *error, size_t error_bytes);
 
-/* Writes the text with its variables filled in to *out (malloc'd, the caller's). A name with dots goes into objects. -EINVAL for a variable
- * that is missing or no plain value, or a malformed tag; -E2BIG over max_bytes; -ENOMEM; each with a sentence in error. */
+/* The next piece of output. */
+struct merge_step {
+    const struct mustache_op *op; /* a literal, or the variable */
+    const struct value *value;    /* of a variable: no list, no object */
+};
+
+void merge_run_begin(struct merge_run *run, const struct mustache *program, const struct merge *merge);
+/* 1: *step is one; 0: the end; -EINVAL with a sentence: a variable that is missing or is no plain value, or too many steps. */
+int merge_run_next(struct merge_run *run, struct merge_step *step, char *error, size_t error_bytes);
+
+/* Whether a variable of that name, outside of sections, has a value. 0, or -EINVAL with the sentence that a message would have. */
+int merge_check(const struct merge *merge, const char *name, char *error, size_t error_bytes);
+
+/* Writes the text with its variables filled in to *out (malloc'd, the caller's). -EINVAL for what merge_run_next refuses or a malformed
+ * template; -E2BIG over max_bytes; -ENOMEM; each with a sentence in error. */
 int merge_expand(const struct merge *merge, const char *text, bool html, size_t max_bytes, char **out, char *error, size_t error_bytes);
+/* The same of a compiled one into a writer that may have its own limit. 0 or -EINVAL; the writer's error is its own. */
+int merge_write(const struct merge *merge, const struct mustache *program, bool html, struct writer *writer, char *error,
+                size_t error_bytes);
 
 #endif

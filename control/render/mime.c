@@ -3,28 +3,31 @@
 #include "mime.h"
 #include "encode.h"
 #include "header.h"
-#include "template.h"
 
 enum { FILENAME_MAX_BYTES = 255, TYPE_MAX_BYTES = 255 };
 
 struct mime {
-    struct writer *writer;
+    const struct mime_output *output;
     const struct mime_content *content;
-    size_t body_offset; /* 0 until the first empty line */
-    bool is_multipart;
+    struct writer *writer; /* the header's until the first empty line, then the body's */
+    bool in_body, is_multipart;
+    int result;
 };
 
 /* Ends the fields of an entity; the first time these are the message's own. */
 static void end_fields(struct mime *mime) {
     writer_crlf(mime->writer);
-    if (mime->body_offset == 0)
-        mime->body_offset = mime->writer->at;
+    if (!mime->in_body) {
+        mime->in_body = true;
+        mime->writer = mime->output->body;
+        mime->output->begin(mime->output->context);
+    }
 }
 
 /* "=_" occurs in no quoted-printable and "_" in no base64, so a boundary is in no part (RFC 2045 6.7 note 2). */
 static void write_boundary(struct mime *mime, char level) {
     writer_text(mime->writer, "=_");
-    writer_text(mime->writer, mime->content->name);
+    writer_text(mime->writer, mime->content->boundary);
     writer_byte(mime->writer, '_');
     writer_byte(mime->writer, level);
 }
@@ -50,23 +53,17 @@ static void begin_multipart(struct mime *mime, const char *type, char level) {
     end_fields(mime);
 }
 
-static void write_leaf(struct mime *mime, const char *type, const char *text, const struct template_filled *leaf) {
-    size_t length = leaf != NULL ? 0 : strlen(text);
-    bool plain = leaf != NULL ? leaf->plain : encode_is_plain(text, length);
+static void write_leaf(struct mime *mime, const char *type, const struct template *template) {
     writer_text(mime->writer, "Content-Type: text/");
     writer_text(mime->writer, type);
     writer_text(mime->writer, "; charset=utf-8");
     writer_crlf(mime->writer);
     writer_text(mime->writer, "Content-Transfer-Encoding: ");
-    writer_text(mime->writer, plain ? "7bit" : "quoted-printable");
+    writer_text(mime->writer, template == NULL ? "7bit" : template_encoding_name(template));
     writer_crlf(mime->writer);
     end_fields(mime);
-    if (leaf != NULL)
-        template_filled_write(leaf, mime->writer);
-    else if (plain)
-        encode_plain(mime->writer, text, length);
-    else
-        encode_quoted_printable(mime->writer, text, length);
+    if (template != NULL && mime->result == 0)
+        mime->result = mime->output->text(mime->output->context, template);
     /* The line end before a delimiter belongs to it (RFC 2046 5.1.1), and the text keeps its own. */
     if (mime->is_multipart)
         writer_crlf(mime->writer);
@@ -141,12 +138,7 @@ static void write_attachment(struct mime *mime, uint32_t index) {
     if (attachment->content_id != NULL)
         write_content_id(writer, attachment->content_id);
     end_fields(mime);
-    if (mime->content->encoded == NULL) {
-        encode_base64(writer, attachment->bytes, attachment->length);
-        return;
-    }
-    writer_bytes(writer, mime->content->encoded[index].bytes, mime->content->encoded[index].length);
-    writer->line = writer->at;
+    mime->output->attachment(mime->output->context, index);
 }
 
 /* Belongs to the HTML part: the HTML names it by cid:. */
@@ -174,35 +166,35 @@ static void write_attachments(struct mime *mime, bool related, char level) {
 
 static void write_html(struct mime *mime) {
     if (related_count(mime->content) == 0) {
-        write_leaf(mime, "html", mime->content->html, mime->content->html_leaf);
+        write_leaf(mime, "html", mime->content->html);
         return;
     }
     begin_multipart(mime, "related; type=\"text/html\"", 'r');
     write_delimiter(mime, 'r', false);
-    write_leaf(mime, "html", mime->content->html, mime->content->html_leaf);
+    write_leaf(mime, "html", mime->content->html);
     write_attachments(mime, true, 'r');
 }
 
 static void write_texts(struct mime *mime) {
     const struct mime_content *content = mime->content;
     if (content->html == NULL) {
-        write_leaf(mime, "plain", content->text == NULL ? "" : content->text, content->text_leaf);
+        write_leaf(mime, "plain", content->text);
     } else if (content->text == NULL) {
         write_html(mime);
     } else {
         begin_multipart(mime, "alternative", 'a');
         write_delimiter(mime, 'a', false);
-        write_leaf(mime, "plain", content->text, content->text_leaf);
+        write_leaf(mime, "plain", content->text);
         write_delimiter(mime, 'a', false);
         write_html(mime);
         write_delimiter(mime, 'a', true);
     }
 }
 
-size_t mime_write(struct writer *writer, const struct mime_content *content) {
-    struct mime mime = {.writer = writer, .content = content};
-    writer_text(writer, "MIME-Version: 1.0");
-    writer_crlf(writer);
+int mime_write(const struct mime_output *output, const struct mime_content *content) {
+    struct mime mime = {.output = output, .content = content, .writer = output->header};
+    writer_text(mime.writer, "MIME-Version: 1.0");
+    writer_crlf(mime.writer);
     if (content->attachment_count == related_count(content)) {
         write_texts(&mime);
     } else {
@@ -213,13 +205,5 @@ size_t mime_write(struct writer *writer, const struct mime_content *content) {
         }
         write_attachments(&mime, false, 'm');
     }
-    return mime.body_offset;
-}
-
-size_t mime_estimate(const struct mime_content *content) {
-    size_t texts = (content->text == NULL ? 0 : strlen(content->text)) + (content->html == NULL ? 0 : strlen(content->html));
-    size_t estimate = texts + texts / 8 + 1024;
-    for (uint32_t i = 0; i < content->attachment_count; i++)
-        estimate += content->attachments[i].length / BASE64_LINE_IN_BYTES * BASE64_LINE_OUT_BYTES + 512;
-    return estimate;
+    return mime.result;
 }

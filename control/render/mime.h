@@ -3,29 +3,27 @@
 #define CONTROL_RENDER_MIME_H
 
 #include "control/job.h"
+#include "template.h"
 #include "writer.h"
 
-struct template_filled;
-
-/* Bytes that are encoded already. */
-struct mime_encoded {
-    uint8_t *bytes;
-    size_t length;
-};
-
 struct mime_content {
-    const char *text, *html;                             /* UTF-8, or NULL */
-    const struct template_filled *text_leaf, *html_leaf; /* what to write in their stead, or NULL */
-    const struct mime_encoded *encoded;                  /* [attachment_count] in base64, or NULL */
+    const struct template *text, *html; /* or NULL */
     uint32_t attachment_count;
     const struct job_attachment *attachments;
-    const char *name; /* of the message: boundaries are made of it */
+    const char *boundary; /* what boundaries are made of */
 };
 
-/* Writes MIME-Version, the Content fields, the empty line and the body. Returns the offset in the writer where the body begins. */
-size_t mime_write(struct writer *writer, const struct mime_content *content);
+/* Where the structure goes. */
+struct mime_output {
+    struct writer *header; /* its fields */
+    struct writer *body;   /* what is between texts and attachments: whole lines at a time; may be the same */
+    void *context;
+    void (*begin)(void *context);                                /* the body begins: behind the empty line */
+    int (*text)(void *context, const struct template *template); /* writes an encoded text. 0 or -errno */
+    void (*attachment)(void *context, uint32_t index);           /* writes it in base64 */
+};
 
-/* About how many bytes a content will take. */
-size_t mime_estimate(const struct mime_content *content);
+/* Writes MIME-Version, the Content fields, the empty line and the body. 0 or what output->text returned. */
+int mime_write(const struct mime_output *output, const struct mime_content *content);
 
 #endif

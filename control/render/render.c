@@ -67,34 +67,11 @@ const char *rendering_shown(const char *text, char *out, size_t out_bytes) {
 int rendering_fill(struct rendering *r, const char *text, bool html, const char **out, char **owned) {
     *out = text;
     *owned = NULL;
-    if (r->merge == NULL || !r->fills_texts || !merge_is_template(text))
+    if (!r->fills_texts || !merge_is_template(text))
         return 0;
     int result = merge_expand(r->merge, text, html, r->max_bytes, owned, r->error, r->error_bytes);
     *out = *owned;
     return result;
-}
-
-static const struct template *prepared_text(const struct rendering *r) {
-    return r->prepared != NULL && r->job->text == r->prepared->fields->text ? r->prepared->text : NULL;
-}
-
-static const struct template *prepared_html(const struct rendering *r) {
-    return r->prepared != NULL && r->job->html == r->prepared->fields->html ? r->prepared->html : NULL;
-}
-
-/* The body's texts with their variables: as text, or as lines of a compiled one. */
-struct texts {
-    char *owned_text, *owned_html;
-    struct template_filled text, html;
-};
-
-static int fill_body(struct rendering *r, const struct template *template, const char *text, bool html, struct template_filled *filled,
-                     const struct template_filled **leaf, const char **out, char **owned) {
-    *out = text;
-    if (template == NULL)
-        return rendering_fill(r, text, html, out, owned);
-    *leaf = filled;
-    return template_fill(template, r->merge, r->max_bytes, filled, r->error, r->error_bytes);
 }
 
 static int read_from(struct rendering *r) {
@@ -111,30 +88,115 @@ static int read_from(struct rendering *r) {
     return 0;
 }
 
-static int write_composed(struct rendering *r) {
+/* The body's texts: the content's where they are the job's, else compiled here. */
+static int open_text(struct rendering *r, const char *text, bool html, struct template *prepared, struct template *own,
+                     const struct template **out) {
+    *out = NULL;
+    if (text == NULL)
+        return 0;
+    if (prepared != NULL && text == (html ? r->prepared->fields->html : r->prepared->fields->text)) {
+        *out = prepared;
+        return 0;
+    }
+    char sentence[200];
+    int result = template_open(own, text, html, r->fills_texts, sentence, sizeof(sentence));
+    if (result != 0)
+        return rendering_fail(r, result, "%s, %s", html ? "html" : "text", sentence);
+    *out = own;
+    return 0;
+}
+
+/* A body under way. */
+struct composing {
+    struct rendering *r;
+    struct body body;
+};
+
+static void composing_begin(void *context) {
+    struct composing *composing = context;
+    struct rendering *r = composing->r;
+    r->body_offset = r->writer.at;
+    body_begin(&composing->body, &r->writer, r->message, r->prepared == NULL ? NULL : &r->prepared->body.shared);
+}
+
+static int composing_text(void *context, const struct template *template) {
+    struct composing *composing = context;
+    struct rendering *r = composing->r;
+    int result = template_write(template, r->merge, r->max_bytes, &composing->body, r->error, r->error_bytes);
+    body_own(&composing->body);
+    return result;
+}
+
+static void composing_attachment(void *context, uint32_t index) {
+    struct composing *composing = context;
+    struct rendering *r = composing->r;
     const struct job *job = r->job;
-    struct mime_content content = {.attachment_count = job->attachment_count, .attachments = job->attachments, .name = r->name};
-    struct texts texts;
-    texts.owned_text = texts.owned_html = NULL;
-    texts.text.lines.bytes = texts.html.lines.bytes = NULL;
-    if (r->prepared != NULL && job->attachments == r->prepared->fields->attachments)
-        content.encoded = r->prepared->encoded;
+    if (r->prepared != NULL && r->prepared->body.there && job->attachments == r->prepared->fields->attachments) {
+        body_share(&composing->body, &r->prepared->body.attachments[index]);
+        body_own(&composing->body);
+        return;
+    }
+    writer_room(&r->writer, (job->attachments[index].length / BASE64_LINE_IN_BYTES + 1) * BASE64_LINE_OUT_BYTES);
+    encode_base64(&r->writer, job->attachments[index].bytes, job->attachments[index].length);
+}
+
+/* A body that is all its content's. */
+static int write_prepared_body(struct rendering *r, struct composing *composing) {
+    const struct prepared_body *body = &r->prepared->body;
+    int result = 0;
+    writer_bytes(&r->writer, body->header.bytes, body->header.at);
+    composing_begin(composing);
+    for (uint32_t i = 0; i < body->item_count && result == 0; i++) {
+        const struct prepared_item *item = &body->items[i];
+        if (item->template == NULL)
+            body_share(&composing->body, &item->range);
+        else
+            result = template_write(item->template, r->merge, r->max_bytes, &composing->body, r->error, r->error_bytes);
+    }
+    return result;
+}
+
+static int write_body(struct rendering *r, struct composing *composing) {
+    const struct job *job = r->job;
+    const struct render_prepared *prepared = r->prepared;
+    char boundary[IDENTITY_HEX_BYTES];
+    struct template text, html;
+    struct mime_content content = {.attachment_count = job->attachment_count, .attachments = job->attachments, .boundary = r->name};
+    struct mime_output output = {.header = &r->writer,
+                                 .body = &r->writer,
+                                 .context = composing,
+                                 .begin = composing_begin,
+                                 .text = composing_text,
+                                 .attachment = composing_attachment};
+    if (job->content != NULL) {
+        identity_boundary(r->identity, job->content_id, boundary);
+        content.boundary = boundary;
+    }
+    int result = open_text(r, job->text, false, prepared == NULL ? NULL : prepared->text, &text, &content.text);
+    if (result != 0)
+        return result;
+    result = open_text(r, job->html, true, prepared == NULL ? NULL : prepared->html, &html, &content.html);
+    if (result == 0)
+        result = mime_write(&output, &content);
+    if (content.text == &text)
+        template_close(&text);
+    if (content.html == &html)
+        template_close(&html);
+    return result;
+}
+
+static int write_composed(struct rendering *r) {
+    struct composing composing = {.r = r};
     int result = read_from(r);
     if (result == 0)
-        result = fill_body(r, prepared_text(r), job->text, false, &texts.text, &content.text_leaf, &content.text, &texts.owned_text);
-    if (result == 0)
-        result = fill_body(r, prepared_html(r), job->html, true, &texts.html, &content.html_leaf, &content.html, &texts.owned_html);
-    if (result == 0) {
-        writer_room(&r->writer, mime_estimate(&content));
         result = fields_write(r);
-    }
     if (result == 0)
-        r->body_offset = mime_write(&r->writer, &content);
-    free(texts.owned_text);
-    free(texts.owned_html);
-    template_filled_free(&texts.text);
-    template_filled_free(&texts.html);
-    return result;
+        result = prepared_body_is(r->prepared, r->job) ? write_prepared_body(r, &composing) : write_body(r, &composing);
+    if (result != 0)
+        return result;
+    body_end(&composing.body);
+    r->shared_length = composing.body.shared_length;
+    return 0;
 }
 
 static int write_raw(struct rendering *r) {
@@ -173,16 +235,17 @@ static int write_envelope(struct rendering *r) {
 /* Variables are filled in where the job or any of its recipients brings some, where a text names one of ours, and in every shared content;
  * elsewhere "{{" is text like any other. */
 static bool wants_merge(const struct job *job) {
-    bool wants = job->merge_global_data != NULL || job->content != NULL || job->has_built_ins;
+    bool wants = job->merge_global_data != NULL || job->content != NULL || job->fills_built_ins;
     for (uint32_t i = 0; i < job_recipient_count(job) && !wants; i++)
         wants = job->recipients[i].merge_data != NULL;
     return wants;
 }
 
 static bool body_has_templates(const struct rendering *r) {
-    const struct template *text = prepared_text(r), *html = prepared_html(r);
-    return (text != NULL ? template_has_variables(text) : merge_is_template(r->job->text)) ||
-           (html != NULL ? template_has_variables(html) : merge_is_template(r->job->html));
+    if (prepared_body_is(r->prepared, r->job))
+        return (r->prepared->text != NULL && r->prepared->text->has_variables) ||
+               (r->prepared->html != NULL && r->prepared->html->has_variables);
+    return merge_is_template(r->job->text) || merge_is_template(r->job->html);
 }
 
 static bool has_templates(const struct rendering *r) {
@@ -199,129 +262,28 @@ static bool has_templates(const struct rendering *r) {
     return has;
 }
 
-static struct merge *make_merge(const struct rendering *r) {
+static int open_merge(const struct rendering *r, struct merge *merge) {
     const struct job *job = r->job;
     if (r->prepared != NULL && r->prepared->global != NULL && job->merge_global_data == r->prepared->fields->merge_global_data)
-        return merge_create_over(r->prepared->global, r->recipient->merge_data, r->error, r->error_bytes);
-    return merge_create(job->merge_global_data, r->recipient->merge_data, r->error, r->error_bytes);
-}
-
-/* -- what all messages of a content have in common -- */
-
-static bool any_header_is_template(const struct job *fields) {
-    bool any = false;
-    for (uint32_t i = 0; i < fields->header_count && !any; i++)
-        any = merge_is_template(fields->headers[i].value);
-    return any;
-}
-
-/* Writes fields with the same code as a message's; what fails here is not there, and fails message by message. */
-static void prepare_fields(struct render_prepared *prepared, struct prepared_fields *out, int (*write)(struct rendering *r)) {
-    static const struct job_recipient nobody;
-    char error[256];
-    struct message message = {.bytes = NULL};
-    struct rendering r = {.job = prepared->fields,
-                          .recipient = &nobody,
-                          .message = &message,
-                          .writer = {.limit = SIZE_MAX / 2},
-                          .max_bytes = SIZE_MAX / 2,
-                          .error = error,
-                          .error_bytes = sizeof(error)};
-    out->there = write(&r) == 0 && r.writer.error == 0;
-    out->writer = r.writer;
-    out->utf8 = message.needs_smtputf8;
-    prepared->bytes += r.writer.capacity;
-}
-
-static bool prepare_attachments(struct render_prepared *prepared) {
-    const struct job *fields = prepared->fields;
-    if (fields->attachment_count == 0)
-        return true;
-    prepared->encoded = calloc(fields->attachment_count, sizeof(*prepared->encoded));
-    bool ok = prepared->encoded != NULL;
-    for (uint32_t i = 0; i < fields->attachment_count && ok; i++) {
-        struct writer writer = {.limit = SIZE_MAX / 2};
-        writer_room(&writer, (fields->attachments[i].length / BASE64_LINE_IN_BYTES + 1) * BASE64_LINE_OUT_BYTES);
-        encode_base64(&writer, fields->attachments[i].bytes, fields->attachments[i].length);
-        ok = writer.error == 0;
-        prepared->encoded[i] = (struct mime_encoded){.bytes = writer.bytes, .length = writer.at};
-        prepared->bytes += writer.capacity;
-    }
-    return ok;
-}
-
-static void prepare_body(struct render_prepared *prepared) {
-    const struct job *fields = prepared->fields;
-    prepared->text = fields->text == NULL ? NULL : template_compile(fields->text, false);
-    prepared->html = fields->html == NULL ? NULL : template_compile(fields->html, true);
-    prepared->bytes += prepared->text == NULL ? 0 : template_bytes(prepared->text);
-    prepared->bytes += prepared->html == NULL ? 0 : template_bytes(prepared->html);
-}
-
-static void prepare_header(struct render_prepared *prepared) {
-    const struct job *fields = prepared->fields;
-    bool utf8 = false;
-    prepared->custom_templates = any_header_is_template(fields);
-    for (uint32_t i = 0; i < fields->header_count; i++)
-        prepared->custom_bulk |= bulk_field_name(fields->headers[i].name);
-    if (fields->from.email != NULL && address_format(fields->from.email, prepared->from_address, &utf8) >= 0) {
-        strcpy(prepared->from_domain, strrchr(prepared->from_address, '@') + 1);
-        prepare_fields(prepared, &prepared->senders, fields_write_senders);
-    }
-    if (fields->subject != NULL && !merge_is_template(fields->subject))
-        prepare_fields(prepared, &prepared->subject, fields_write_subject);
-    if (!prepared->custom_templates)
-        prepare_fields(prepared, &prepared->custom, fields_write_custom);
-}
-
-struct render_prepared *render_prepare(const struct job *fields) {
-    struct render_prepared *prepared = fields->raw != NULL ? NULL : calloc(1, sizeof(*prepared));
-    if (prepared == NULL)
-        return NULL;
-    char error[160];
-    prepared->fields = fields;
-    prepared->bytes = sizeof(*prepared);
-    if (fields->merge_global_data != NULL)
-        prepared->global = merge_create(fields->merge_global_data, NULL, error, sizeof(error));
-    prepare_body(prepared);
-    prepare_header(prepared);
-    if (!prepare_attachments(prepared)) {
-        render_prepared_free(prepared);
-        return NULL;
-    }
-    return prepared;
-}
-
-void render_prepared_free(struct render_prepared *prepared) {
-    if (prepared == NULL)
-        return;
-    merge_free(prepared->global);
-    template_free(prepared->text);
-    template_free(prepared->html);
-    for (uint32_t i = 0; prepared->encoded != NULL && i < prepared->fields->attachment_count; i++)
-        free(prepared->encoded[i].bytes);
-    free(prepared->encoded);
-    free(prepared->senders.writer.bytes);
-    free(prepared->subject.writer.bytes);
-    free(prepared->custom.writer.bytes);
-    free(prepared);
-}
-
-size_t render_prepared_bytes(const struct render_prepared *prepared) {
-    return prepared == NULL ? 0 : prepared->bytes;
+        return merge_open_over(merge, r->prepared->global, r->recipient->merge_data, r->error, r->error_bytes);
+    return merge_open(merge, job->merge_global_data, r->recipient->merge_data, r->error, r->error_bytes);
 }
 
 int render_message(const struct job *job, uint32_t index, uint64_t date_s, const struct identity *identity, size_t max_bytes,
                    struct message *message, char *error, size_t error_bytes) {
-    struct rendering r = {
-        .job = job, .message = message, .date_s = date_s, .max_bytes = max_bytes, .error = error, .error_bytes = error_bytes};
+    struct rendering r = {.job = job,
+                          .message = message,
+                          .identity = identity,
+                          .date_s = date_s,
+                          .max_bytes = max_bytes,
+                          .error = error,
+                          .error_bytes = error_bytes};
     uint8_t *bytes = message->bytes;
     size_t capacity = message->capacity;
     *message = (struct message){.bytes = bytes, .capacity = capacity, .pieces = message->pieces, .piece_capacity = message->piece_capacity};
     r.recipient = job_recipient(job, index);
     if (r.recipient == NULL)
         return rendering_fail(&r, -EINVAL, "there is no recipient %u", index);
-    r.identity = identity;
     r.index = index;
     identity_name(identity, job, index, r.name);
 
@@ -331,21 +293,23 @@ int render_message(const struct job *job, uint32_t index, uint64_t date_s, const
                                .line = MESSAGE_HEADROOM_BYTES,
                                .limit = MESSAGE_HEADROOM_BYTES + max_bytes};
     int result = 0;
+    struct merge merge;
     r.prepared = job->content == NULL ? NULL : job->content->prepared;
     r.fills_texts = job->raw == NULL && has_templates(&r) && wants_merge(job);
     if (r.fills_texts || (job->raw == NULL && bulk_has_templates(job))) {
-        r.merge = make_merge(&r);
-        result = r.merge == NULL ? -EINVAL : 0;
+        result = open_merge(&r, &merge);
+        r.merge = result == 0 ? &merge : NULL;
         if (result == 0)
-            merge_built_in(r.merge, bulk_built_in, &r);
+            merge_built_in(&merge, bulk_built_in, &r);
     }
     if (result == 0)
         result = job->raw != NULL ? write_raw(&r) : write_composed(&r);
-    merge_free(r.merge);
+    if (r.merge != NULL)
+        merge_close(&merge);
     bulk_free(&r);
     message->bytes = r.writer.bytes;
     message->capacity = r.writer.capacity;
-    if (result == 0 && r.writer.error == 0 && r.writer.at > r.writer.limit)
+    if (result == 0 && r.writer.error == 0 && r.writer.at + r.shared_length > r.writer.limit)
         r.writer.error = -E2BIG;
     if (r.writer.error == -E2BIG)
         return rendering_fail(&r, -E2BIG, "the message is over %zu bytes", max_bytes);
@@ -356,7 +320,8 @@ int render_message(const struct job *job, uint32_t index, uint64_t date_s, const
     if (result != 0)
         return result;
     message->start = MESSAGE_HEADROOM_BYTES;
-    message->own_length = message->length = r.writer.at - message->start;
+    message->own_length = r.writer.at - message->start;
+    message->length = message->own_length + r.shared_length;
     message->header_length = r.body_offset - message->start;
     message->has_leading_dots = r.writer.leading_dot;
     return 0;

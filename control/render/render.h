@@ -52,14 +52,18 @@ int message_flatten(struct message *message);
 
 enum { MESSAGE_HEADROOM_BYTES = 4096 };
 
+/* Messages of a content refer to what they share; 0 copies it into each of them. */
+enum { RENDER_SHARES = 0 };
+
 struct identity; /* the key of Message-IDs, of tokens in links and of VERP addresses */
 /* Reads it from a file of at least 32 bytes. NULL with errno. */
 struct identity *identity_load(const char *path);
 void identity_free(struct identity *identity);
 
-/* What the messages of a shared content (job->content) have in common. Immutable, so that all threads share it; `fields` must outlive it.
- * NULL for a raw message, which has nothing to prepare, or without memory: messages are rendered all the same, only slower. */
-struct render_prepared *render_prepare(const struct job *fields);
+/* What the messages of a shared content (job->content) have in common. Immutable, so that all threads share it; `fields` must outlive it,
+ * and it every message that refers to its bytes. `content_id` is the one that its jobs name (job->content_id): boundaries are a keyed hash
+ * of it. NULL for a raw message, which has nothing to prepare, or without memory: messages are rendered all the same, only slower. */
+struct render_prepared *render_prepare(const struct job *fields, const char *content_id, const struct identity *identity);
 void render_prepared_free(struct render_prepared *prepared);
 /* Memory it takes. */
 size_t render_prepared_bytes(const struct render_prepared *prepared);

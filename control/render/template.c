@@ -1,5 +1,5 @@
-/* template.c: runs of lines, with variables or without. A hard line end sets both encodings back to their beginning, so runs are encoded
- * one by one. */
+/* template.c: texts with variables into encoded lines. A text of variables is quoted-printable whatever they are, or base64, so that all
+ * messages of a content are alike. */
 #include "template.h"
 #include "encode.h"
 
@@ -7,219 +7,212 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* A literal (name NULL) or a variable. */
-struct template_piece {
-    char *name;
-    const char *literal;
-    size_t length;
-    bool escape;
-};
-
-struct template_run {
-    bool has_variables;
-    uint32_t piece_first, piece_count;     /* with variables */
-    struct writer plain, quoted_printable; /* without: encoded both ways; plain only where it is safe */
-};
-
-struct template {
-    uint32_t run_count, piece_count, piece_capacity;
-    bool plain; /* what has no variables is */
-    bool html, failed;
-    struct template_run runs[TEMPLATE_RUNS_MAX];
-    struct template_piece *pieces;
-};
-
-void template_free(struct template *template) {
-    if (template == NULL)
-        return;
-    for (uint32_t i = 0; i < template->run_count; i++) {
-        free(template->runs[i].plain.bytes);
-        free(template->runs[i].quoted_printable.bytes);
-    }
-    for (uint32_t i = 0; i < template->piece_count; i++)
-        free(template->pieces[i].name);
-    free(template->pieces);
-    free(template);
+void template_close(struct template *template) {
+    mustache_free(&template->program);
+    free(template->joined);
+    free(template->blocks);
 }
 
-/* Gives back the room that the writer grew beyond its need. */
-static void writer_trim(struct writer *writer) {
-    uint8_t *bytes = writer->at > 0 ? realloc(writer->bytes, writer->at) : NULL;
-    if (bytes != NULL) {
-        writer->bytes = bytes;
-        writer->capacity = writer->at;
-    }
-}
-
-static void add_fixed_run(struct template *template, const char *text, size_t length) {
-    if (length == 0)
-        return;
-    struct template_run *run = &template->runs[template->run_count++];
-    *run = (struct template_run){.plain = {.limit = SIZE_MAX / 2}, .quoted_printable = {.limit = SIZE_MAX / 2}};
-    if (encode_is_plain(text, length))
-        encode_plain(&run->plain, text, length);
-    else
-        template->plain = false;
-    encode_quoted_printable(&run->quoted_printable, text, length);
-    template->failed |= run->plain.error != 0 || run->quoted_printable.error != 0;
-    writer_trim(&run->plain);
-    writer_trim(&run->quoted_printable);
-}
-
-static void add_piece(struct template *template, struct template_piece piece) {
-    if (template->piece_count == template->piece_capacity) {
-        uint32_t capacity = template->piece_capacity == 0 ? 16 : template->piece_capacity * 2;
-        struct template_piece *grown = realloc(template->pieces, capacity * sizeof(*grown));
-        if (grown == NULL) {
-            template->failed = true;
-            free(piece.name);
-            return;
-        }
-        template->pieces = grown;
-        template->piece_capacity = capacity;
-    }
-    template->pieces[template->piece_count++] = piece;
-}
-
-static void add_literal(struct template *template, const char *from, const char *to) {
-    if (to > from)
-        add_piece(template, (struct template_piece){.literal = from, .length = (size_t)(to - from)});
-}
-
-/* The lines from `at` on, as long as each has a tag; `tag` is the first one's. Returns where the lines without begin, or NULL. */
-static const char *add_run(struct template *template, const char *at, const char *tag) {
-    struct template_run *run = &template->runs[template->run_count++];
-    *run = (struct template_run){.has_variables = true, .piece_first = template->piece_count};
-    bool is_last = template->run_count == TEMPLATE_RUNS_MAX;
-    while (tag != NULL) {
-        char error[160];
-        struct merge_tag read;
-        add_literal(template, at, tag);
-        at = merge_tag_read(tag + 2, &read, error, sizeof(error));
-        if (at == NULL)
-            return NULL;
-        if (!read.is_comment) {
-            char *name = strdup(read.name);
-            template->failed |= name == NULL;
-            add_piece(template, (struct template_piece){.name = name, .escape = template->html && !read.is_raw});
-        }
-        tag = merge_next_tag(at);
-        const char *newline = strchr(at, '\n');
-        if (newline != NULL && !is_last && (tag == NULL || newline < tag)) {
-            add_literal(template, at, newline + 1);
-            at = newline + 1;
-            const char *next = tag == NULL ? NULL : strchr(at, '\n');
-            if (tag == NULL || (next != NULL && next < tag))
-                break;
-        } else if (tag == NULL) {
-            add_literal(template, at, at + strlen(at));
-            at += strlen(at);
-        }
-    }
-    run->piece_count = template->piece_count - run->piece_first;
-    return at;
-}
-
-struct template *template_compile(const char *text, bool html) {
-    struct template *template = calloc(1, sizeof(*template));
-    if (template == NULL)
-        return NULL;
-    template->html = html;
-    template->plain = true;
-    while (*text != '\0') {
-        const char *tag = merge_next_tag(text), *line = tag;
-        if (tag == NULL) {
-            add_fixed_run(template, text, strlen(text));
-            break;
-        }
-        while (line > text && line[-1] != '\n')
-            line--;
-        /* The last place is for all that follows. */
-        if (template->run_count + 2 > TEMPLATE_RUNS_MAX)
-            line = text;
-        add_fixed_run(template, text, (size_t)(line - text));
-        text = add_run(template, line, tag);
-        if (text == NULL) {
-            template_free(template);
-            return NULL;
-        }
-    }
-    if (template->failed) {
-        template_free(template);
-        return NULL;
-    }
-    return template;
-}
-
-bool template_has_variables(const struct template *template) {
-    for (uint32_t i = 0; i < template->run_count; i++)
-        if (template->runs[i].has_variables)
+static bool program_has_variables(const struct mustache *program) {
+    for (uint32_t i = 0; i < program->count; i++)
+        if (program->ops[i].kind != MUSTACHE_LITERAL)
             return true;
     return false;
 }
 
-size_t template_bytes(const struct template *template) {
-    size_t bytes = sizeof(*template) + template->piece_capacity * (sizeof(*template->pieces) + 16);
-    for (uint32_t i = 0; i < template->run_count; i++)
-        bytes += template->runs[i].plain.capacity + template->runs[i].quoted_printable.capacity;
-    return bytes;
+/* A text without variables is one literal, also where it has comments. */
+static int join_literals(struct template *template) {
+    struct mustache *program = &template->program;
+    if (template->has_variables || program->count < 2)
+        return 0;
+    size_t length = 0;
+    for (uint32_t i = 0; i < program->count; i++)
+        length += program->ops[i].length;
+    char *joined = malloc(length + 1), *at = joined;
+    if (joined == NULL)
+        return -ENOMEM;
+    for (uint32_t i = 0; i < program->count; at += program->ops[i++].length)
+        memcpy(at, program->ops[i].text, program->ops[i].length);
+    *at = '\0';
+    mustache_free(program);
+    mustache_literal(program, joined);
+    template->joined = joined;
+    return 0;
 }
 
-static int fill_run(const struct template *template, const struct template_run *run, const struct merge *merge, struct writer *lines,
-                    char *error, size_t error_bytes) {
-    int result = 0;
-    for (uint32_t i = 0; i < run->piece_count && result == 0; i++) {
-        const struct template_piece *piece = &template->pieces[run->piece_first + i];
-        if (piece->name == NULL)
-            writer_bytes(lines, piece->literal, piece->length);
-        else
-            result = merge_value(merge, piece->name, piece->escape, lines, error, error_bytes);
-    }
-    return result;
-}
-
-int template_fill(const struct template *template, const struct merge *merge, size_t max_bytes, struct template_filled *out, char *error,
-                  size_t error_bytes) {
-    out->template = template;
-    out->lines = (struct writer){.limit = max_bytes};
-    out->plain = template->plain;
-    int result = 0;
-    for (uint32_t i = 0; i < template->run_count && result == 0; i++) {
-        size_t begin = out->lines.at;
-        if (template->runs[i].has_variables) {
-            result = fill_run(template, &template->runs[i], merge, &out->lines, error, error_bytes);
-            if (out->plain && out->lines.at > begin)
-                out->plain = encode_is_plain((const char *)out->lines.bytes + begin, out->lines.at - begin);
+/* Quoted-printable makes three bytes of one that is not ASCII, base64 four of any three. */
+static bool base64_is_smaller(const struct mustache *program) {
+    size_t length = 0, high = 0;
+    for (uint32_t i = 0; i < program->count; i++)
+        if (program->ops[i].kind == MUSTACHE_LITERAL) {
+            length += program->ops[i].length;
+            high += encode_high_bytes(program->ops[i].text, program->ops[i].length);
         }
-        out->ends[i] = out->lines.at;
+    return length >= TEMPLATE_BASE64_MIN && high * 16 > length * 3;
+}
+
+static enum template_encoding choose_encoding(const struct template *template) {
+    const struct mustache *program = &template->program;
+    if (!template->has_variables && (program->count == 0 || encode_is_plain(program->ops[0].text, program->ops[0].length)))
+        return TEMPLATE_7BIT;
+    return base64_is_smaller(program) ? TEMPLATE_BASE64 : TEMPLATE_QUOTED_PRINTABLE;
+}
+
+int template_open(struct template *template, const char *text, bool html, bool merges, char *error, size_t error_bytes) {
+    template->joined = NULL;
+    template->blocks = NULL;
+    template->html = html;
+    int result = 0;
+    if (merges && merge_is_template(text))
+        result = mustache_compile(&template->program, text, error, error_bytes);
+    else
+        mustache_literal(&template->program, text);
+    if (result != 0)
+        return result;
+    template->has_variables = program_has_variables(&template->program);
+    result = join_literals(template);
+    if (result != 0) {
+        snprintf(error, error_bytes, "out of memory");
+        template_close(template);
+        return result;
     }
-    if (result == 0 && out->lines.error != 0) {
-        result = out->lines.error;
+    template->encoding = choose_encoding(template);
+    return 0;
+}
+
+const char *template_encoding_name(const struct template *template) {
+    static const char *const names[] = {"7bit", "quoted-printable", "base64"};
+    return names[template->encoding];
+}
+
+/* What of a literal is encoded by itself: its whole lines; and the parts of lines at its ends where they are long. What is left has its
+ * line's variables for neighbours. */
+static struct template_block cut(const struct template *template, uint32_t index) {
+    const struct mustache *program = &template->program;
+    const struct mustache_op *op = &program->ops[index];
+    struct template_block block = {.begin = 0, .end = op->length};
+    if (!template->has_variables)
+        return block;
+    if (template->encoding == TEMPLATE_BASE64)
+        return (struct template_block){.begin = 0};
+    bool last = index + 1 == program->count;
+    if (index > 0) {
+        const char *newline = memchr(op->text, '\n', op->length);
+        block.begin = newline == NULL ? op->length : (uint32_t)(newline + 1 - op->text);
+    }
+    if (block.begin >= TEMPLATE_SOFT_MIN)
+        block.begin = 0;
+    if (!last) {
+        const char *newline = memrchr(op->text, '\n', op->length);
+        block.end = newline == NULL ? 0 : (uint32_t)(newline + 1 - op->text);
+    }
+    if (op->length - block.end >= TEMPLATE_SOFT_MIN) {
+        /* A CR at the end may belong to the LF that a value brings. */
+        block.end = op->length - (op->text[op->length - 1] == '\r');
+        block.soft_end = op->text[block.end - 1] != '\r';
+    }
+    return block.end >= block.begin + TEMPLATE_BLOCK_MIN ? block : (struct template_block){.begin = 0};
+}
+
+static void encode_block(const struct template *template, const struct mustache_op *op, const struct template_block *block,
+                         struct writer *writer) {
+    const char *text = op->text + block->begin;
+    size_t length = block->end - block->begin;
+    switch (template->encoding) {
+    case TEMPLATE_7BIT:
+        encode_plain(writer, text, length);
+        break;
+    case TEMPLATE_BASE64:
+        encode_base64_text(writer, text, length);
+        break;
+    case TEMPLATE_QUOTED_PRINTABLE:
+        encode_quoted_printable_part(writer, text, length, block->soft_end);
+        break;
+    }
+}
+
+int template_record(struct template *template, struct writer *writer) {
+    uint32_t count = template->program.count;
+    template->blocks = calloc(count == 0 ? 1 : count, sizeof(*template->blocks));
+    if (template->blocks == NULL)
+        return -ENOMEM;
+    for (uint32_t i = 0; i < count; i++) {
+        struct template_block *block = &template->blocks[i];
+        if (template->program.ops[i].kind != MUSTACHE_LITERAL)
+            continue;
+        *block = cut(template, i);
+        if (block->end == block->begin)
+            continue;
+        block->range.offset = (uint32_t)writer->at;
+        encode_block(template, &template->program.ops[i], block, writer);
+        block->range.length = (uint32_t)(writer->at - block->range.offset);
+    }
+    return writer->error;
+}
+
+/* A text on its way into a body. */
+struct filling {
+    const struct template *template;
+    struct body *body;
+    struct writer lines; /* text since the last block */
+    bool open_line;      /* the block before ended within a line */
+};
+
+/* Encodes the text since the last block. At the end of the text its last line is ended, elsewhere it goes on in the next block. */
+static void flush(struct filling *filling, bool end) {
+    struct writer *lines = &filling->lines, *writer = filling->body->writer;
+    if (lines->at == 0 && !(end && filling->open_line))
+        return;
+    body_own(filling->body);
+    if (lines->at == 0)
+        writer_crlf(writer);
+    else if (filling->template->encoding == TEMPLATE_BASE64)
+        encode_base64_text(writer, (const char *)lines->bytes, lines->at);
+    else
+        encode_quoted_printable_part(writer, (const char *)lines->bytes, lines->at, !end);
+    lines->at = 0;
+    filling->open_line = false;
+}
+
+static void add_literal(struct filling *filling, const struct mustache_op *op) {
+    const struct template *template = filling->template;
+    uint32_t index = (uint32_t)(op - template->program.ops);
+    struct template_block cut_here, *block = template->blocks == NULL ? &cut_here : &template->blocks[index];
+    if (template->blocks == NULL)
+        cut_here = cut(template, index);
+    if (block->end == block->begin) {
+        writer_bytes(&filling->lines, op->text, op->length);
+        return;
+    }
+    writer_bytes(&filling->lines, op->text, block->begin);
+    flush(filling, false);
+    if (template->blocks != NULL) {
+        body_share(filling->body, &block->range);
+    } else {
+        body_own(filling->body);
+        encode_block(template, op, block, filling->body->writer);
+    }
+    filling->open_line = block->soft_end;
+    writer_bytes(&filling->lines, op->text + block->end, op->length - block->end);
+}
+
+int template_write(const struct template *template, const struct merge *merge, size_t max_bytes, struct body *body, char *error,
+                   size_t error_bytes) {
+    struct filling filling = {.template = template, .body = body, .lines = {.limit = max_bytes}};
+    struct merge_run run;
+    struct merge_step step;
+    int result;
+    merge_run_begin(&run, &template->program, merge);
+    while ((result = merge_run_next(&run, &step, error, error_bytes)) > 0 && filling.lines.error == 0 && body->writer->error == 0)
+        if (step.value == NULL)
+            add_literal(&filling, step.op);
+        else
+            value_write(step.value, template->html && !step.op->raw, &filling.lines);
+    if (result >= 0 && (result = filling.lines.error) == 0)
+        flush(&filling, true);
+    else if (filling.lines.error != 0)
         snprintf(error, error_bytes, result == -E2BIG ? "a text is over %zu bytes with its variables filled in" : "out of memory (%zu)",
                  max_bytes);
-    }
+    free(filling.lines.bytes);
     return result;
-}
-
-void template_filled_free(struct template_filled *filled) {
-    free(filled->lines.bytes);
-}
-
-void template_filled_write(const struct template_filled *filled, struct writer *writer) {
-    const struct template *template = filled->template;
-    size_t begin = 0;
-    for (uint32_t i = 0; i < template->run_count; begin = filled->ends[i++]) {
-        const struct template_run *run = &template->runs[i];
-        if (!run->has_variables) {
-            const struct writer *encoded = filled->plain ? &run->plain : &run->quoted_printable;
-            writer_bytes(writer, encoded->bytes, encoded->at);
-        } else if (filled->ends[i] > begin) {
-            const char *lines = (const char *)filled->lines.bytes + begin;
-            if (filled->plain)
-                encode_plain(writer, lines, filled->ends[i] - begin);
-            else
-                encode_quoted_printable(writer, lines, filled->ends[i] - begin);
-        }
-    }
-    writer->line = writer->at;
 }

@@ -1,37 +1,49 @@
-/* template.h: a text with variables, compiled: lines without a variable are encoded once for all messages, the others message by message.
- */
+/* template.h: the text of a part, compiled: which transfer encoding it travels in, and which of its static text is encoded by itself, so
+ * that the messages of a content share it. All of it depends on the text alone, so a job and a content of the same text give the same
+ * bytes. */
 #ifndef CONTROL_RENDER_TEMPLATE_H
 #define CONTROL_RENDER_TEMPLATE_H
 
+#include "body.h"
 #include "merge.h"
-#include "writer.h"
+#include "mustache.h"
 
-enum { TEMPLATE_RUNS_MAX = 128 }; /* lines beyond that are filled in and encoded as one */
-
-struct template;
-
-/* Immutable: threads share it. NULL when a tag is malformed (which is each recipient's error, told by merge_expand) or without memory. The
- * text must outlive it. */
-struct template *template_compile(const char *text, bool html);
-void template_free(struct template *template);
-bool template_has_variables(const struct template *template);
-/* Memory it takes. */
-size_t template_bytes(const struct template *template);
-
-/* One message's text. */
-struct template_filled {
-    const struct template *template;
-    struct writer lines;            /* those with variables, filled in */
-    size_t ends[TEMPLATE_RUNS_MAX]; /* in lines: where each run's end */
-    bool plain;                     /* encode_is_plain of the whole */
+enum {
+    TEMPLATE_BASE64_MIN = 256, /* bytes of static text: a short text stays readable */
+    TEMPLATE_BLOCK_MIN = 64,   /* bytes of whole lines that are encoded by themselves */
+    TEMPLATE_SOFT_MIN = 512,   /* bytes within a line that are: soft line breaks part them from the variables around */
 };
 
-/* Fills it in; `merge` may be NULL where there are no variables. 0, or -EINVAL, -E2BIG, -ENOMEM with a sentence, as merge_expand.
- * template_filled_free in any case. */
-int template_fill(const struct template *template, const struct merge *merge, size_t max_bytes, struct template_filled *out, char *error,
-                  size_t error_bytes);
-void template_filled_free(struct template_filled *filled);
-/* Writes the text, encoded: what encode_plain or encode_quoted_printable would write of the whole. */
-void template_filled_write(const struct template_filled *filled, struct writer *writer);
+enum template_encoding { TEMPLATE_7BIT, TEMPLATE_QUOTED_PRINTABLE, TEMPLATE_BASE64 };
+
+/* What of a literal is encoded by itself. */
+struct template_block {
+    uint32_t begin, end; /* equal: nothing */
+    bool soft_end;       /* its last line goes on behind it */
+    struct shared_range range;
+};
+
+/* It points into itself: it stays where it was opened. */
+struct template {
+    struct mustache program;
+    char *joined;                  /* the literals around comments in one, or NULL */
+    struct template_block *blocks; /* [program.count] where template_record has put them; or NULL */
+    enum template_encoding encoding;
+    bool html, has_variables;
+};
+
+/* Compiles a text, which must outlive it; without `merges` tags are text. 0; -EINVAL or -ENOMEM with a sentence. template_close after 0
+ * only. */
+int template_open(struct template *template, const char *text, bool html, bool merges, char *error, size_t error_bytes);
+void template_close(struct template *template);
+const char *template_encoding_name(const struct template *template);
+
+/* Encodes the blocks into a writer and keeps their place in it: template_write then refers to them. 0 or -ENOMEM. */
+int template_record(struct template *template, struct writer *writer);
+
+/* Writes one message's text, encoded. `merge` may be NULL where there are no variables. 0; or -EINVAL, -E2BIG (over max_bytes), -ENOMEM
+ * with a sentence; the writer of the body may have an error of its own. */
+int template_write(const struct template *template, const struct merge *merge, size_t max_bytes, struct body *body, char *error,
+                   size_t error_bytes);
 
 #endif

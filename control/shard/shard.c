@@ -304,8 +304,11 @@ struct shard *shard_create(const struct shard_config *config, char *error, size_
         snprintf(error, error_bytes, "out of memory for holds.");
         goto failed;
     }
-    struct contents_config contents = {
-        .base = shard->base, .config = config->config, .redis = shard->connections, .shards = shard->queue_count};
+    struct contents_config contents = {.base = shard->base,
+                                       .config = config->config,
+                                       .redis = shard->connections,
+                                       .shards = shard->queue_count,
+                                       .identity = config->identity};
     shard->contents = contents_create(&contents);
     if (shard->contents == NULL) {
         snprintf(error, error_bytes, "out of memory for contents.");

@@ -26,6 +26,7 @@ struct world {
     struct config *config;
     struct event_base *base;
     struct redis *redis[SHARDS];
+    struct identity *identity;
     struct contents *contents;
     redisContext *client; /* the test's own */
     uint32_t done, temporary;
@@ -97,6 +98,7 @@ static int setup(void **state) {
     free(w->config->redis.address);
     w->config->redis.address = strdup(w->address);
     w->config->redis.shards = SHARDS;
+    w->identity = identity_load("/proc/self/exe"); /* any file of enough bytes */
     w->base = event_base_new();
     for (int i = 0; i < SHARDS; i++) {
         w->redis[i] = redis_create(w->base, w->config, error, sizeof error);
@@ -104,7 +106,7 @@ static int setup(void **state) {
             fail_msg("%s", error);
     }
     struct contents_config config = {
-        .base = w->base, .config = w->config, .redis = w->redis, .shards = SHARDS, .janitor_ms = JANITOR_TEST_MS};
+        .base = w->base, .config = w->config, .redis = w->redis, .shards = SHARDS, .identity = w->identity, .janitor_ms = JANITOR_TEST_MS};
     w->contents = contents_create(&config);
     assert_non_null(w->contents);
     RUN_UNTIL(w, all_up(w));
@@ -119,6 +121,7 @@ static int teardown(void **state) {
         redis_destroy(w->redis[i]);
     event_base_free(w->base);
     config_free(w->config);
+    identity_free(w->identity);
     server_stop(w);
     char path[96];
     snprintf(path, sizeof path, "%s/redis.sock", w->directory);
@@ -361,7 +364,7 @@ static void jobs_outlive_the_cache(void **state) {
     assert_string_equal(job->subject, "S {{name}}");
     job_release(job);
     struct contents_config config = {
-        .base = w->base, .config = w->config, .redis = w->redis, .shards = SHARDS, .janitor_ms = JANITOR_TEST_MS};
+        .base = w->base, .config = w->config, .redis = w->redis, .shards = SHARDS, .identity = w->identity, .janitor_ms = JANITOR_TEST_MS};
     w->contents = contents_create(&config);
     assert_non_null(w->contents);
 }

@@ -1,0 +1,77 @@
+/* body.c: pieces of a message. What is shared waits until it is known how long it becomes, then it is referred to or copied. */
+#include "body.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+void body_begin(struct body *body, struct writer *writer, struct message *message, const struct shared_bytes *shared) {
+    *body = (struct body){.writer = writer, .message = message, .shared = shared, .begin = writer->at, .own_from = writer->at};
+}
+
+static struct message_piece *add_piece(struct body *body) {
+    struct message *message = body->message;
+    if (message->piece_count == message->piece_capacity) {
+        uint32_t capacity = message->piece_capacity == 0 ? 16 : message->piece_capacity * 2;
+        struct message_piece *grown = realloc(message->pieces, capacity * sizeof(*grown));
+        if (grown == NULL) {
+            body->writer->error = -ENOMEM;
+            return NULL;
+        }
+        message->pieces = grown;
+        message->piece_capacity = capacity;
+    }
+    return &message->pieces[message->piece_count++];
+}
+
+static void add_own(struct body *body) {
+    size_t length = body->writer->at - body->own_from;
+    struct message_piece *piece = length == 0 ? NULL : add_piece(body);
+    if (piece != NULL)
+        *piece = (struct message_piece){.offset = (uint32_t)(body->own_from - body->begin), .length = (uint32_t)length};
+    body->own_from = body->writer->at;
+}
+
+static void add_shared(struct body *body, const struct shared_range *range) {
+    add_own(body);
+    struct message_piece *piece = add_piece(body);
+    if (piece == NULL)
+        return;
+    *piece = (struct message_piece){.shared = true,
+                                    .offset = range->offset,
+                                    .length = range->length,
+                                    .relaxed_offset = range->relaxed_offset,
+                                    .relaxed_length = range->relaxed_length};
+    body->message->shared = body->shared;
+    body->shared_length += range->length;
+}
+
+void body_own(struct body *body) {
+    struct shared_range range = body->pending;
+    body->pending.length = 0;
+    if (range.length == 0)
+        return;
+    if (RENDER_SHARES && range.length >= BODY_SHARED_MIN && body->message->piece_count + 3 <= BODY_PIECES_MAX) {
+        add_shared(body, &range);
+    } else {
+        writer_bytes(body->writer, body->shared->bytes + range.offset, range.length);
+        body->writer->line = body->writer->at;
+    }
+}
+
+void body_share(struct body *body, const struct shared_range *range) {
+    struct shared_range *pending = &body->pending;
+    if (pending->length > 0 && pending->offset + pending->length == range->offset &&
+        pending->relaxed_offset + pending->relaxed_length == range->relaxed_offset) {
+        pending->length += range->length;
+        pending->relaxed_length += range->relaxed_length;
+        return;
+    }
+    body_own(body);
+    *pending = *range;
+}
+
+void body_end(struct body *body) {
+    body_own(body);
+    if (body->message->piece_count > 0)
+        add_own(body);
+}

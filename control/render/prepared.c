@@ -1,0 +1,269 @@
+/* prepared.c: encodes what the messages of a content have in common: the code that writes a message writes it, into bytes that are kept. */
+#include "prepared.h"
+#include "bulk.h"
+#include "encode.h"
+#include "fields.h"
+#include "rendering.h"
+
+#include <stdatomic.h>
+#include <stdlib.h>
+
+enum { ERROR_BYTES = 256 };
+
+static void writer_trim(struct writer *writer) {
+    uint8_t *bytes = writer->at > 0 ? realloc(writer->bytes, writer->at) : NULL;
+    if (bytes != NULL) {
+        writer->bytes = bytes;
+        writer->capacity = writer->at;
+    }
+}
+
+/* -- the body -- */
+
+/* The body on its way into shared bytes. */
+struct recording {
+    struct render_prepared *prepared;
+    struct writer writer; /* the shared bytes */
+    size_t from;          /* what is behind this is in no item yet */
+    bool failed;
+};
+
+static void add_item(struct recording *recording, struct prepared_item item) {
+    struct prepared_body *body = &recording->prepared->body;
+    if (body->item_count == body->item_capacity) {
+        uint32_t capacity = body->item_capacity == 0 ? 8 : body->item_capacity * 2;
+        struct prepared_item *grown = realloc(body->items, capacity * sizeof(*grown));
+        if (grown == NULL) {
+            recording->failed = true;
+            return;
+        }
+        body->items = grown;
+        body->item_capacity = capacity;
+    }
+    body->items[body->item_count++] = item;
+}
+
+/* What was written since the last item becomes one. `verbatim`: it is its own relaxed form. */
+static struct shared_range add_range(struct recording *recording, bool verbatim) {
+    struct prepared_item item = {
+        .range = {.offset = (uint32_t)recording->from, .length = (uint32_t)(recording->writer.at - recording->from)}};
+    if (verbatim) {
+        item.range.relaxed_offset = item.range.offset;
+        item.range.relaxed_length = item.range.length;
+    }
+    if (item.range.length > 0)
+        add_item(recording, item);
+    recording->from = recording->writer.at;
+    return item.range;
+}
+
+static void record_begin(void *context) {
+    struct recording *recording = context;
+    recording->from = recording->writer.at;
+}
+
+static int record_text(void *context, const struct template *template) {
+    struct recording *recording = context;
+    struct render_prepared *prepared = recording->prepared;
+    add_range(recording, false);
+    if (template_record(template == prepared->text ? prepared->text : prepared->html, &recording->writer) != 0)
+        recording->failed = true;
+    add_item(recording, (struct prepared_item){.template = template});
+    recording->from = recording->writer.at;
+    return 0;
+}
+
+static void record_attachment(void *context, uint32_t index) {
+    struct recording *recording = context;
+    const struct job_attachment *attachment = &recording->prepared->fields->attachments[index];
+    size_t at = recording->writer.at;
+    bool verbatim = attachment->length >= PREPARED_VERBATIM_MIN;
+    if (verbatim)
+        add_range(recording, false);
+    writer_room(&recording->writer, (attachment->length / BASE64_LINE_IN_BYTES + 1) * BASE64_LINE_OUT_BYTES);
+    encode_base64(&recording->writer, attachment->bytes, attachment->length);
+    uint32_t length = (uint32_t)(recording->writer.at - at);
+    recording->prepared->body.attachments[index] =
+        (struct shared_range){.offset = (uint32_t)at, .length = length, .relaxed_offset = (uint32_t)at, .relaxed_length = length};
+    if (verbatim)
+        add_range(recording, true);
+}
+
+/* Appends the relaxed form of lines (RFC 6376 3.4.4): white space is one space, and none at a line's end. */
+static void relax(struct writer *writer, struct shared_range *range) {
+    if (range->relaxed_length > 0 || range->length == 0 || !writer_room(writer, range->length))
+        return;
+    const uint8_t *in = writer->bytes + range->offset, *end = in + range->length;
+    uint8_t *begin = writer->bytes + writer->at, *out = begin;
+    while (in < end) {
+        uint8_t byte = *in++;
+        if (byte == '\t')
+            byte = ' ';
+        if (byte == ' ' && out > begin && out[-1] == ' ')
+            continue;
+        if (byte == '\r' && out > begin && out[-1] == ' ')
+            out--;
+        *out++ = byte;
+    }
+    range->relaxed_offset = (uint32_t)writer->at;
+    range->relaxed_length = (uint32_t)(out - begin);
+    writer->at += range->relaxed_length;
+}
+
+static void relax_template(struct writer *writer, struct template *template) {
+    for (uint32_t i = 0; template != NULL && template->blocks != NULL && i < template->program.count; i++)
+        relax(writer, &template->blocks[i].range);
+}
+
+/* In the order of the message, so that neighbours are neighbours in both forms. */
+static void relax_all(struct recording *recording) {
+    struct render_prepared *prepared = recording->prepared;
+    for (uint32_t i = 0; i < prepared->body.item_count; i++) {
+        struct prepared_item *item = &prepared->body.items[i];
+        if (item->template == NULL)
+            relax(&recording->writer, &item->range);
+        else
+            relax_template(&recording->writer, item->template == prepared->text ? prepared->text : prepared->html);
+    }
+}
+
+static struct template *compile(const char *text, bool html) {
+    char error[ERROR_BYTES];
+    struct template *template = text == NULL ? NULL : malloc(sizeof(*template));
+    if (template != NULL && template_open(template, text, html, true, error, sizeof(error)) != 0) {
+        free(template);
+        template = NULL;
+    }
+    return template;
+}
+
+/* A malformed text is each recipient's error: then the body is not there, and its messages tell. */
+static void prepare_body(struct render_prepared *prepared) {
+    static atomic_uint_fast64_t last_id;
+    const struct job *fields = prepared->fields;
+    struct prepared_body *body = &prepared->body;
+    prepared->text = compile(fields->text, false);
+    prepared->html = compile(fields->html, true);
+    body->attachments = calloc(fields->attachment_count + 1, sizeof(*body->attachments));
+    if ((prepared->text == NULL) != (fields->text == NULL) || (prepared->html == NULL) != (fields->html == NULL) ||
+        body->attachments == NULL)
+        return;
+    struct recording recording = {.prepared = prepared, .writer = {.limit = UINT32_MAX / 2}};
+    struct mime_content content = {.text = prepared->text,
+                                   .html = prepared->html,
+                                   .attachment_count = fields->attachment_count,
+                                   .attachments = fields->attachments,
+                                   .boundary = prepared->boundary};
+    struct mime_output output = {.header = &body->header,
+                                 .body = &recording.writer,
+                                 .context = &recording,
+                                 .begin = record_begin,
+                                 .text = record_text,
+                                 .attachment = record_attachment};
+    body->header.limit = SIZE_MAX / 2;
+    int result = mime_write(&output, &content);
+    add_range(&recording, false);
+    body->shared.length = (uint32_t)recording.writer.at;
+    relax_all(&recording);
+    writer_trim(&recording.writer);
+    body->shared.id = atomic_fetch_add(&last_id, 1) + 1;
+    body->shared.bytes = body->shared.relaxed = recording.writer.bytes;
+    body->there = result == 0 && recording.writer.error == 0 && body->header.error == 0 && !recording.failed;
+    prepared->bytes += recording.writer.capacity + body->header.capacity;
+}
+
+bool prepared_body_is(const struct render_prepared *prepared, const struct job *job) {
+    return prepared != NULL && prepared->body.there && job->text == prepared->fields->text && job->html == prepared->fields->html &&
+           job->attachments == prepared->fields->attachments;
+}
+
+/* -- the header -- */
+
+static bool any_header_is_template(const struct job *fields) {
+    bool any = false;
+    for (uint32_t i = 0; i < fields->header_count && !any; i++)
+        any = merge_is_template(fields->headers[i].value);
+    return any;
+}
+
+/* Writes fields with the same code as a message's; what fails here is not there, and fails message by message. */
+static void prepare_fields(struct render_prepared *prepared, struct prepared_fields *out, int (*write)(struct rendering *r)) {
+    static const struct job_recipient nobody;
+    char error[ERROR_BYTES];
+    struct message message = {.bytes = NULL};
+    struct rendering r = {.job = prepared->fields,
+                          .recipient = &nobody,
+                          .message = &message,
+                          .writer = {.limit = SIZE_MAX / 2},
+                          .max_bytes = SIZE_MAX / 2,
+                          .error = error,
+                          .error_bytes = sizeof(error)};
+    out->there = write(&r) == 0 && r.writer.error == 0;
+    out->writer = r.writer;
+    out->utf8 = message.needs_smtputf8;
+    prepared->bytes += r.writer.capacity;
+}
+
+static void prepare_header(struct render_prepared *prepared) {
+    const struct job *fields = prepared->fields;
+    bool utf8 = false;
+    prepared->custom_templates = any_header_is_template(fields);
+    for (uint32_t i = 0; i < fields->header_count; i++)
+        prepared->custom_bulk |= bulk_field_name(fields->headers[i].name);
+    if (fields->from.email != NULL && address_format(fields->from.email, prepared->from_address, &utf8) >= 0) {
+        strcpy(prepared->from_domain, strrchr(prepared->from_address, '@') + 1);
+        prepare_fields(prepared, &prepared->senders, fields_write_senders);
+    }
+    if (fields->subject != NULL && !merge_is_template(fields->subject))
+        prepare_fields(prepared, &prepared->subject, fields_write_subject);
+    if (!prepared->custom_templates)
+        prepare_fields(prepared, &prepared->custom, fields_write_custom);
+}
+
+struct render_prepared *render_prepare(const struct job *fields, const char *content_id, const struct identity *identity) {
+    struct render_prepared *prepared = fields->raw != NULL ? NULL : calloc(1, sizeof(*prepared));
+    if (prepared == NULL)
+        return NULL;
+    char error[ERROR_BYTES];
+    prepared->fields = fields;
+    prepared->bytes = sizeof(*prepared) + 3 * sizeof(struct template);
+    identity_boundary(identity, content_id, prepared->boundary);
+    if (fields->merge_global_data != NULL)
+        prepared->global = malloc(sizeof(*prepared->global));
+    if (prepared->global != NULL &&
+        values_read(prepared->global, fields->merge_global_data, "merge_global_data", error, sizeof(error)) != 0) {
+        free(prepared->global);
+        prepared->global = NULL;
+    }
+    prepare_body(prepared);
+    prepare_header(prepared);
+    return prepared;
+}
+
+static void template_free(struct template *template) {
+    if (template != NULL)
+        template_close(template);
+    free(template);
+}
+
+void render_prepared_free(struct render_prepared *prepared) {
+    if (prepared == NULL)
+        return;
+    if (prepared->global != NULL)
+        values_free(prepared->global);
+    free(prepared->global);
+    template_free(prepared->text);
+    template_free(prepared->html);
+    free(prepared->body.header.bytes);
+    free((uint8_t *)prepared->body.shared.bytes);
+    free(prepared->body.items);
+    free(prepared->body.attachments);
+    free(prepared->senders.writer.bytes);
+    free(prepared->subject.writer.bytes);
+    free(prepared->custom.writer.bytes);
+    free(prepared);
+}
+
+size_t render_prepared_bytes(const struct render_prepared *prepared) {
+    return prepared == NULL ? 0 : prepared->bytes;
+}
