@@ -105,6 +105,7 @@ static void members_fill(struct job *job, const struct job *fields) {
     }
     job->require_tls |= fields->require_tls;
     job->has_built_ins |= fields->has_built_ins;
+    job->fills_built_ins |= fields->fills_built_ins;
 }
 
 const char *content_fill(struct job *job, const struct job *fields, char *error, size_t error_bytes) {

@@ -22,13 +22,17 @@ static bool names_built_in(const char *text) {
     return false;
 }
 
-bool bulk_has_built_ins(const struct job *job) {
-    bool has = names_built_in(job->subject) || names_built_in(job->text) || names_built_in(job->html) ||
-               names_built_in(job->list_unsubscribe) || names_built_in(job->list_id) || names_built_in(job->feedback_id);
-    for (uint32_t i = 0; i < job->header_count && !has; i++) {
-        has = names_built_in(job->headers[i].value);
+static bool fields_name_built_ins(const struct job *job) {
+    return names_built_in(job->list_unsubscribe) || names_built_in(job->list_id) || names_built_in(job->feedback_id);
+}
+
+void bulk_note_built_ins(struct job *job) {
+    bool texts = names_built_in(job->subject) || names_built_in(job->text) || names_built_in(job->html);
+    for (uint32_t i = 0; i < job->header_count && !texts; i++) {
+        texts = names_built_in(job->headers[i].value);
     }
-    return has;
+    job->fills_built_ins = texts;
+    job->has_built_ins = texts || fields_name_built_ins(job);
 }
 
 static bool has_header(const struct job *job, const char *name) {
@@ -91,6 +95,6 @@ bool job_bulk_fill(struct job *job, const struct config *config) {
     if (job->precedence == PRECEDENCE_UNSET && !has_header(job, "Precedence")) {
         job->precedence = (enum job_precedence)(PRECEDENCE_NONE + config->bulk.precedence);
     }
-    job->has_built_ins |= names_built_in(job->list_unsubscribe) || names_built_in(job->list_id) || names_built_in(job->feedback_id);
+    job->has_built_ins |= fields_name_built_ins(job);
     return true;
 }

@@ -595,7 +595,7 @@ static bool decode_whole(struct decoder *decoder) {
     if (job->send_at_ms && job->expires_at_ms && job->expires_at_ms <= job->send_at_ms) {
         return decode_fail(decoder, "expires_at", "The job would expire before its send_at.");
     }
-    decoder->job->has_built_ins = bulk_has_built_ins(job);
+    bulk_note_built_ins(decoder->job);
     return bulk_headers_check(decoder);
 }
 

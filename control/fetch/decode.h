@@ -107,8 +107,8 @@ bool decode_list_unsubscribe(struct decoder *decoder, const char *place, const j
 bool decode_list_id(struct decoder *decoder, const char *place, const json_t *value);
 bool decode_feedback_id(struct decoder *decoder, const char *place, const json_t *value);
 bool decode_precedence(struct decoder *decoder, const char *place, const json_t *value);
-/* bulk.c: whether its own texts name variables of ours. */
-bool bulk_has_built_ins(const struct job *job);
+/* bulk.c: notes whether its own members name variables of ours. */
+void bulk_note_built_ins(struct job *job);
 /* Text of a body: anything but NUL. */
 bool decode_body(struct decoder *decoder, const char *place, const json_t *value, char **out);
 bool decode_raw(struct decoder *decoder, const char *place, const json_t *value);

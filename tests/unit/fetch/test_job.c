@@ -315,6 +315,7 @@ static void test_bulk_mail_takes_what_is_configured(void **state) {
         }
         assert_int_equal(job->precedence, cases[i].precedence);
         assert_int_equal(job->has_built_ins, job->list_unsubscribe && strstr(job->list_unsubscribe, "bypost."));
+        assert_false(job->fills_built_ins);
         job_release(job);
     }
     bulk.verp.jobs = CONFIG_VERP_ALL;
@@ -338,7 +339,7 @@ static void test_variables_of_ours_are_seen(void **state) {
         snprintf(text, sizeof text, "{\"from\":\"a@b.test\",\"to\":\"x@y.test\",\"text\":\"%s\"}", cases[i].text);
         struct job *job = decode(text, error);
         assert_non_null(job);
-        if (job->has_built_ins != cases[i].has) {
+        if (job->has_built_ins != cases[i].has || job->fills_built_ins != cases[i].has) {
             fail_msg("%s", cases[i].text);
         }
         job_release(job);

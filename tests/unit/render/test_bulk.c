@@ -57,6 +57,7 @@ static void a_link_has_a_token_of_its_recipient(void **state) {
     u.job.campaign = (char *)"spring";
     u.job.list_id = (char *)"News <news.example.org>";
     u.job.shard = 3;
+    u.job.has_built_ins = true;
     u.job.text = (char *)"{{name}} stays\n";
     u.job.list_unsubscribe = (char *)"<https://example.org/u/{{bypost.unsubscribe_token}}?e={{ bypost.email }}>, "
                                      "<mailto:u@example.org?subject={{bypost.unsubscribe_token}}>";
@@ -93,7 +94,7 @@ static void a_link_has_a_token_of_its_recipient(void **state) {
 static void texts_name_the_same_link(void **state) {
     struct unit_job u;
     unit_job_init(&u);
-    u.job.has_built_ins = true;
+    u.job.has_built_ins = u.job.fills_built_ins = true;
     u.job.list_unsubscribe = (char *)"<mailto:u@example.org>, <https://example.org/u?t={{bypost.unsubscribe_token}}&x=1>";
     u.job.text =
         (char *)"{{bypost.unsubscribe_url}}\n{{bypost.unsubscribe_mailto}}\n{{bypost.email}}\n{{bypost.message_id}}\n{{bypost.job}}\n";
@@ -130,7 +131,7 @@ static void texts_name_the_same_link(void **state) {
 static void variables_of_ours_are_not_the_producer_s(void **state) {
     struct unit_job u;
     unit_job_init(&u);
-    u.job.has_built_ins = true;
+    u.job.has_built_ins = u.job.fills_built_ins = true;
     u.recipients[0].merge_data = (char *)"{\"bypost\":{\"email\":\"evil\"},\"bypost.email\":\"evil\",\"name\":\"Bob\"}";
     u.job.text = (char *)"{{name}} {{bypost.email}}";
     unit_assert_has(unit_render(&u.job, 0), "\r\n\r\nBob bob@example.net\r\n");
