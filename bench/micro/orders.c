@@ -29,13 +29,15 @@ enum {
     DIGEST_EVERY = 16, /* so many messages tell the digest of their body, which the sink checks */
     DONE_WAIT_US = 10000000,
     STRINGS_FIRST = 1,
+    OWN_BYTES = 78, /* a personal line between two runs of what the messages share */
+    RUNS_MAX = 64,
 };
 
 struct plan {
     const char *journal_path, *socket_path, *ehlo, *name;
     struct net_address endpoints[PATH_ENDPOINTS_MAX], sources[PATH_SOURCES_MAX];
     uint32_t endpoint_count, source_count, port;
-    uint32_t slots, paths, sessions, size, recipients, pipelined, deliveries, idle, warm_ms, measure_ms, messages, idle_timeout_ms;
+    uint32_t slots, paths, sessions, size, recipients, pipelined, deliveries, idle, warm_ms, measure_ms, messages, idle_timeout_ms, runs;
     enum path_tls tls;
     uint8_t flags, version_min;
     const char *user, *secret;
@@ -51,6 +53,7 @@ struct driver {
     uint8_t *mapping, *arena;
     uint64_t arena_used;
     uint64_t tables[MESSAGES_MAX];                 /* of pieces */
+    uint32_t messages;                             /* that there are */
     uint32_t groups, outstanding;                  /* transactions that the slots hold; ordered without an outcome */
     uint32_t *idle_groups, idle_first, idle_count; /* a queue: every slot and message is used in turn, as cold as control's would be */
     uint32_t *open_recipients;                     /* of each group */
@@ -147,7 +150,28 @@ static uint64_t arena_take(struct driver *driver, uint64_t bytes) {
     return at;
 }
 
-/* A header of each message's own, and a body that all share, as a campaign has them. */
+/* The pieces of one message: its header, and runs of the body that all share with a line of its own between two; without runs the whole
+ * body is its own. Returns how many. */
+static uint32_t cut(const struct driver *driver, uint64_t head, uint64_t body, uint32_t body_bytes, struct arena_piece *pieces) {
+    uint32_t runs = driver->plan.runs, part = runs > 0 ? body_bytes / runs : 0;
+    uint64_t own = head + HEAD_BYTES;
+    pieces[0] = (struct arena_piece){.offset = head, .length = HEAD_BYTES};
+    if (runs == 0) {
+        memcpy(driver->arena + own, driver->arena + body, body_bytes);
+        pieces[0].length += body_bytes;
+        return 1;
+    }
+    pieces[1] = (struct arena_piece){.offset = body, .length = runs == 1 ? body_bytes : part};
+    for (uint32_t run = 1; run < runs; run++, own += OWN_BYTES) {
+        uint32_t from = part * run, to = run + 1 == runs ? body_bytes : from + part;
+        memcpy(driver->arena + own, driver->arena + body + from, OWN_BYTES);
+        pieces[2 * run] = (struct arena_piece){.offset = own, .length = OWN_BYTES};
+        pieces[2 * run + 1] = (struct arena_piece){.offset = body + from + OWN_BYTES, .length = to - from - OWN_BYTES};
+    }
+    return 2 * runs;
+}
+
+/* As a campaign has them: of all the body is the same. */
 static int make_messages(struct driver *driver, char *error) {
     uint32_t size = driver->plan.size, body_bytes = size - HEAD_BYTES;
     uint64_t body = arena_take(driver, body_bytes);
@@ -160,8 +184,12 @@ static int make_messages(struct driver *driver, char *error) {
         memcpy(text + i - 2, "\r\n", 2);
     memcpy(text + body_bytes - 2, "\r\n", 2);
     uint64_t digest = xxh64(text, body_bytes, 0);
+    uint32_t runs = driver->plan.runs, own = HEAD_BYTES + (runs == 0 ? body_bytes : (runs - 1) * OWN_BYTES);
     for (uint32_t i = 0; i < MESSAGES_MAX; i++) {
-        uint64_t head = arena_take(driver, HEAD_BYTES), table = arena_take(driver, 2 * sizeof(struct arena_piece));
+        struct arena_piece pieces[2 * RUNS_MAX];
+        uint64_t head = arena_take(driver, own), table = arena_take(driver, sizeof(pieces));
+        if ((head == UINT64_MAX || table == UINT64_MAX) && i > 0)
+            break;
         if (head == UINT64_MAX || table == UINT64_MAX)
             return complain(error, "the arena", -ENOSPC);
         char *at = (char *)driver->arena + head;
@@ -172,9 +200,9 @@ static int make_messages(struct driver *driver, char *error) {
                      i, i, i, i % DIGEST_EVERY == 0 ? "X-Body-Digest: xxh64=" : "X-Nothing: ", digest);
         memset(at + length, 'x', HEAD_BYTES - (size_t)length);
         memcpy(at + HEAD_BYTES - 4, "\r\n\r\n", 4);
-        struct arena_piece pieces[2] = {{.offset = head, .length = HEAD_BYTES}, {.offset = body, .length = body_bytes}};
-        memcpy(driver->arena + table, pieces, sizeof(pieces));
+        memcpy(driver->arena + table, pieces, cut(driver, head, body, body_bytes, pieces) * sizeof(pieces[0]));
         driver->tables[i] = table;
+        driver->messages++;
     }
     return 0;
 }
@@ -262,9 +290,9 @@ static int fill_slots(struct driver *driver, char *error) {
         slot->dataplane_generation = driver->hello.dataplane_generation;
         slot->worker = 0;
         slot->flags = 0;
-        slot->piece_count = 2;
+        slot->piece_count = plan->runs == 0 ? 1 : 2 * plan->runs;
         slot->size_bytes = plan->size;
-        slot->pieces = driver->tables[group % MESSAGES_MAX];
+        slot->pieces = driver->tables[group % driver->messages];
         slot->not_before_us = 0;
         slot->dsn = 0;
         slot->envid_length = 0;
@@ -517,18 +545,31 @@ static void measure_idle(struct driver *driver, uint64_t resident_before) {
         return;
 }
 
-static const struct option long_options[] = {{"journal", required_argument, NULL, 'j'},    {"socket", required_argument, NULL, 's'},
-                                             {"slots", required_argument, NULL, 'S'},      {"paths", required_argument, NULL, 'P'},
-                                             {"to", required_argument, NULL, 't'},         {"port", required_argument, NULL, 'p'},
-                                             {"from", required_argument, NULL, 'f'},       {"sessions", required_argument, NULL, 'n'},
-                                             {"size", required_argument, NULL, 'z'},       {"recipients", required_argument, NULL, 'r'},
-                                             {"pipelined", required_argument, NULL, 'l'},  {"deliveries", required_argument, NULL, 'd'},
-                                             {"idle", required_argument, NULL, 'i'},       {"warm-ms", required_argument, NULL, 'w'},
-                                             {"measure-ms", required_argument, NULL, 'm'}, {"messages", required_argument, NULL, 'M'},
-                                             {"tls", required_argument, NULL, 'T'},        {"tls-version", required_argument, NULL, 'V'},
-                                             {"implicit", no_argument, NULL, 'I'},         {"no-chunking", no_argument, NULL, 'c'},
-                                             {"name", required_argument, NULL, 'N'},       {"user", required_argument, NULL, 'u'},
-                                             {"secret", required_argument, NULL, 'k'},     {NULL, 0, NULL, 0}};
+static const struct option long_options[] = {{"journal", required_argument, NULL, 'j'},
+                                             {"socket", required_argument, NULL, 's'},
+                                             {"slots", required_argument, NULL, 'S'},
+                                             {"paths", required_argument, NULL, 'P'},
+                                             {"to", required_argument, NULL, 't'},
+                                             {"port", required_argument, NULL, 'p'},
+                                             {"from", required_argument, NULL, 'f'},
+                                             {"sessions", required_argument, NULL, 'n'},
+                                             {"size", required_argument, NULL, 'z'},
+                                             {"recipients", required_argument, NULL, 'r'},
+                                             {"pipelined", required_argument, NULL, 'l'},
+                                             {"deliveries", required_argument, NULL, 'd'},
+                                             {"idle", required_argument, NULL, 'i'},
+                                             {"warm-ms", required_argument, NULL, 'w'},
+                                             {"measure-ms", required_argument, NULL, 'm'},
+                                             {"messages", required_argument, NULL, 'M'},
+                                             {"tls", required_argument, NULL, 'T'},
+                                             {"tls-version", required_argument, NULL, 'V'},
+                                             {"implicit", no_argument, NULL, 'I'},
+                                             {"no-chunking", no_argument, NULL, 'c'},
+                                             {"name", required_argument, NULL, 'N'},
+                                             {"user", required_argument, NULL, 'u'},
+                                             {"secret", required_argument, NULL, 'k'},
+                                             {"runs", required_argument, NULL, 'R'},
+                                             {NULL, 0, NULL, 0}};
 
 static int parse(struct plan *plan, int argc, char **argv) {
     static const char *const levels[] = {"none", "may", "encrypt", "verify"};
@@ -597,6 +638,9 @@ static int parse(struct plan *plan, int argc, char **argv) {
         case 'N':
             plan->name = optarg;
             break;
+        case 'R':
+            plan->runs = number;
+            break;
         case 'u':
             plan->user = optarg;
             break;
@@ -618,8 +662,11 @@ static int parse(struct plan *plan, int argc, char **argv) {
     }
     if (plan->journal_path == NULL || plan->socket_path == NULL || plan->endpoint_count == 0 || plan->source_count == 0 ||
         plan->recipients == 0 || plan->recipients > RECIPIENTS_MAX || plan->size < 2 * HEAD_BYTES || plan->pipelined == 0 ||
-        plan->slots < plan->recipients) {
-        fprintf(stderr, "orders: --journal, --socket, --to A/N and --from A/N are needed; --size is at least %d.\n", 2 * HEAD_BYTES);
+        plan->slots < plan->recipients || plan->runs > RUNS_MAX || (plan->size - HEAD_BYTES) / (plan->runs + 1) <= OWN_BYTES) {
+        fprintf(stderr,
+                "orders: --journal, --socket, --to A/N and --from A/N are needed; --size is at least %d; --runs at most %d of more than %d "
+                "bytes.\n",
+                2 * HEAD_BYTES, RUNS_MAX, OWN_BYTES);
         return -1;
     }
     return 0;
@@ -635,6 +682,7 @@ int main(int argc, char **argv) {
                                             .size = 4096,
                                             .recipients = 1,
                                             .pipelined = 1,
+                                            .runs = 1,
                                             .warm_ms = 500,
                                             .measure_ms = 3000,
                                             .idle_timeout_ms = 600000}};
