@@ -18,26 +18,27 @@
 #define UNROLL _Pragma("GCC unroll 20")
 #endif
 
+/* sums = (sums + factor * other) / 2^52, where sums[0]'s own digit is left to the caller, who gives what comes in on top. */
+VECTOR_INLINE struct vector digits_step(struct vector *sums, struct vector factor, const struct vector *others, struct vector top) {
+    struct vector other = others[0], lowest = vector_multiply_low(sums[0], factor, other);
+    UNROLL
+    for (unsigned j = 0; j + 1 < HALF_DIGITS; j++) {
+        struct vector next = others[j + 1];
+        sums[j] = vector_multiply_high(vector_multiply_low(sums[j + 1], factor, next), factor, other);
+        other = next;
+    }
+    sums[HALF_DIGITS - 1] = vector_multiply_high(top, factor, other);
+    return lowest;
+}
+
 /* product[40] = a[20] * b[20], added to what is there with `add`. */
 VECTOR_INLINE void digits_multiply(struct vector *restrict product, const struct vector *a, const struct vector *b, bool add) {
-    struct vector sums[HALF_DIGITS + 1];
+    struct vector sums[HALF_DIGITS];
     UNROLL
     for (unsigned j = 0; j < HALF_DIGITS; j++)
         sums[j] = add ? product[j] : vector_same(0);
-    for (unsigned i = 0; i < HALF_DIGITS; i++) {
-        struct vector factor = a[i];
-        sums[HALF_DIGITS] = add ? product[HALF_DIGITS + i] : vector_same(0);
-        UNROLL
-        for (unsigned j = 0; j < HALF_DIGITS; j++) {
-            struct vector other = b[j];
-            sums[j] = vector_multiply_low(sums[j], factor, other);
-            sums[j + 1] = vector_multiply_high(sums[j + 1], factor, other);
-        }
-        product[i] = sums[0];
-        UNROLL
-        for (unsigned j = 0; j < HALF_DIGITS; j++)
-            sums[j] = sums[j + 1];
-    }
+    for (unsigned i = 0; i < HALF_DIGITS; i++)
+        product[i] = digits_step(sums, a[i], b, add ? product[HALF_DIGITS + i] : vector_same(0));
     UNROLL
     for (unsigned j = 0; j < HALF_DIGITS; j++)
         product[HALF_DIGITS + j] = sums[j];
@@ -78,7 +79,7 @@ VECTOR_INLINE void digits_square(struct vector *restrict product, const struct v
  * quotient[20]. */
 VECTOR_INLINE void digits_reduce(struct vector *restrict out, struct vector *restrict quotient, struct vector *restrict sum,
                                  const struct vector *modulus, struct vector inverse) {
-    struct vector sums[HALF_DIGITS + 1];
+    struct vector sums[HALF_DIGITS];
     UNROLL
     for (unsigned j = 0; j < HALF_DIGITS; j++)
         sums[j] = sum[j];
@@ -86,17 +87,8 @@ VECTOR_INLINE void digits_reduce(struct vector *restrict out, struct vector *res
         struct vector factor = vector_multiply_low(vector_same(0), sums[0], inverse);
         if (quotient != NULL)
             quotient[i] = factor;
-        sums[HALF_DIGITS] = sum[HALF_DIGITS + i];
-        UNROLL
-        for (unsigned j = 0; j < HALF_DIGITS; j++) {
-            struct vector other = modulus[j];
-            sums[j] = vector_multiply_low(sums[j], factor, other);
-            sums[j + 1] = vector_multiply_high(sums[j + 1], factor, other);
-        }
-        sums[1] = vector_add(sums[1], vector_shift_right(sums[0], DIGIT_BITS));
-        UNROLL
-        for (unsigned j = 0; j < HALF_DIGITS; j++)
-            sums[j] = sums[j + 1];
+        struct vector lowest = digits_step(sums, factor, modulus, sum[HALF_DIGITS + i]);
+        sums[0] = vector_add(sums[0], vector_shift_right(lowest, DIGIT_BITS));
     }
     if (out == NULL) {
         UNROLL
