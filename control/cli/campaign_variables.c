@@ -77,7 +77,9 @@ bool variables_read(struct variables *variables, const struct job *content, char
         variables->global = NULL;
     }
     good = good && text_read(variables, "subject", content->subject, error) && text_read(variables, "text", content->text, error) &&
-           text_read(variables, "html", content->html, error) && text_read(variables, "list_unsubscribe", content->list_unsubscribe, error);
+           text_read(variables, "html", content->html, error) &&
+           text_read(variables, "list_unsubscribe", content->list_unsubscribe, error) &&
+           text_read(variables, "list_id", content->list_id, error) && text_read(variables, "feedback_id", content->feedback_id, error);
     for (uint32_t i = 0; good && i < content->header_count; i++) {
         good = text_read(variables, content->headers[i].name, content->headers[i].value, error);
     }

@@ -19,8 +19,8 @@ struct variables {
     struct merge *global;
 };
 
-/* What subject, texts, headers and list_unsubscribe of a decoded content name. False with a sentence in error[ROW_ERROR_BYTES]: a template
- * is malformed, or there are too many. variables_free in any case. */
+/* What subject, texts, headers and fields of bulk mail of a decoded content name. False with a sentence in error[ROW_ERROR_BYTES]: a
+ * template is malformed, or there are too many. variables_free in any case. */
 bool variables_read(struct variables *variables, const struct job *content, char *error);
 bool variables_has(const struct variables *variables, const char *name);
 /* The first name that no column of the CSV file gives, or NULL. */
