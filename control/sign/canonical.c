@@ -7,6 +7,8 @@
 #include <emmintrin.h>
 #endif
 
+enum { NAME_BYTES = 80 };
+
 /* Bytes that canonicalisation of a body looks at. */
 static const uint8_t special[256] = {['\t'] = 1, [' '] = 1, ['\r'] = 1, ['\n'] = 1};
 
@@ -161,27 +163,40 @@ static int is_wsp(uint8_t byte) {
     return byte == ' ' || byte == '\t' || byte == '\r' || byte == '\n';
 }
 
-void canonical_field(struct canonical *canonical, const uint8_t *field, size_t length, int end_line) {
-    const uint8_t *colon = memchr(field, ':', length);
-    size_t name = colon == NULL ? length : (size_t)(colon - field), at = name + 1;
-    while (name > 0 && is_wsp(field[name - 1]))
-        name--;
-    for (size_t i = 0; i < name; i++) {
-        uint8_t lower = field[i] >= 'A' && field[i] <= 'Z' ? (uint8_t)(field[i] + ('a' - 'A')) : field[i];
-        add(canonical, &lower, 1);
+/* Names in one go where they are as short as names are. */
+static void add_name(struct canonical *canonical, const uint8_t *name, size_t length) {
+    uint8_t lower[NAME_BYTES];
+    for (size_t at = 0; at < length;) {
+        size_t part = length - at < sizeof(lower) ? length - at : sizeof(lower);
+        for (size_t i = 0; i < part; i++)
+            lower[i] = (uint8_t)(name[at + i] | (uint8_t)((uint8_t)(name[at + i] - 'A') < 26 ? 'a' - 'A' : 0));
+        add(canonical, lower, part);
+        at += part;
     }
     add(canonical, ":", 1);
+}
+
+void canonical_field(struct canonical *canonical, const uint8_t *field, size_t length, int end_line) {
+    const uint8_t *colon = memchr(field, ':', length);
+    size_t name = colon == NULL ? length : (size_t)(colon - field), at = name + 1, line_end = 0;
+    while (name > 0 && is_wsp(field[name - 1]))
+        name--;
+    add_name(canonical, field, name);
     for (int first = 1; at < length; first = 0) {
         while (at < length && is_wsp(field[at]))
             at++;
-        size_t word = at;
-        while (at < length && !is_wsp(field[at]))
-            at++;
-        if (at > word) {
-            if (!first)
-                add(canonical, " ", 1);
-            add(canonical, field + word, at - word);
+        if (at >= length)
+            break;
+        if (at >= line_end) {
+            const uint8_t *end = memchr(field + at, '\r', length - at);
+            const uint8_t *newline = memchr(field + at, '\n', end == NULL ? length - at : (size_t)(end - field) - at);
+            line_end = newline != NULL ? (size_t)(newline - field) : end != NULL ? (size_t)(end - field) : length;
         }
+        size_t word = at; /* or more of them, where a space is all that stands between */
+        at = find_blank(field, at, line_end);
+        if (!first)
+            add(canonical, " ", 1);
+        add(canonical, field + word, at - word);
     }
     if (end_line)
         add(canonical, "\r\n", 2);

@@ -160,11 +160,24 @@ static struct lanes_key *lanes_make(struct lanes_numbers *numbers) {
     return lanes_key_create(numbers->n, e, numbers->p, numbers->q, numbers->dp, numbers->dq, numbers->qinv);
 }
 
+/* Does what it signs verify? Signatures of messages are not verified each. */
+static bool ed25519_verifies(ed25519_key *key) {
+    static const uint8_t text[] = "bypost";
+    uint8_t signature[ED25519_SIG_SIZE];
+    word32 length = sizeof(signature);
+    int good = 0;
+    return wc_ed25519_sign_msg(text, sizeof(text), signature, &length, key) == 0 &&
+           wc_ed25519_verify_msg(signature, length, text, sizeof(text), &good, key) == 0 && good == 1;
+}
+
 int dkim_key_prepare(struct dkim_key *key) {
     if (key->algorithm == DKIM_ED25519) {
         key->decoded = secret_alloc(sizeof(*key->decoded));
-        if (key->decoded != NULL && dkim_key_decode(key, key->decoded) == 0)
-            return 0;
+        if (key->decoded != NULL && dkim_key_decode(key, key->decoded) == 0) {
+            if (ed25519_verifies(&key->decoded->ed25519))
+                return 0;
+            dkim_private_free(key->decoded);
+        }
         secret_free(key->decoded, sizeof(*key->decoded));
         key->decoded = NULL;
         return -ENOMEM;

@@ -1,5 +1,5 @@
 /* signer.c: signs messages (RFC 6376, RFC 8301, RFC 8463): rsa-sha256 and ed25519-sha256, relaxed/relaxed. A message begins, its RSA
- * signatures wait for lanes, and it is whole when all of them are made; each has been opened with the public key by then. */
+ * signatures wait for lanes, and it is whole when all of them are made; each of RSA has been opened with the public key by then. */
 #include "signer.h"
 #include "secret.h"
 
@@ -140,15 +140,14 @@ static int sign_rsa(struct dkim_signer *signer, const struct dkim_key *key, cons
     return good ? 0 : -EIO;
 }
 
-/* PureEdDSA over the digest (RFC 8463 3). */
+/* PureEdDSA over the digest (RFC 8463 3). Not verified: that takes 70 us, where a signature takes 25, and one with a fault in it has two
+ * unknowns and gives no key away, unlike RSA's by CRT; it would take a second one of the same digest. That the public key, which goes into
+ * the signature, is the right one has been seen when the key was loaded. */
 static int sign_ed25519(const struct dkim_key *key, const uint8_t *digest, uint8_t *signature) {
     word32 length = ED25519_SIG_SIZE;
-    int good = 0;
-    if (wc_ed25519_sign_msg(digest, SIGNER_DIGEST_BYTES, signature, &length, &key->decoded->ed25519) != 0 ||
-        wc_ed25519_verify_msg(signature, length, digest, SIGNER_DIGEST_BYTES, &good, &key->decoded->ed25519) != 0)
-        good = 0;
+    int result = wc_ed25519_sign_msg(digest, SIGNER_DIGEST_BYTES, signature, &length, &key->decoded->ed25519);
     clear_upper_halves();
-    return good == 1 && length == ED25519_SIG_SIZE ? 0 : -EIO;
+    return result == 0 && length == ED25519_SIG_SIZE ? 0 : -EIO;
 }
 
 static size_t signature_bytes(const struct dkim_key *key) {

@@ -1,110 +1,10 @@
-/* Keys, signatures and the pool: RFC 6376 3.5, 3.7, 5.4; RFC 8301; SMTP.md section 4. Signatures are checked against another implementation
+/* Keys and signatures: RFC 6376 3.5, 3.7, 5.4; RFC 8301; RFC 8463; SMTP.md section 4. Signatures are checked against another implementation
  * in tests/integration/test_dkim. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include "fixture.h"
 
-#include "control/sign/keys.h"
-#include "control/sign/sign.h"
-
-#include <wolfssl/wolfcrypt/asn_public.h>
+#include "control/sign/signer.h"
 
 #include <errno.h>
-#include <poll.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
-static char directory[] = "/tmp/bypost-sign-XXXXXX";
-static char key_2048[64], key_1024[64], key_pkcs1[64];
-static char error[512];
-static struct identity *identity;
-
-static const char *in_directory(const char *name) {
-    static char path[128];
-    snprintf(path, sizeof(path), "%s/%s", directory, name);
-    return path;
-}
-
-static void write_file(const char *path, const void *bytes, size_t length) {
-    FILE *file = fopen(path, "w");
-    assert_non_null(file);
-    assert_int_equal(fwrite(bytes, 1, length, file), length);
-    fclose(file);
-    chmod(path, 0600);
-}
-
-static size_t read_whole(const char *path, uint8_t *bytes, size_t room) {
-    FILE *file = fopen(path, "r");
-    assert_non_null(file);
-    size_t length = fread(bytes, 1, room, file);
-    fclose(file);
-    return length;
-}
-
-static int set_up(void **state) {
-    char *record;
-    if (mkdtemp(directory) == NULL)
-        return -1;
-    strcpy(key_2048, in_directory("2048.pem"));
-    strcpy(key_1024, in_directory("1024.pem"));
-    strcpy(key_pkcs1, in_directory("pkcs1.pem"));
-    if (dkim_keygen(key_2048, DKIM_RSA, 2048, &record, error, sizeof(error)) < 0)
-        return -1;
-    free(record);
-    if (dkim_keygen(key_1024, DKIM_RSA, 1024, &record, error, sizeof(error)) < 0)
-        return -1;
-    free(record);
-    /* The same key as the other form of PEM. */
-    uint8_t pem[8192], der[8192], inner[8192];
-    size_t length = read_whole(key_2048, pem, sizeof(pem));
-    int der_length = wc_KeyPemToDer(pem, (int)length, der, sizeof(der), NULL);
-    RsaKey rsa;
-    word32 at = 0;
-    wc_InitRsaKey(&rsa, NULL);
-    if (wc_RsaPrivateKeyDecode(der, &at, &rsa, (word32)der_length) != 0)
-        return -1;
-    int inner_length = wc_RsaKeyToDer(&rsa, inner, sizeof(inner));
-    int pem_length = wc_DerToPem(inner, (word32)inner_length, pem, sizeof(pem), PRIVATEKEY_TYPE);
-    wc_FreeRsaKey(&rsa);
-    write_file(key_pkcs1, pem, (size_t)pem_length);
-    write_file(in_directory("identity"), "0123456789abcdef0123456789abcdef", 32);
-    identity = identity_load(in_directory("identity"));
-    return identity == NULL;
-}
-
-static int tear_down(void **state) {
-    static const char *const names[] = {"2048.pem", "1024.pem", "pkcs1.pem", "identity", "bad.pem", "new.pem"};
-    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
-        unlink(in_directory(names[i]));
-    identity_free(identity);
-    return rmdir(directory);
-}
-
-static unsigned warnings;
-static char last_warning[512];
-static void count_warning(void *context, const char *sentence) {
-    warnings++;
-    snprintf(last_warning, sizeof(last_warning), "%s", sentence);
-}
-
-static struct dkim_keys *load(struct config_dkim_key *keys, uint32_t count) {
-    struct config config = {.dkim = keys, .dkim_count = count};
-    warnings = 0;
-    error[0] = '\0';
-    return dkim_keys_load(&config, count_warning, NULL, error, sizeof(error));
-}
-
-static struct dkim_keys *load_good(struct config_dkim_key *keys, uint32_t count) {
-    struct dkim_keys *loaded = load(keys, count);
-    if (loaded == NULL)
-        fail_msg("%s", error);
-    return loaded;
-}
 
 static void keys_of_both_forms_load(void **state) {
     struct config_dkim_key configured[] = {{.domain = "example.org", .selector = "a", .key_file = key_2048},
@@ -174,18 +74,6 @@ static void a_domain_is_signed_by_its_own_key_or_its_nearest_parent_s(void **sta
     struct config_dkim_key many[5] = {configured[0], configured[0], configured[0], configured[0], configured[0]};
     assert_null(load(many, 5));
     assert_non_null(strstr(error, "more than 4 keys"));
-}
-
-static struct job_recipient recipient = {.mailbox = {.email = (char *)"bob@example.net"}, .kind = RECIPIENT_PRIVATE};
-static struct job job = {.queue = "normal",
-                         .from = {.email = (char *)"ann@news.example.org"},
-                         .subject = (char *)"Hello",
-                         .text = (char *)"Hi\n",
-                         .recipients = &recipient,
-                         .recipient_total = 1};
-
-static void render(struct message *message) {
-    assert_int_equal(render_message(&job, 0, 1700000000, identity, 1 << 20, message, error, sizeof(error)), 0);
 }
 
 static void a_signature_is_one_field_before_the_message(void **state) {
@@ -328,107 +216,296 @@ static void a_new_key_is_private_and_never_overwrites(void **state) {
     assert_int_equal(dkim_keygen(path, DKIM_RSA, 1000, &record, error, sizeof(error)), -EINVAL);
 }
 
-enum { TASKS = 300, SHARDS = 3, CAPACITY = 64, PATIENCE_MS = 20000 };
-
-static void wait_for(struct press *press, uint32_t shard) {
-    struct pollfd wait = {.fd = press_descriptor(press, shard), .events = POLLIN};
-    assert_int_equal(poll(&wait, 1, PATIENCE_MS), 1);
+static struct dkim_keys *load_config(const struct config *config) {
+    struct dkim_keys *keys = dkim_keys_load(config, NULL, NULL, error, sizeof(error));
+    if (keys == NULL)
+        fail_msg("%s", error);
+    return keys;
 }
 
-static void the_press_gives_every_task_back_to_its_shard(void **state) {
-    struct config_dkim_key configured = {.domain = "example.org", .selector = "s1", .key_file = key_1024};
-    struct config config = {.dkim = &configured, .dkim_count = 1, .max_message_bytes = 1 << 20};
-    struct dkim_keys *keys = load_good(&configured, 1);
-    struct press_config press_config = {
-        .threads = 3, .capacity = CAPACITY, .config = &config, .identity = identity, .keys = keys, .shards = SHARDS};
-    struct press *press = press_create(&press_config);
-    static struct press_task tasks[TASKS];
-    unsigned submitted = 0, collected = 0, full = 0, of_shard[SHARDS] = {0};
-    assert_non_null(press);
-    memset(tasks, 0, sizeof(tasks));
-    while (collected < TASKS) {
-        while (submitted < TASKS) {
-            struct press_task *task = &tasks[submitted];
-            task->job = &job;
-            task->index = submitted % 10 == 9 ? 5 : 0; /* some have no such recipient */
-            task->date_s = 1700000000;
-            task->user = task;
-            if (!press_submit(press, submitted % SHARDS, task)) {
-                full++;
-                break;
-            }
-            submitted++;
-            assert_true(submitted - collected <= CAPACITY);
+/* The selectors that sign for a domain and a tenant, and behind a "|" the platform's. */
+static const char *who_signs(const struct dkim_keys *keys, const char *domain, const char *tenant) {
+    static char text[256];
+    const struct dkim_key *chosen[DKIM_SIGNATURES_MAX];
+    uint32_t own, count = dkim_keys_choose(keys, domain, tenant, chosen, &own);
+    text[0] = '\0';
+    for (uint32_t i = 0; i < count; i++) {
+        if (i == own)
+            strcat(text, "|");
+        strcat(text, chosen[i]->selector);
+        strcat(text, " ");
+    }
+    return text;
+}
+
+static void a_tenant_s_own_keys_win_and_the_platform_signs_too(void **state) {
+    struct config_dkim_key configured[] = {
+        {.domain = "example.org", .selector = "all1", .key_file = key_2048},
+        {.domain = "example.org", .selector = "acme1", .key_file = key_other, .tenant = (char *)"acme"},
+        {.domain = "example.org", .selector = "all2", .key_file = key_ed25519},
+        {.domain = "example.org", .selector = "acme2", .key_file = key_ed25519, .tenant = (char *)"acme"},
+        {.domain = "only.example", .selector = "beta1", .key_file = key_2048, .tenant = (char *)"beta"},
+    };
+    struct config_dkim_key platform[] = {{.domain = "mail.example.net", .selector = "p1", .key_file = key_2048},
+                                         {.domain = "example.org", .selector = "p2", .key_file = key_2048}};
+    struct config config = {.dkim = configured, .dkim_count = 5, .dkim_platform = platform, .dkim_platform_count = 2};
+    struct dkim_keys *keys = load_config(&config);
+    assert_string_equal(who_signs(keys, "example.org", NULL), "all1 all2 |p1 ");
+    assert_string_equal(who_signs(keys, "example.org", "beta"), "all1 all2 |p1 ");
+    assert_string_equal(who_signs(keys, "example.org", "acme"), "acme1 acme2 |p1 ");
+    assert_string_equal(who_signs(keys, "shop.example.org", "acme"), "acme1 acme2 |p1 ");
+    assert_string_equal(who_signs(keys, "only.example", "beta"), "beta1 |p1 p2 ");
+    assert_string_equal(who_signs(keys, "only.example", "acme"), "|p1 p2 ");
+    assert_string_equal(who_signs(keys, "only.example", NULL), "|p1 p2 ");
+    dkim_keys_free(keys);
+    config.dkim_platform_count = 0;
+    keys = load_config(&config);
+    assert_string_equal(who_signs(keys, "only.example", "acme"), "");
+    dkim_keys_free(keys);
+    /* As many as have room, the platform's among them. */
+    struct config_dkim_key three[] = {configured[0], configured[2], {.domain = "example.org", .selector = "all3", .key_file = key_1024}};
+    struct config_dkim_key platforms[] = {platform[0], {.domain = "mail.example.net", .selector = "p3", .key_file = key_ed25519}};
+    config = (struct config){.dkim = three, .dkim_count = 3, .dkim_platform = platforms, .dkim_platform_count = 2};
+    assert_null(dkim_keys_load(&config, NULL, NULL, error, sizeof(error)));
+    assert_non_null(strstr(error, "more than 4 keys with the platform's"));
+    config.dkim_count = 2;
+    dkim_keys_free(load_config(&config));
+}
+
+/* A field of the message without white space. */
+static char *unfolded(const struct message *message, unsigned number) {
+    const char *at = (const char *)message->bytes + message->start;
+    for (; number > 0; number--)
+        do
+            at = strstr(at, "\r\n") + 2;
+        while (*at == '\t');
+    char *out = calloc(1, 8192), *to = out;
+    for (; !(at[0] == '\r' && at[2] != '\t'); at++)
+        if (*at != '\r' && *at != '\n' && *at != '\t' && *at != ' ')
+            *to++ = *at;
+    return out;
+}
+
+static void both_algorithms_sign_beside_each_other(void **state) {
+    struct config_dkim_key configured[] = {{.domain = "example.org", .selector = "r1", .key_file = key_2048},
+                                           {.domain = "example.org", .selector = "e1", .key_file = key_ed25519}};
+    struct config_dkim_key platform = {.domain = "mail.example.net", .selector = "p1", .key_file = key_ed25519};
+    struct config config = {
+        .dkim = configured, .dkim_count = 2, .dkim_platform = &platform, .dkim_platform_count = 1, .dkim_expire_s = 86400};
+    struct dkim_keys *keys = load_config(&config);
+    struct dkim_signer *signer = dkim_signer_create(keys);
+    struct message message;
+    message_init(&message);
+    render(&message);
+    assert_int_equal(dkim_sign(signer, &message, NULL, 1700000001), 3);
+    static const char *const begins[] = {
+        "DKIM-Signature:v=1;a=rsa-sha256;c=relaxed/relaxed;d=example.org;s=r1;t=1700000001;x=1700086401;h=from:",
+        "DKIM-Signature:v=1;a=ed25519-sha256;c=relaxed/relaxed;d=example.org;s=e1;t=1700000001;x=1700086401;h=from:",
+        "DKIM-Signature:v=1;a=ed25519-sha256;c=relaxed/relaxed;d=mail.example.net;s=p1;t=1700000001;x=1700086401;h=from:"};
+    char *fields[3];
+    for (unsigned i = 0; i < 3; i++) {
+        fields[i] = unfolded(&message, i);
+        if (strncmp(fields[i], begins[i], strlen(begins[i])) != 0)
+            fail_msg("%s", fields[i]);
+        assert_int_equal(strlen(strstr(strstr(fields[i], "bh="), ";b=") + 3), i == 0 ? 344 : 88);
+    }
+    /* One body, one h=. */
+    char *h = strstr(fields[0], "h="), *end = strstr(h, ";b=");
+    assert_int_equal(strncmp(h, strstr(fields[1], "h="), (size_t)(end - h)), 0);
+    for (unsigned i = 0; i < 3; i++)
+        free(fields[i]);
+    struct dkim_counters counters = {0};
+    dkim_signer_counters(signer, &counters);
+    assert_int_equal(counters.rsa, 1);
+    assert_int_equal(counters.ed25519, 2);
+    assert_int_equal(counters.lanes + counters.wolfssl, 3);
+    assert_int_equal(counters.faults, 0);
+    message_free(&message);
+    dkim_signer_free(signer);
+    dkim_keys_free(keys);
+}
+
+static void what_is_signed_of_a_header_can_be_configured(void **state) {
+    static char *oversign[] = {(char *)"to", (char *)"x-tag", NULL}, *sign[] = {(char *)"subject", (char *)"date", NULL}, *none[] = {NULL},
+                *with_from[] = {(char *)"from", NULL};
+    struct config_dkim_key configured = {.domain = "example.org", .selector = "s1", .key_file = key_ed25519};
+    const struct {
+        char **oversign, **sign;
+        const char *names;
+    } cases[] = {{oversign, sign, "h=from:from:to:to:x-tag:subject:date;"}, /* From in any case */
+                 {none, none, "h=from:from;"},
+                 {none, with_from, "h=from;"},
+                 {with_from, sign, "h=from:from:subject:date;"}};
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct config config = {.dkim = &configured, .dkim_count = 1, .dkim_oversign = cases[i].oversign, .dkim_sign = cases[i].sign};
+        struct dkim_keys *keys = load_config(&config);
+        struct dkim_signer *signer = dkim_signer_create(keys);
+        struct message message;
+        message_init(&message);
+        render(&message);
+        assert_int_equal(dkim_sign(signer, &message, NULL, 1), 1);
+        char *field = unfolded(&message, 0);
+        assert_non_null(strstr(field, cases[i].names));
+        free(field);
+        message_free(&message);
+        dkim_signer_free(signer);
+        dkim_keys_free(keys);
+    }
+}
+
+enum { MIXED = 23 };
+
+/* Which keys sign: RSA-2048 twice, of 1024 bits, Ed25519, several at once. */
+static struct dkim_keys *mixed_keys(void) {
+    static struct config_dkim_key configured[7];
+    memcpy(configured,
+           (struct config_dkim_key[]){{.domain = "a.example", .selector = "s1", .key_file = key_2048},
+                                      {.domain = "b.example", .selector = "s1", .key_file = key_other},
+                                      {.domain = "c.example", .selector = "s1", .key_file = key_1024},
+                                      {.domain = "d.example", .selector = "s1", .key_file = key_ed25519},
+                                      {.domain = "e.example", .selector = "s1", .key_file = key_2048},
+                                      {.domain = "e.example", .selector = "s2", .key_file = key_ed25519},
+                                      {.domain = "e.example", .selector = "s3", .key_file = key_other}},
+           sizeof(configured));
+    return load_good(configured, 7);
+}
+
+static void mixed_message(struct message *message, int number) {
+    message_init(message);
+    render(message);
+    snprintf(message->from_domain, sizeof(message->from_domain), "%c.example", 'a' + number % 5);
+}
+
+/* The lanes' signatures are those of wolfCrypt: PKCS#1 v1.5 and Ed25519 have one signature for a digest (RFC 8017 8.2, RFC 8032 5.1.6). */
+static void begun_messages_are_signed_as_single_ones_are(void **state) {
+    struct dkim_keys *keys = mixed_keys();
+    struct dkim_signer *alone = dkim_signer_create(keys);
+    static struct message expected[MIXED], messages[MIXED];
+    dkim_signer_force(alone, false, LANES_PLAIN);
+    for (int i = 0; i < MIXED; i++) {
+        mixed_message(&expected[i], i);
+        assert_int_equal(dkim_sign(alone, &expected[i], NULL, 1700000000), i % 5 == 4 ? 3 : 1);
+    }
+    dkim_signer_free(alone);
+    for (int way = 0; way < 3; way++) {
+        if (way == 2 && !lanes_can(LANES_IFMA)) {
+            print_message("skipped: this processor has no AVX-512 IFMA\n");
+            continue;
         }
-        for (uint32_t shard = 0; shard < SHARDS; shard++) {
-            if (submitted == TASKS && of_shard[shard] < TASKS / SHARDS)
-                wait_for(press, shard);
-            for (struct press_task *task = press_collect(press, shard), *next; task != NULL; task = next) {
-                next = task->next;
-                size_t number = (size_t)(task - tasks);
-                assert_int_equal(number % SHARDS, shard);
-                assert_ptr_equal(task->user, task);
-                if (number % 10 == 9) {
-                    assert_int_equal(task->status, -EINVAL);
-                    assert_true(task->error[0] != '\0');
-                } else {
-                    assert_int_equal(task->status, 0);
-                    assert_int_equal(task->signatures, 1);
-                    assert_memory_equal(task->message.bytes + task->message.start, "DKIM-Signature:", 15);
-                }
-                task->user = NULL; /* once only */
-                message_free(&task->message);
-                collected++;
-                of_shard[shard]++;
+        struct dkim_signer *signer = dkim_signer_create(keys);
+        bool lanes = way > 0, seen[MIXED] = {false};
+        dkim_signer_force(signer, lanes, way == 2 ? LANES_IFMA : LANES_PLAIN);
+        unsigned waiting = 0, finished = 0;
+        for (int i = 0; i < MIXED; i++) {
+            mixed_message(&messages[i], i);
+            assert_int_equal(dkim_begin(signer, &messages[i], NULL, 1700000000, &messages[i]), i % 5 == 4 ? 3 : 1);
+            waiting += !lanes ? 0 : i % 5 < 2 ? 1 : i % 5 == 4 ? 2 : 0;
+            assert_int_equal(dkim_waiting(signer), waiting);
+            if (waiting >= DKIM_LANES) {
+                dkim_flush(signer, false);
+                waiting -= DKIM_LANES;
+                assert_int_equal(dkim_waiting(signer), waiting);
             }
         }
+        dkim_flush(signer, false);
+        assert_int_equal(dkim_waiting(signer), waiting);
+        dkim_flush(signer, true);
+        assert_int_equal(dkim_waiting(signer), 0);
+        void *user;
+        for (int status; dkim_next(signer, &user, &status); finished++) {
+            long at = (struct message *)user - messages;
+            assert_int_equal(status, 0);
+            assert_false(seen[at]);
+            seen[at] = true;
+            assert_int_equal(messages[at].length, expected[at].length);
+            assert_memory_equal(messages[at].bytes + messages[at].start, expected[at].bytes + expected[at].start, expected[at].length);
+        }
+        assert_int_equal(finished, MIXED);
+        struct dkim_counters counters = {0};
+        dkim_signer_counters(signer, &counters);
+        assert_int_equal(counters.lanes > 0, lanes);
+        assert_int_equal(counters.flushes, lanes ? 3 : 0); /* 18 signatures for lanes: 8, 8 and two together */
+        assert_int_equal(counters.lanes + counters.wolfssl, counters.rsa + counters.ed25519);
+        for (int i = 0; i < MIXED; i++)
+            message_free(&messages[i]);
+        dkim_signer_free(signer);
     }
-    assert_int_equal(collected, TASKS);
-    assert_true(full > 0);
-    for (uint32_t shard = 0; shard < SHARDS; shard++) {
-        struct pollfd quiet = {.fd = press_descriptor(press, shard), .events = POLLIN};
-        assert_int_equal(poll(&quiet, 1, 0), 0);
-        assert_null(press_collect(press, shard));
-    }
-    press_destroy(press);
+    for (int i = 0; i < MIXED; i++)
+        message_free(&expected[i]);
     dkim_keys_free(keys);
 }
 
-static void a_required_key_that_is_missing_is_that_message_s_error(void **state) {
-    struct config config = {.max_message_bytes = 1 << 20, .dkim_required = true};
-    struct dkim_keys *keys = dkim_keys_load(&config, NULL, NULL, error, sizeof(error));
-    struct press_config press_config = {.threads = 1, .capacity = 4, .config = &config, .identity = identity, .keys = keys, .shards = 1};
-    struct press *press = press_create(&press_config);
-    struct press_task task = {.job = &job};
-    assert_true(press_submit(press, 0, &task));
-    wait_for(press, 0);
-    assert_ptr_equal(press_collect(press, 0), &task);
-    assert_int_equal(task.status, -ENOKEY);
-    assert_non_null(strstr(task.error, "news.example.org"));
-    message_free(&task.message);
-    press_destroy(press);
+static void no_more_begin_than_have_room_and_single_ones_find_theirs(void **state) {
+    struct dkim_keys *keys = mixed_keys();
+    struct dkim_signer *signer = dkim_signer_create(keys);
+    static struct message messages[DKIM_BEGUN_MAX + 1];
+    dkim_signer_force(signer, true, LANES_PLAIN);
+    for (int i = 0; i <= DKIM_BEGUN_MAX; i++) {
+        mixed_message(&messages[i], 3); /* Ed25519: whole at once, and not taken */
+        assert_int_equal(dkim_begin(signer, &messages[i], NULL, 1, &messages[i]), i < DKIM_BEGUN_MAX ? 1 : -EBUSY);
+    }
+    void *user;
+    int status;
+    assert_true(dkim_next(signer, &user, &status));
+    assert_ptr_equal(user, &messages[0]);
+    /* One place is free: the last message is signed in one go, while others are still to be taken. */
+    assert_int_equal(dkim_sign(signer, &messages[DKIM_BEGUN_MAX], NULL, 1), 1);
+    for (int i = 1; i < DKIM_BEGUN_MAX; i++) {
+        assert_true(dkim_next(signer, &user, &status));
+        assert_ptr_equal(user, &messages[i]);
+    }
+    assert_false(dkim_next(signer, &user, &status));
+    assert_memory_equal(messages[0].bytes + messages[0].start, messages[DKIM_BEGUN_MAX].bytes + messages[DKIM_BEGUN_MAX].start,
+                        messages[0].length);
+    for (int i = 0; i <= DKIM_BEGUN_MAX; i++)
+        message_free(&messages[i]);
+    dkim_signer_free(signer);
     dkim_keys_free(keys);
 }
 
-static void a_press_can_be_destroyed_with_work_under_way(void **state) {
-    struct config_dkim_key configured = {.domain = "example.org", .selector = "s1", .key_file = key_2048};
-    struct config config = {.max_message_bytes = 1 << 20};
-    struct dkim_keys *keys = load_good(&configured, 1);
-    struct press_config press_config = {.threads = 2, .capacity = 100, .config = &config, .identity = identity, .keys = keys, .shards = 1};
-    static struct press_task tasks[100];
-    memset(tasks, 0, sizeof(tasks));
-    struct press *press = press_create(&press_config);
-    for (int i = 0; i < 100; i++) {
-        tasks[i].job = &job;
-        assert_true(press_submit(press, 0, &tasks[i]));
-    }
-    press_destroy(press); /* the tasks stay their owner's */
-    for (int i = 0; i < 100; i++)
-        message_free(&tasks[i].message);
+static void keys_change_only_when_nothing_waits(void **state) {
+    struct config_dkim_key configured = {.domain = "example.org", .selector = "new", .key_file = key_other};
+    struct dkim_keys *keys = mixed_keys(), *others = load_good(&configured, 1);
+    struct dkim_signer *signer = dkim_signer_create(keys);
+    struct message message;
+    mixed_message(&message, 0);
+    dkim_signer_force(signer, true, LANES_PLAIN);
+    assert_int_equal(dkim_begin(signer, &message, NULL, 1, NULL), 1);
+    assert_false(dkim_signer_use(signer, others));
+    dkim_flush(signer, true);
+    assert_true(dkim_signer_use(signer, others));
+    assert_int_equal(keys->references, 1); /* the signer's is dropped, and with the last the keys are wiped */
+    assert_int_equal(others->references, 2);
+    message_free(&message);
+    mixed_message(&message, 0);
+    assert_int_equal(dkim_begin(signer, &message, NULL, 1, NULL), 0);
+    strcpy(message.from_domain, "example.org");
+    assert_int_equal(dkim_sign(signer, &message, NULL, 1), 1);
+    message_free(&message);
+    dkim_signer_free(signer);
+    assert_int_equal(others->references, 1);
+    dkim_keys_free(others);
     dkim_keys_free(keys);
-    press_config.threads = 0;
-    assert_null(press_create(&press_config));
-    assert_int_equal(errno, EINVAL);
+}
+
+static void a_key_tells_its_record(void **state) {
+    char path[64], *made = NULL, *told = NULL;
+    strcpy(path, in_directory("new.pem"));
+    unlink(path);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(dkim_keygen(path, i == 0 ? DKIM_ED25519 : DKIM_RSA, 1024, &made, error, sizeof(error)), 0);
+        assert_int_equal(dkim_public_record(path, &told, error, sizeof(error)), 0);
+        assert_string_equal(made, told);
+        /* RFC 8463 4: 32 bytes as they are. */
+        assert_int_equal(strncmp(told, i == 0 ? "v=DKIM1; k=ed25519; p=" : "v=DKIM1; k=rsa; p=", i == 0 ? 22 : 18), 0);
+        if (i == 0)
+            assert_int_equal(strlen(told), 22 + 44);
+        free(made);
+        free(told);
+        unlink(path);
+    }
+    assert_int_equal(dkim_public_record(path, &told, error, sizeof(error)), -ENOENT);
+    assert_null(told);
 }
 
 int main(void) {
@@ -443,9 +520,13 @@ int main(void) {
         cmocka_unit_test(headroom_is_made_where_it_is_used_up),
         cmocka_unit_test(a_message_with_too_many_fields_is_refused),
         cmocka_unit_test(a_new_key_is_private_and_never_overwrites),
-        cmocka_unit_test(the_press_gives_every_task_back_to_its_shard),
-        cmocka_unit_test(a_required_key_that_is_missing_is_that_message_s_error),
-        cmocka_unit_test(a_press_can_be_destroyed_with_work_under_way),
+        cmocka_unit_test(a_tenant_s_own_keys_win_and_the_platform_signs_too),
+        cmocka_unit_test(both_algorithms_sign_beside_each_other),
+        cmocka_unit_test(what_is_signed_of_a_header_can_be_configured),
+        cmocka_unit_test(begun_messages_are_signed_as_single_ones_are),
+        cmocka_unit_test(no_more_begin_than_have_room_and_single_ones_find_theirs),
+        cmocka_unit_test(keys_change_only_when_nothing_waits),
+        cmocka_unit_test(a_key_tells_its_record),
     };
     return cmocka_run_group_tests_name("sign", tests, set_up, tear_down);
 }
