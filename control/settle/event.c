@@ -7,9 +7,20 @@
 #include <stdio.h>
 #include <string.h>
 
+/* Numbers with dots between them, terminated. */
+static void dotted(char *out, const uint16_t *numbers, unsigned count) {
+    for (unsigned i = 0; i < count; i++) {
+        out += text_digits(out, numbers[i]);
+        *out++ = i + 1 < count ? '.' : '\0';
+    }
+}
+
 static void address_member(struct text *text, const char *name, const uint8_t bytes[16], uint8_t family) {
     char address[INET6_ADDRSTRLEN];
-    if ((family == 4 || family == 6) && inet_ntop(family == 4 ? AF_INET : AF_INET6, bytes, address, sizeof address)) {
+    if (family == 4) {
+        dotted(address, (const uint16_t[]){bytes[0], bytes[1], bytes[2], bytes[3]}, 4);
+        text_member(text, name, address);
+    } else if (family == 6 && inet_ntop(AF_INET6, bytes, address, sizeof address)) {
         text_member(text, name, address);
     }
 }
@@ -21,7 +32,7 @@ static void response_write(struct text *text, const struct outcome *outcome) {
     }
     if (outcome->enhanced[0]) {
         char enhanced[24];
-        snprintf(enhanced, sizeof enhanced, "%u.%u.%u", outcome->enhanced[0], outcome->enhanced[1], outcome->enhanced[2]);
+        dotted(enhanced, outcome->enhanced, 3);
         text_member(text, "enhanced_code", enhanced);
     }
     text_member(text, "content", outcome->text);

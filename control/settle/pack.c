@@ -31,8 +31,8 @@ static void argument_text(struct commit *commit, const char *value) {
 }
 
 static void argument_number(struct commit *commit, uint64_t number) {
-    char text[24];
-    argument(commit, text, (size_t)snprintf(text, sizeof text, "%" PRIu64, number));
+    char digits[TEXT_DIGITS_MAX];
+    argument(commit, digits, text_digits(digits, number));
 }
 
 /* The events of these items, all or none: 0 or as many as there are items, then they. */

@@ -404,7 +404,8 @@ static void outcome_add(struct settle *settle, const struct settle_item *item, s
                                 .job = job,
                                 .slot = item->slot,
                                 .slot_generation = item->slot_generation};
-    snprintf(out->queue, sizeof out->queue, "%.47s", cookie->queue);
+    memcpy(out->queue, cookie->queue, sizeof out->queue);
+    out->queue[sizeof out->queue - 1] = '\0';
     notice_add(settle, item, job, &decision, out);
     if (action_waits(decision.action) && !(out->wait = wait_create(item, &decision))) {
         memory_out();

@@ -40,9 +40,15 @@ static bool text_reserve(struct text *text, size_t more) {
     return true;
 }
 
+/* Room for so many bytes at the end, or NULL; who writes there adds to the length. */
+static char *text_end(struct text *text, size_t more) {
+    return text_reserve(text, more) ? text->bytes + text->length : NULL;
+}
+
 void text_add(struct text *text, const char *bytes, size_t length) {
-    if (text_reserve(text, length)) {
-        memcpy(text->bytes + text->length, bytes, length);
+    char *end = text_end(text, length);
+    if (end) {
+        memcpy(end, bytes, length);
         text->length += length;
     }
 }
@@ -51,14 +57,30 @@ static void text_literal(struct text *text, const char *literal) {
     text_add(text, literal, strlen(literal));
 }
 
-void text_number(struct text *text, uint64_t number) {
-    char digits[20];
-    size_t at = sizeof digits;
+static void text_byte(struct text *text, char byte) {
+    char *end = text_end(text, 1);
+    if (end) {
+        *end = byte;
+        text->length++;
+    }
+}
+
+size_t text_digits(char *digits, uint64_t number) {
+    char backwards[TEXT_DIGITS_MAX];
+    size_t at = sizeof backwards;
     do {
-        digits[--at] = (char)('0' + number % 10);
+        backwards[--at] = (char)('0' + number % 10);
         number /= 10;
     } while (number);
-    text_add(text, digits + at, sizeof digits - at);
+    memcpy(digits, backwards + at, sizeof backwards - at);
+    return sizeof backwards - at;
+}
+
+void text_number(struct text *text, uint64_t number) {
+    char *end = text_end(text, TEXT_DIGITS_MAX);
+    if (end) {
+        text->length += text_digits(end, number);
+    }
 }
 
 /* The length of the UTF-8 sequence at c, or 0 when it is none: overlong forms, surrogates and what lies beyond U+10FFFF are none. */
@@ -80,16 +102,33 @@ static size_t sequence_length(const unsigned char *c, size_t left) {
     return length;
 }
 
+/* Bytes from the beginning that stand for themselves in a JSON string and are ASCII, eight at a time while they all are. */
+static size_t plain_length(const unsigned char *c, size_t length) {
+    static const uint64_t ones = 0x0101010101010101, tops = 0x8080808080808080;
+    size_t at = 0;
+    for (; length - at >= sizeof(uint64_t); at += sizeof(uint64_t)) {
+        uint64_t eight;
+        memcpy(&eight, c + at, sizeof eight);
+        uint64_t quote = eight ^ (ones * '"'), backslash = eight ^ (ones * '\\');
+        uint64_t special = (eight - ones * 32) | (eight + ones) | (quote - ones) | (backslash - ones);
+        if ((special | eight) & tops) { /* or a borrow from the byte below: the loop behind looks closely */
+            break;
+        }
+    }
+    while (at < length && c[at] >= 32 && c[at] < 127 && c[at] != '"' && c[at] != '\\') {
+        at++;
+    }
+    return at;
+}
+
 void text_string(struct text *text, const char *bytes, size_t length) {
     static const char hex[] = "0123456789abcdef";
     const unsigned char *c = (const unsigned char *)bytes, *end = c + length;
-    text_literal(text, "\"");
+    text_byte(text, '"');
     while (c < end) {
-        const unsigned char *plain = c;
-        while (c < end && *c >= 32 && *c < 127 && *c != '"' && *c != '\\') {
-            c++;
-        }
-        text_add(text, (const char *)plain, (size_t)(c - plain));
+        size_t plain = plain_length(c, (size_t)(end - c));
+        text_add(text, (const char *)c, plain);
+        c += plain;
         if (c == end) {
             break;
         }
@@ -110,27 +149,36 @@ void text_string(struct text *text, const char *bytes, size_t length) {
             c++;
         }
     }
-    text_literal(text, "\"");
+    text_byte(text, '"');
 }
 
 static void member_name(struct text *text, const char *name) {
-    if (text->length > 0 && text->bytes[text->length - 1] != '{') {
-        text_literal(text, ",");
+    size_t length = strlen(name);
+    char *end = text_end(text, length + 4);
+    if (!end) {
+        return;
     }
-    text_literal(text, "\"");
-    text_literal(text, name);
-    text_literal(text, "\":");
+    char *at = end;
+    if (text->length > 0 && at[-1] != '{') {
+        *at++ = ',';
+    }
+    *at++ = '"';
+    memcpy(at, name, length);
+    at += length;
+    *at++ = '"';
+    *at++ = ':';
+    text->length += (size_t)(at - end);
 }
 
 void text_open(struct text *text, const char *name) {
     if (name) {
         member_name(text, name);
     }
-    text_literal(text, "{");
+    text_byte(text, '{');
 }
 
 void text_close(struct text *text) {
-    text_literal(text, "}");
+    text_byte(text, '}');
 }
 
 void text_member(struct text *text, const char *name, const char *value) {

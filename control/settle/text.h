@@ -17,6 +17,9 @@ void text_free(struct text *text);
 void text_shrink(struct text *text);
 void text_add(struct text *text, const char *bytes, size_t length);
 void text_number(struct text *text, uint64_t number);
+enum { TEXT_DIGITS_MAX = 20 };
+/* The number in decimal, not terminated; returns how many digits, TEXT_DIGITS_MAX at most. */
+size_t text_digits(char *digits, uint64_t number);
 /* A JSON string with its quotes (RFC 8259 section 7): control characters escaped, bytes that are no UTF-8 (RFC 3629) replaced by U+FFFD. */
 void text_string(struct text *text, const char *bytes, size_t length);
 

@@ -392,9 +392,32 @@ static void test_a_log_that_cannot_be_written_counts(void **state) {
     delivery_log_destroy(log);
 }
 
+/* RFC 8259 section 7: every byte of ASCII at every place of two words of eight comes back as it was. */
+static void test_every_ascii_byte_in_every_place(void **state) {
+    for (int byte = 1; byte < 128; byte++) {
+        for (size_t at = 0; at < 17; at++) {
+            struct text text = {.length = 0};
+            char plain[] = "abcdefgh ijklmnop";
+            plain[at] = (char)byte;
+            text_open(&text, NULL);
+            text_member(&text, "t", plain);
+            text_member_number(&text, "n", (uint64_t)byte);
+            text_close(&text);
+            assert_false(text.failed);
+            json_t *record = json_loadb(text.bytes, text.length, JSON_REJECT_DUPLICATES, NULL);
+            assert_non_null(record);
+            assert_string_equal(json_string_value(json_object_get(record, "t")), plain);
+            assert_int_equal(json_integer_value(json_object_get(record, "n")), byte);
+            json_decref(record);
+            text_free(&text);
+        }
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_verdicts),
+        cmocka_unit_test(test_every_ascii_byte_in_every_place),
         cmocka_unit_test(test_delays_double_to_their_maximum),
         cmocka_unit_test(test_jitter_is_a_tenth_either_way),
         cmocka_unit_test(test_a_class_may_ask_for_its_own_delay),
