@@ -5,9 +5,14 @@
 #include <string.h>
 
 enum {
+    /* A shorter run of shared bytes is copied beside its neighbours. A copied byte costs 0.6 cycles here (bench/micro/place_messages; the
+     * source is another thread's work) and a cold one more there; a run that is referred to costs two pieces, its own and that of the line
+     * behind it: 150 cycles here and 300 to 450 for the worker's ranges and segments (bench/messages --runs). They meet at about 700 bytes.
+     */
     REFERENCE_SHIFT = 10,
-    REFERENCE_BYTES_MIN = 1 << REFERENCE_SHIFT, /* a shorter run of shared bytes is copied beside its neighbours */
-    REFERENCES_MAX = 40,
+    REFERENCE_BYTES_MIN = 1 << REFERENCE_SHIFT,
+    /* So many runs make 95 pieces: a body of 64 KiB goes whole in the first chunk, which takes 96 (dataplane/smtp/transaction.h). */
+    REFERENCES_MAX = 47,
     OWN_BYTES_PART = 4, /* with more than this part of the arena of its own a message refers to nothing (residents.h) */
 };
 

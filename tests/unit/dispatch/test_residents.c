@@ -170,7 +170,7 @@ static void pieces_are_bounded(void **state) {
             commit_all(world);
         }
     assert_true(most > 20);
-    assert_true(most <= 81);
+    assert_true(most <= 95);
 }
 
 static void bend_to_pages(struct link *link) {
