@@ -114,10 +114,10 @@ static void enter(struct merge_run *run, const struct value *value) {
 
 /* At the end of a section: once more with the next item, or on. */
 static void leave(struct merge_run *run, uint32_t section) {
-    struct merge_frame *frame = &run->frames[run->depth - 1];
     run->op++;
     if (run->program->ops[section].kind == MUSTACHE_INVERTED)
         return;
+    struct merge_frame *frame = &run->frames[run->depth - 1];
     frame->item += frame->item->size;
     if (frame->item < frame->end)
         run->op = section + 1;

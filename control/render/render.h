@@ -53,7 +53,7 @@ int message_flatten(struct message *message);
 enum { MESSAGE_HEADROOM_BYTES = 4096 };
 
 /* Messages of a content refer to what they share; 0 copies it into each of them. */
-enum { RENDER_SHARES = 0 };
+enum { RENDER_SHARES = 1 };
 
 struct identity; /* the key of Message-IDs, of tokens in links and of VERP addresses */
 /* Reads it from a file of at least 32 bytes. NULL with errno. */
