@@ -11,7 +11,7 @@ import time
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, os.path.join(ROOT, "deploy", "lib"))
 from testbed import SENDER_DOMAIN, Testbed, TestbedError, read_dump, wait_for  # noqa: E402
-from whole import ALGORITHMS, PRIORITY, QUIET_SECONDS, SAMPLE_SECONDS, SELECTORS, Unable, between, thread_seconds  # noqa: E402
+from whole import ALGORITHMS, QUIET_SECONDS, SAMPLE_SECONDS, SELECTORS, Unable, between, thread_seconds  # noqa: E402
 
 SMTPD, SINK, PROBE = 2525, 2526, 2527
 SESSIONS = (8, 20, 40)  # of smtp-source: the best is measured
@@ -120,19 +120,16 @@ class Postfix(Testbed):
         with open(os.path.join(self.base, "etc", "master.cf"), "w") as file:
             file.write(MASTER.format(smtpd=SMTPD))
         with open(self.counts, "wb") as counts:  # -c: a running count, which is one small write a message
-            self.start_high("smtp-sink", ["smtp-sink", "-c", "-u", "nobody", f"127.0.0.1:{SINK}", "1000"], stdout=counts)
+            self.start("smtp-sink", ["smtp-sink", "-c", "-u", "nobody", f"127.0.0.1:{SINK}", "1000"], stdout=counts)
         probe = os.path.join(self.sinks, "probe")
         os.mkdir(probe)
         os.chmod(probe, 0o777)
         self.probe = os.path.join(probe, "dump")
         self.start("probe", ["smtp-sink", "-u", "nobody", "-D", self.probe, f"127.0.0.1:{PROBE}", "10"])
-        self.start_high("postfix", ["/usr/sbin/postfix", "-c", os.path.join(self.base, "etc"), "start-fg"])
+        self.start("postfix", ["/usr/sbin/postfix", "-c", os.path.join(self.base, "etc"), "start-fg"])
         self.started = True
         for port in (SINK, PROBE, SMTPD):
             self._wait_for_port("127.0.0.1", port)
-
-    def start_high(self, name, arguments, **options):
-        return self.start(name, ["nice", "-n", PRIORITY, *arguments], **options)
 
     def _start_opendkim(self, kind):
         """One for each algorithm: opendkim 2.11 makes signatures of one only. The milter's address."""
@@ -159,7 +156,7 @@ UMask 000
 Socket local:{base}.sock
 """)
         name = "opendkim-" + kind
-        process = self.start_high(name, ["opendkim", "-f", "-x", base + ".conf"])
+        process = self.start(name, ["opendkim", "-f", "-x", base + ".conf"])
         try:
             wait_for(lambda: os.path.exists(base + ".sock") or process.poll() is not None, 10, "opendkim's start", 0.05)
         except TestbedError as error:
@@ -207,7 +204,7 @@ Socket local:{base}.sock
             return ""
 
     def _source(self, count, sessions, size, recipient, wait=True):
-        process = self.start_high("smtp-source", ["smtp-source", "-d", "-s", str(sessions), "-m", str(count), "-l", str(size), "-f", f"news@{SENDER_DOMAIN}", "-t", recipient,
+        process = self.start("smtp-source", ["smtp-source", "-d", "-s", str(sessions), "-m", str(count), "-l", str(size), "-f", f"news@{SENDER_DOMAIN}", "-t", recipient,
                                                   f"inet:127.0.0.1:{SMTPD}"])
         if wait and process.wait(60) != 0:
             raise TestbedError(f"smtp-source failed: {self.log('smtp-source')}\n{self.mail_log()}")

@@ -22,7 +22,7 @@ SITES = 16
 SINK_ADDRESS = "198.18.1.%d"
 SINK_ADDRESSES = "198.18.1.1-198.18.1.16/16"
 SOURCES = [f"198.18.2.{last}" for last in range(1, 5)]
-PRIORITY = "-10"  # of every program that is measured: others on the machine want the processors, too
+PRIORITY = -10  # of all that is measured, producers included: others on the machine want the processors, too
 IN_FLIGHT = 256  # commands without an answer while a queue is filled
 QUIET_SECONDS = 20  # no arrival for so long ends a run
 SAMPLE_SECONDS = 0.1
@@ -34,6 +34,11 @@ LINE = "the quick brown fox jumps over the lazy dog while mail flows from here\n
 
 class Unable(Exception):
     """What this tree or this machine cannot do: the reason."""
+
+
+def take_priority():
+    """For this process and what it starts."""
+    os.setpriority(os.PRIO_PROCESS, 0, PRIORITY)
 
 
 def thread_seconds(pid):
@@ -100,19 +105,16 @@ class Whole(Testbed):
             self.close()
             raise
 
-    def start_high(self, name, arguments, **options):
-        return self.start(name, ["nice", "-n", PRIORITY, *arguments], **options)
-
     def _start(self, sign, messages, threads, slots, extra):
         cores = sorted(os.sched_getaffinity(0))
         self.filled = 0
         self.sink_core, self.worker_core = cores[0], cores[-1]
         # Redis as in production, but for its disk (here memory, as Postfix's queue is beside it) and the rewriting of its log, which would fall into some runs.
-        self.redis_process = self.start_high("redis", [
+        self.redis_process = self.start("redis", [
             shutil.which("redis-server") or "valkey-server", "--port", "0", "--unixsocket", self.redis_socket, "--unixsocketperm", "777", "--dir", self.sinks,
             "--appendonly", "yes", "--appendfsync", "everysec", "--auto-aof-rewrite-percentage", "0", "--save", "", "--maxmemory-policy", "noeviction"])
         vhost = self.path("vhost.sock")
-        self.sink = self.start_high("sink", [
+        self.sink = self.start("sink", [
             binary("bypost-sink"), "--device", f"net_vhost0,iface={vhost}", "--address", SINK_ADDRESSES, "--lcores", str(self.sink_core), "--main-lcore",
             str(self.sink_core), "--sessions", "4096", "--transactions", "8192", "--messages", str(messages), "--stats", os.path.join(self.sinks, "sink.json")])
         for site in range(SITES):
@@ -130,8 +132,8 @@ class Whole(Testbed):
         self.control, self.dataplane = self.child("bypost-control"), self.child("bypost-dataplane")
 
     def _run(self):
-        """As start_bypost, with a priority."""
-        self.run_process = self.start_high("bypost", [binary("bypost"), "run", "--config", self.path("bypost.yaml")])
+        """As start_bypost, and an end says why in fewer lines."""
+        self.run_process = self.start("bypost", [binary("bypost"), "run", "--config", self.path("bypost.yaml")])
         wait_for(lambda: (self.stats() or {}).get("dataplane") or self.run_process.poll() is not None, 30, "bypost's start")
         if self.run_process.poll() is not None:
             raise TestbedError("".join(line for line in self.log("bypost", 20).splitlines(True) if not line.startswith("bypost-dataplane")) or self.log("bypost"))
