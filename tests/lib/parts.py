@@ -528,6 +528,8 @@ class Clang(Part):
         scratch = os.path.join(self.build(), "fuzz-" + short)
         os.makedirs(scratch, exist_ok=True)
         command = [program, "-max_total_time=%d" % FUZZ_SECONDS, "-timeout=10", "-rss_limit_mb=2048", scratch]
+        words = os.path.join(self.place.root, "tests/fuzz", short + ".dict")
+        command += ["-dict=" + words] if os.path.exists(words) else []
         outcome = process.run(command + [path for path in corpus if os.path.isdir(path)], 60, cwd=scratch)
         return single(name, outcome.failure(), outcome.text[-6000:], outcome.seconds)
 
