@@ -77,6 +77,11 @@ static inline void batch_choose_power(struct batch *batch, struct vector window)
         batch->power[j] = power[j];
 }
 
+/* A test puts a leaky one in its place, to see that it would be found (tests/unit/sign/lanes_leaky.c). */
+#ifndef BATCH_CHOOSE_POWER
+#define BATCH_CHOOSE_POWER batch_choose_power
+#endif
+
 static inline struct vector exponent_window(const struct batch_half *half, unsigned i) {
     unsigned shift = i % WINDOWS_IN_WORD * LANES_WINDOW_BITS;
     return vector_and(vector_shift_right(half->exponent[i / WINDOWS_IN_WORD], shift), vector_same(LANES_POWERS - 1));
@@ -99,12 +104,12 @@ static inline void batch_raise(struct batch *batch, struct batch_half *half) {
         half_square(batch->powers[i], batch->powers[i / 2], half->prime, &half->inverse);
         half_multiply(batch->powers[i + 1], batch->powers[i], batch->powers[1], half->prime, &half->inverse);
     }
-    batch_choose_power(batch, exponent_window(half, LANES_WINDOWS - 1));
+    BATCH_CHOOSE_POWER(batch, exponent_window(half, LANES_WINDOWS - 1));
     memcpy(result, batch->power, sizeof(batch->power));
     for (unsigned i = LANES_WINDOWS - 1; i-- > 0;) {
         for (unsigned j = 0; j < LANES_WINDOW_BITS; j++)
             half_square(result, result, half->prime, &half->inverse);
-        batch_choose_power(batch, exponent_window(half, i));
+        BATCH_CHOOSE_POWER(batch, exponent_window(half, i));
         half_multiply(result, result, batch->power, half->prime, &half->inverse);
     }
     half_multiply(result, result, batch->one, half->prime, &half->inverse);
