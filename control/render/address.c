@@ -42,11 +42,16 @@ static int domain_literal(const char *domain, size_t length, char *out) {
 }
 
 int address_domain(const char *domain, size_t length, char *out) {
-    bool ascii = true;
-    for (size_t i = 0; i < length && ascii; i++)
-        ascii = (unsigned char)domain[i] < 0x80;
+    bool ascii = true, clean = true;
+    for (size_t i = 0; i < length; i++) {
+        bool beyond = (unsigned char)domain[i] >= 0x80;
+        ascii &= !beyond;
+        clean &= beyond || is_alnum(domain[i]) || domain[i] == '.' || domain[i] == '-' || domain[i] == '_';
+    }
     if (length > 0 && domain[0] == '[')
         return domain_literal(domain, length, out);
+    if (!clean) /* libidn2 would leave such a character out of a U-label */
+        return -EINVAL;
     if (ascii)
         return domain_ascii(domain, length, out);
 

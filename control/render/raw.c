@@ -1,5 +1,6 @@
 /* raw.c: normalises a message that the producer made (RFC 5322 2.1, 2.3; RFC 5321 2.3.8). */
 #include "raw.h"
+#include "encode.h"
 #include "header.h"
 
 #include <errno.h>
@@ -69,9 +70,16 @@ static bool is_field(const struct line *line, size_t name_length, const char *na
     return strlen(name) == name_length && strncasecmp(line->text, name, name_length) == 0;
 }
 
+/* Fields that a message has once (RFC 5322 3.6, RFC 2045 3 to 6): of two, one reader shows the first and another the last. */
+enum { FIELD_FROM, FIELD_DATE, FIELD_MESSAGE_ID, FIELD_MIME_VERSION, FIELD_TYPE, FIELD_ENCODING, SINGLE_FIELDS = 11 };
+static const char *const single_fields[SINGLE_FIELDS] = {
+    "From", "Date", "Message-ID", "MIME-Version", "Content-Type", "Content-Transfer-Encoding", "Subject", "To", "Cc", "Sender", "Reply-To"};
+
+/* What no recipient may see, and the length of a mailbox file. */
+static const char *const dropped_fields[] = {"Bcc", "Resent-Bcc", "Return-Path", "Content-Length"};
+
 struct raw_header {
-    bool has_date, has_message_id;
-    unsigned from_count;
+    unsigned count[SINGLE_FIELDS];
     char from[FROM_VALUE_BYTES]; /* the value, unfolded */
     size_t from_length;
 };
@@ -110,9 +118,9 @@ static int read_header(const char *raw, size_t length, size_t *start, size_t *bo
         }
         in_field = true;
         in_from = is_field(&line, name, "From");
-        header->has_date |= is_field(&line, name, "Date");
-        header->has_message_id |= is_field(&line, name, "Message-ID");
-        if (in_from && ++header->from_count == 1) {
+        for (unsigned i = 0; i < SINGLE_FIELDS; i++)
+            header->count[i] += is_field(&line, name, single_fields[i]);
+        if (in_from && header->count[FIELD_FROM] == 1) {
             const char *value = (const char *)memchr(line.text, ':', line.length) + 1;
             append_from(header, value, line.length - (size_t)(value - line.text));
         }
@@ -141,10 +149,10 @@ static int first_address(const char *value, char *out, size_t out_bytes) {
         } else {
             if (byte == '"')
                 quoted = !quoted;
-            if (!quoted && byte == '<') {
+            if (!quoted && (byte == '<' || (byte == ':' && !bracket))) { /* a group's name may stand in front (RFC 6854) */
                 used = 0;
-                bracket = true;
-            } else if (!quoted && ((byte == '>' && bracket) || byte == ',')) {
+                bracket |= byte == '<';
+            } else if (!quoted && ((byte == '>' && bracket) || byte == ',' || byte == ';')) {
                 break;
             } else if ((quoted || !is_wsp(byte)) && used + 1 < out_bytes) {
                 out[used++] = byte;
@@ -159,11 +167,13 @@ static int find_from(const struct raw_header *header, const struct mailbox *adde
                      size_t error_bytes) {
     char address[FROM_VALUE_BYTES];
     const char *email = address;
-    if (header->from_count > 1) {
-        snprintf(error, error_bytes, "the raw message has %u From fields; RFC 5322 3.6 allows one", header->from_count);
-        return -EINVAL;
+    for (unsigned i = 0; i < SINGLE_FIELDS; i++) {
+        if (header->count[i] > 1) {
+            snprintf(error, error_bytes, "the raw message has %u %s fields; RFC 5322 3.6 allows one", header->count[i], single_fields[i]);
+            return -EINVAL;
+        }
     }
-    if (header->from_count == 0)
+    if (header->count[FIELD_FROM] == 0)
         email = added == NULL ? NULL : added->email;
     else if (first_address(header->from, address, sizeof(address)) < 0)
         email = NULL;
@@ -175,61 +185,123 @@ static int find_from(const struct raw_header *header, const struct mailbox *adde
     return 0;
 }
 
-/* Writes lines from *at, counting from `number`; in the header it leaves out what must not travel, and stops behind the empty line. */
-static int write_lines(struct writer *writer, const char *raw, size_t length, size_t at, size_t end, bool in_header, unsigned *number,
-                       bool *is_8bit, char *error, size_t error_bytes) {
-    struct line line;
-    bool dropped = false;
-    for (; at < end && next_line(raw, length, &at, &line); ++*number) {
-        if (in_header) {
-            if (line.length == 0)
-                break;
-            if (!is_wsp(line.text[0])) {
-                size_t name = field_name(&line);
-                dropped = is_field(&line, name, "Bcc") || is_field(&line, name, "Return-Path");
-            }
-            /* A line of white space alone would end the header for some readers and not for others. */
-            if (dropped || is_blank_line(&line))
-                continue;
-        }
-        if (line.length > HEADER_LINE_MAX) {
-            snprintf(error, error_bytes, "line %u of the raw message has %zu bytes; RFC 5322 2.1.1 allows %d: encode it", *number,
-                     line.length, HEADER_LINE_MAX);
-            return -EINVAL;
-        }
-        if (line.length > 0 && line.text[0] == '.')
-            writer->leading_dot = true;
-        if (!*is_8bit)
-            *is_8bit = has_8bit(line.text, line.length);
-        if (in_header && !is_wsp(line.text[0])) {
-            /* White space before the colon is obsolete, and not every reader takes it. */
-            size_t name = field_name(&line), colon = name;
-            while (line.text[colon] != ':')
-                colon++;
-            writer_bytes(writer, line.text, name);
-            line.text += colon;
-            line.length -= colon;
-        }
-        writer_bytes(writer, line.text, line.length);
-        writer_crlf(writer);
+/* One line as it is. */
+static int write_line(struct writer *writer, const struct line *line, unsigned number, char *error, size_t error_bytes) {
+    if (line->length > HEADER_LINE_MAX) {
+        snprintf(error, error_bytes, "line %u of the raw message has %zu bytes; RFC 5322 2.1.1 allows %d: encode it", number, line->length,
+                 HEADER_LINE_MAX);
+        return -EINVAL;
     }
+    if (line->length > 0 && line->text[0] == '.')
+        writer->leading_dot = true;
+    writer_bytes(writer, line->text, line->length);
+    writer_crlf(writer);
     return 0;
 }
 
+static int write_body(struct writer *writer, const char *raw, size_t at, size_t length, unsigned number, char *error, size_t error_bytes) {
+    struct line line;
+    int result = 0;
+    for (; result == 0 && next_line(raw, length, &at, &line); number++)
+        result = write_line(writer, &line, number, error, error_bytes);
+    return result;
+}
+
+static bool is_dropped(const struct line *line, size_t name) {
+    for (size_t i = 0; i < sizeof(dropped_fields) / sizeof(dropped_fields[0]); i++)
+        if (is_field(line, name, dropped_fields[i]))
+            return true;
+    return false;
+}
+
+/* The field whose first line ends before *at: its further lines are taken too. Is any byte of it beyond ASCII? */
+static bool field_end(const char *raw, size_t length, const struct line *first, size_t *at, unsigned *lines) {
+    struct line line = *first;
+    bool is_8bit = false;
+    size_t next = *at;
+    do {
+        is_8bit |= has_8bit(line.text, line.length);
+        *at = next;
+        ++*lines;
+    } while (next_line(raw, length, &next, &line) && line.length > 0 && is_wsp(line.text[0]));
+    return is_8bit;
+}
+
+/* A field's lines. White space before the colon is obsolete, and not every reader takes it; a line of white space alone would end the
+ * header for some readers and not for others. */
+static int write_field(struct writer *writer, const char *raw, size_t start, size_t end, unsigned number, char *error, size_t error_bytes) {
+    struct line line;
+    int result = 0;
+    for (size_t at = start; result == 0 && at < end && next_line(raw, end, &at, &line); number++) {
+        if (is_blank_line(&line))
+            continue;
+        if (!is_wsp(line.text[0])) {
+            size_t name = field_name(&line), colon = name;
+            while (line.text[colon] != ':')
+                colon++;
+            if (name != colon && line.length <= HEADER_LINE_MAX) {
+                writer->leading_dot |= line.text[0] == '.';
+                writer_bytes(writer, line.text, name);
+                line.text += colon;
+                line.length -= colon;
+            }
+        }
+        result = write_line(writer, &line, number, error, error_bytes);
+    }
+    return result;
+}
+
+/* All fields but those that must not travel; what is beyond ASCII becomes encoded-words where a reader decodes them. */
+static int write_header(struct writer *writer, const char *raw, size_t start, size_t end, unsigned *number, bool *is_8bit, char *error,
+                        size_t error_bytes) {
+    struct line line;
+    int result = 0;
+    for (size_t at = start, field = start; result == 0 && next_line(raw, end, &at, &line) && line.length > 0; field = at) {
+        unsigned lines = 0;
+        size_t name = field_name(&line);
+        bool beyond = field_end(raw, end, &line, &at, &lines);
+        if (!is_dropped(&line, name) && (!beyond || !raw_encode(writer, raw + field, at - field, name, is_8bit))) {
+            result = write_field(writer, raw, field, at, *number, error, error_bytes);
+            *is_8bit |= beyond;
+        }
+        *number += lines;
+    }
+    return result;
+}
+
+static bool is_utf8(const char *text, size_t length) {
+    for (size_t at = 0, size; at < length; at += size)
+        if ((size = (unsigned char)text[at] < 0x80 ? 1 : utf8_character(text + at, length - at)) == 0)
+            return false;
+    return true;
+}
+
+/* What is missing. MIME-Version goes with any field that needs it; a body beyond ASCII that says nothing of itself is UTF-8 when it can be,
+ * and 8bit in any case (RFC 2045 4, 5.2, 6.1). */
 static void write_additions(struct writer *writer, const struct raw_header *header, const struct raw_additions *additions,
-                            const struct raw_facts *facts, bool *utf8) {
+                            const struct raw_facts *facts, bool utf8_body, bool *utf8) {
     const struct mailbox *bad;
-    if (!header->has_date)
+    bool typed = header->count[FIELD_TYPE] > 0, encoded = header->count[FIELD_ENCODING] > 0;
+    bool adds_type = facts->body_8bit && !typed && !encoded && utf8_body,
+         adds_encoding = facts->body_8bit && !encoded && (typed || utf8_body);
+    if (header->count[FIELD_DATE] == 0)
         header_date(writer, additions->date_s);
-    if (!header->has_message_id)
+    if (header->count[FIELD_MESSAGE_ID] == 0)
         header_message_id(writer, additions->message_name, facts->from_domain);
-    if (header->from_count == 0)
+    if (header->count[FIELD_FROM] == 0)
         header_mailboxes(writer, "From", additions->from, 1, utf8, &bad);
+    if (header->count[FIELD_MIME_VERSION] == 0 && (typed || encoded || adds_type))
+        writer_text(writer, "MIME-Version: 1.0\r\n");
+    if (adds_type)
+        writer_text(writer, "Content-Type: text/plain; charset=utf-8\r\n");
+    if (adds_encoding)
+        writer_text(writer, "Content-Transfer-Encoding: 8bit\r\n");
+    writer->line = writer->at;
 }
 
 static int write_clean(struct writer *writer, const char *raw, size_t length, const struct raw_additions *additions,
                        struct raw_facts *facts, char *error, size_t error_bytes) {
-    struct raw_header header = {.from_count = 0};
+    struct raw_header header = {.from_length = 0};
     size_t start = 0, body = 0;
     bool utf8 = false;
     unsigned number = 1;
@@ -239,14 +311,15 @@ static int write_clean(struct writer *writer, const char *raw, size_t length, co
     if (result != 0)
         return result;
     number += start > 0;
-    write_additions(writer, &header, additions, facts, &utf8);
-    result = write_lines(writer, raw, length, start, body, true, &number, &facts->header_8bit, error, error_bytes);
+    facts->body_8bit = has_8bit(raw + body, length - body);
+    write_additions(writer, &header, additions, facts, facts->body_8bit && is_utf8(raw + body, length - body), &utf8);
+    result = write_header(writer, raw, start, body, &number, &facts->header_8bit, error, error_bytes);
     if (result != 0)
         return result;
     writer_crlf(writer);
     number++;
     facts->body_offset = writer->at;
-    return write_lines(writer, raw, length, body, length, false, &number, &facts->body_8bit, error, error_bytes);
+    return write_body(writer, raw, body, length, number, error, error_bytes);
 }
 
 int raw_write(struct writer *writer, const uint8_t *raw, size_t length, const struct raw_additions *additions, struct raw_facts *facts,

@@ -278,6 +278,9 @@ static void what_is_no_address_is_refused(void **state) {
                          "bob@example.net.",
                          "bob,eve@example.net",
                          "bob@\xC3\xBC\xFF.example",
+                         "bob@m\xC3\xBCller.example;b>", /* libidn2 alone takes these and leaves ; and > out */
+                         "bob@m\xC3\xBCller.exa mple",
+                         "bob@m\xC3\xBCller.example\r\n",
                          "a\tb@example.net"};
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
         assert_address(bad[i], NULL, false);

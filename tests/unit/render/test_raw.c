@@ -19,7 +19,8 @@ static const char *raw_error(const char *raw) {
     return unit_render_error(&u.job, 0, -EINVAL);
 }
 
-#define WHOLE "Date: Mon, 01 Jan 2024 00:00:00 +0000\r\nMessage-ID: <a@b>\r\nFrom: Ann <ann@Example.ORG>\r\nSubject: x\r\n"
+#define RENDER_RAW(text) render_raw(text, sizeof(text) - 1)
+#define WHOLE            "Date: Mon, 01 Jan 2024 00:00:00 +0000\r\nMessage-ID: <a@b>\r\nFrom: Ann <ann@Example.ORG>\r\nSubject: x\r\n"
 
 static void a_good_message_is_sent_as_it_is(void **state) {
     static const char message[] = WHOLE "\r\nline\r\n..dots\r\n\r\n  spaces \r\n";
@@ -128,6 +129,8 @@ static void the_key_is_chosen_by_the_message_s_own_from(void **state) {
                  {"ann@other.example (Ann <x@y>)", "other.example"},
                  {"Ann\r\n <ann@other.example>", "other.example"},
                  {"<ann@other.example>, <bea@third.example>", "other.example"},
+                 {"Group: ann@other.example, bea@third.example;", "other.example"},
+                 {"\"Gr:oup\": Ann <ann@other.example>;", "other.example"},
                  {"=?utf-8?Q?Ann?= <ann@b\xC3\xBC"
                   "cher.example>",
                   "xn--bcher-kva.example"}};
@@ -158,7 +161,10 @@ static void eight_bits_are_told(void **state) {
         bool body, smtputf8;
     } cases[] = {{"From: a@example.org\n\nplain\n", false, false},
                  {"From: a@example.org\n\nbody caf\xC3\xA9\n", true, false},
-                 {"From: a@example.org\nSubject: caf\xC3\xA9\n\nplain\n", false, true},
+                 {"From: a@example.org\nSubject: caf\xC3\xA9\n\nplain\n", false, false}, /* RFC 2047 does */
+                 {"From: a@example.org\nReferences: <caf\xC3\xA9@x>\n\nplain\n", false, true},
+                 {"From: a\xC3\xA9@example.org\n\nplain\n", false, true},
+                 {"From: \xC3\xA9 <a@example.org>\nTo: b\xC3\xA9@example.net\n\nplain\n", false, true},
                  {"From: a@example.org\n\n12345678901234567890123456789\xE9\n", true, false}};
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct unit_job u;
@@ -190,6 +196,94 @@ static void what_cannot_be_mended_is_refused(void **state) {
     unit_assert_has(raw_error("From: a@exa mple.org>, <\n\nx"), "From is not an address");
 }
 
+/* RFC 6532 is for servers that know SMTPUTF8; RFC 2047 is for all. */
+static void texts_beyond_ascii_become_encoded_words(void **state) {
+    static const struct {
+        const char *raw, *written;
+    } cases[] = {
+        {"Subject: caf\xC3\xA9 au lait", "Subject: =?utf-8?Q?caf=C3=A9?= au lait"},
+        {"SUBJECT:\n caf\xC3\xA9\n\tau lait", "SUBJECT: =?utf-8?Q?caf=C3=A9?=\tau lait"},
+        {"X-Note : \xC3\xA9", "X-Note: =?utf-8?B?w6k=?="},
+        {"Subject: \xFF", "Subject: =?utf-8?B?77+9?="}, /* no UTF-8: U+FFFD */
+        {"To: \xC3\x89va <eva@example.net>", "To: =?utf-8?Q?=C3=89va?= <eva@example.net>"},
+        {"To: \"Doe, \xC3\x89va\" <eva@example.net>, bob@example.net,\n Ann <ann@example.net>",
+         "To: =?utf-8?Q?Doe=2C_=C3=89va?= <eva@example.net>, bob@example.net,\r\n Ann <ann@example.net>"},
+        {"Cc: \"qu\\\"o\xC3\xA9\" <eva@example.net> , \"a b\"@example.net",
+         "Cc: =?utf-8?Q?qu=22o=C3=A9?= <eva@example.net>, \"a b\"@example.net"},
+        {"Reply-To: eva@b\xC3\xBC"
+         "cher.example",
+         "Reply-To: eva@xn--bcher-kva.example"},
+        /* These stay, and need SMTPUTF8: */
+        {"To: \xC3\x89va (comment) <eva@example.net>", "To: \xC3\x89va (comment) <eva@example.net>"},
+        {"To: \xC3\xA9: eva@example.net;", "To: \xC3\xA9: eva@example.net;"},
+        {"To: \xC3\xA9 =?utf-8?Q?x?= <eva@example.net>", "To: \xC3\xA9 =?utf-8?Q?x?= <eva@example.net>"},
+        {"To: \xC3\xA9 <eva@example.net> x", "To: \xC3\xA9 <eva@example.net> x"},
+        {"To: \xC3\xA9 <no address>", "To: \xC3\xA9 <no address>"},
+        {"To: \"\xC3\xA9 <eva@example.net>", "To: \"\xC3\xA9 <eva@example.net>"},
+        {"To: \xC3\xA9,", "To: \xC3\xA9,"},
+        {"Authentication-Results: \xC3\xA9", "Authentication-Results: \xC3\xA9"},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        char raw[512], expected[512];
+        snprintf(raw, sizeof(raw), "From: a@example.org\n%s\nX-Last: y\n\nbody\n", cases[i].raw);
+        snprintf(expected, sizeof(expected), "From: a@example.org\r\n%s\r\nX-Last: y\r\n\r\nbody\r\n", cases[i].written);
+        unit_assert_has(render_raw(raw, strlen(raw)), expected);
+    }
+}
+
+/* RFC 5322 3.6, RFC 2045 3: what may be there once is there once, or readers disagree on the message. */
+static void fields_that_may_be_there_once_are(void **state) {
+    static const char *const once[] = {"Date",    "Message-ID", "MIME-Version", "Content-Type", "Content-Transfer-Encoding",
+                                       "Subject", "To",         "Cc",           "Sender",       "Reply-To"};
+    char raw[512];
+    for (size_t i = 0; i < sizeof(once) / sizeof(once[0]); i++) {
+        snprintf(raw, sizeof(raw), "From: a@example.org\n%s: 1\nX: y\n%s : 2\n\nx", once[i], once[i]);
+        unit_assert_has(raw_error(raw), once[i]);
+    }
+    RENDER_RAW("From: a@example.org\nReceived: 1\nReceived: 2\nX: 1\nX: 2\nComments: 1\nComments: 2\n\nx");
+}
+
+static void mime_fields_that_are_missing_are_added(void **state) {
+    static const struct {
+        const char *raw, *has, *lacks;
+    } cases[] = {
+        {"From: a@example.org\n\nplain\n", "From:", "MIME-Version"},
+        {"From: a@example.org\nContent-Type: text/html\n\nplain\n", "\r\nMIME-Version: 1.0\r\nFrom:", "Encoding"},
+        {"From: a@example.org\nContent-Transfer-Encoding: base64\n\nAAAA\n", "\r\nMIME-Version: 1.0\r\nFrom:", "Content-Type"},
+        {"From: a@example.org\nmime-version: 1.0\nContent-Type: text/html\n\nplain\n", "\r\nmime-version: 1.0\r\n", "MIME-Version"},
+        {"From: a@example.org\n\ncaf\xC3\xA9\n",
+         "\r\nMIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\nFrom: "
+         "a@example.org\r\n\r\ncaf\xC3\xA9\r\n",
+         "base64"},
+        {"From: a@example.org\n\ncaf\xE9\n", "\r\ncaf\xE9\r\n", "MIME"}, /* in which charset, nobody knows */
+        {"From: a@example.org\nContent-Type: text/plain; charset=latin1\n\ncaf\xE9\n",
+         "\r\nMIME-Version: 1.0\r\nContent-Transfer-Encoding: 8bit\r\nFrom:", "utf-8"},
+        {"From: a@example.org\nMIME-Version: 1.0\nContent-Type: text/plain\nContent-Transfer-Encoding: 8bit\n\ncaf\xE9\n",
+         "From:", "8bit\r\nFrom"},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        const char *text = render_raw(cases[i].raw, strlen(cases[i].raw));
+        unit_assert_has(text, cases[i].has);
+        unit_assert_lacks(text, cases[i].lacks);
+    }
+}
+
+static void a_mailbox_file_s_marks_go(void **state) {
+    const char *text = RENDER_RAW("From ann Mon Jan 1\nReturn-Path: <x@y>\nContent-Length: 6\nResent-Bcc: "
+                                  "eve@example.com,\n\tmallory@example.com\nFrom: a@example.org\n"
+                                  "Status: RO\n\n>From here\nFrom there\n");
+    unit_assert_has(text, "From: a@example.org\r\nStatus: RO\r\n\r\n>From here\r\nFrom there\r\n");
+    unit_assert_lacks(text, "example.com");
+    unit_assert_lacks(text, "Content-Length");
+    unit_assert_lacks(text, "From ann");
+}
+
+/* A name may begin with a dot, which the wire has twice (RFC 5321 4.5.2): wire form is checked with every rendering. */
+static void a_field_s_name_may_begin_with_a_dot(void **state) {
+    unit_assert_has(RENDER_RAW("From: a@example.org\n. : x\n\nbody\n"), "\r\n.: x\r\n");
+    unit_assert_has(RENDER_RAW("From: a@example.org\n.a: x\n\nbody\n"), "\r\n.a: x\r\n");
+}
+
 static void variables_are_not_filled_into_raw(void **state) {
     struct unit_job u;
     unit_job_init(&u);
@@ -210,6 +304,11 @@ int main(void) {
         cmocka_unit_test(the_key_is_chosen_by_the_message_s_own_from),
         cmocka_unit_test(eight_bits_are_told),
         cmocka_unit_test(what_cannot_be_mended_is_refused),
+        cmocka_unit_test(texts_beyond_ascii_become_encoded_words),
+        cmocka_unit_test(fields_that_may_be_there_once_are),
+        cmocka_unit_test(mime_fields_that_are_missing_are_added),
+        cmocka_unit_test(a_mailbox_file_s_marks_go),
+        cmocka_unit_test(a_field_s_name_may_begin_with_a_dot),
         cmocka_unit_test(variables_are_not_filled_into_raw),
     };
     return cmocka_run_group_tests_name("render/raw", tests, NULL, NULL);
