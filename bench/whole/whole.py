@@ -32,6 +32,9 @@ ALGORITHMS = {"none": (), "rsa": ("rsa",), "ed25519": ("ed25519",), "both": ("rs
 LINE = "the quick brown fox jumps over the lazy dog while mail flows from here\n"
 
 
+LAYOUTS = {"apart": lambda cores: cores[0], "together": lambda cores: cores[-1]}  # the sink's core; the worker has the last
+
+
 class Unable(Exception):
     """What this tree or this machine cannot do: the reason."""
 
@@ -95,20 +98,20 @@ def between(first, last):
 
 
 class Whole(Testbed):
-    """Everything runs when the `with` block is entered. `sign`: a name of ALGORITHMS. Raises Unable where this tree cannot sign so."""
+    """Everything runs when the `with` block is entered. `sign`: a name of ALGORITHMS, `layout` of LAYOUTS. Raises Unable where this tree cannot sign so."""
 
-    def __init__(self, name, sign="none", messages=4 << 20, threads=None, slots=16384, extra=None):
+    def __init__(self, name, sign="none", messages=4 << 20, threads=None, slots=16384, layout="apart", extra=None):
         super().__init__(name=name, stored_bytes=1 << 30)
         try:
-            self._start(sign, messages, threads, slots, extra)
+            self._start(sign, messages, threads, slots, layout, extra)
         except BaseException:
             self.close()
             raise
 
-    def _start(self, sign, messages, threads, slots, extra):
+    def _start(self, sign, messages, threads, slots, layout, extra):
         cores = sorted(os.sched_getaffinity(0))
         self.filled = 0
-        self.sink_core, self.worker_core = cores[0], cores[-1]
+        self.sink_core, self.worker_core = LAYOUTS[layout](cores), cores[-1]
         # Redis as in production, but for its disk (here memory, as Postfix's queue is beside it) and the rewriting of its log, which would fall into some runs.
         self.redis_process = self.start("redis", [
             shutil.which("redis-server") or "valkey-server", "--port", "0", "--unixsocket", self.redis_socket, "--unixsocketperm", "777", "--dir", self.sinks,
