@@ -38,6 +38,11 @@ static void test_ids(void **state) {
     assert_false(entry_id_parse("12", 2, &id));
     assert_false(entry_id_parse("1-2x", 4, &id));
     assert_false(entry_id_parse("", 0, &id));
+    char text[ENTRY_ID_BYTES];
+    entry_id_write((struct entry_id){UINT64_MAX, UINT64_MAX}, text);
+    assert_string_equal(text, "18446744073709551615-18446744073709551615");
+    entry_id_write((struct entry_id){0, 10}, text);
+    assert_string_equal(text, "0-10");
 }
 
 static void test_a_fresh_entry_begins_its_history(void **state) {
