@@ -3,6 +3,7 @@
 
 #include "fetch.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
