@@ -82,6 +82,21 @@ void encode_plain(struct writer *writer, const char *text, size_t length) {
     }
 }
 
+/* Where a run of bytes that stand for themselves in quoted-printable ends; eight at a time. */
+static size_t qp_run(const char *text, size_t at, size_t end) {
+    static const uint64_t ones = 0x0101010101010101, tops = 0x8080808080808080;
+    for (uint64_t word; end - at >= sizeof(word); at += sizeof(word)) {
+        memcpy(&word, text + at, sizeof(word));
+        uint64_t equals = word ^ '=' * ones;
+        /* No byte over 126, none under 32, and no "=". */
+        if ((((word + ones) | word | ((word - 32 * ones) & ~word) | ((equals - ones) & ~equals)) & tops) != 0)
+            break;
+    }
+    while (at < end && (byte_kind[(uint8_t)text[at]] & QP_LITERAL))
+        at++;
+    return at;
+}
+
 /* One byte as =XX at `out`. */
 static uint8_t *qp_escape(uint8_t *out, uint8_t byte) {
     out[0] = '=';
@@ -107,7 +122,7 @@ void encode_quoted_printable_part(struct writer *writer, const char *text, size_
         uint8_t *out = writer->bytes + writer->at;
         size_t chunk_end = length - at > QP_CHUNK_BYTES ? at + QP_CHUNK_BYTES : length;
         while (at < chunk_end) {
-            size_t run = at, run_max = at + (QP_LINE_MAX - column);
+            size_t run_max = at + (QP_LINE_MAX - column);
             if (run_max > chunk_end)
                 run_max = chunk_end;
             if (column == 0 && is_risky_start(text + at, length - at)) {
@@ -115,8 +130,7 @@ void encode_quoted_printable_part(struct writer *writer, const char *text, size_
                 column = 3;
                 continue;
             }
-            while (run < run_max && (byte_kind[(uint8_t)text[run]] & QP_LITERAL))
-                run++;
+            size_t run = qp_run(text, at, run_max);
             bool at_line_end = run == length || is_line_end(text[run]);
             /* White space before a line's end would be lost on the way. */
             bool blank_end = at_line_end && run > at && (text[run - 1] == ' ' || text[run - 1] == '\t');

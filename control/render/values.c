@@ -6,10 +6,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { KEY_BYTES_MAX = 256, CHARACTER_BYTES = 4, HASH_SEED = 2166136261u, HASH_PRIME = 16777619 };
+enum { KEY_BYTES_MAX = 256, CHARACTER_BYTES = 4 };
 
 struct scan {
-    const char *at;
+    const char *at, *end;
     struct values *values;
     const char *fault; /* NULL: none */
     bool starved;
@@ -20,10 +20,15 @@ struct scan {
 static const bool string_stop[256] = {[0 ... 31] = true, ['"'] = true, ['\\'] = true, [128 ... 255] = true};
 
 uint32_t value_hash(const char *name, size_t length) {
-    uint32_t hash = HASH_SEED;
-    for (size_t i = 0; i < length; i++)
-        hash = (hash ^ (uint8_t)name[i]) * HASH_PRIME;
-    return hash;
+    uint32_t first = 0, last = 0;
+    if (length >= sizeof(first)) {
+        memcpy(&first, name, sizeof(first));
+        memcpy(&last, name + length - sizeof(last), sizeof(last));
+    } else if (length > 0) {
+        memcpy(&first, name, 1);
+        memcpy(&last, name + length - 1, 1);
+    }
+    return (first * 31 + last) * 31 + (uint32_t)length;
 }
 
 static int hex_digit(char digit) {
@@ -87,13 +92,27 @@ static const char *skip_blanks(const char *at) {
     return at;
 }
 
+/* Where a run of a string's plain bytes ends; eight at a time. */
+static const char *skip_plain(const char *at, const char *end) {
+    static const uint64_t ones = 0x0101010101010101, tops = 0x8080808080808080;
+    for (uint64_t word; (size_t)(end - at) >= sizeof(word); at += sizeof(word)) {
+        memcpy(&word, at, sizeof(word));
+        uint64_t quote = word ^ '"' * ones, backslash = word ^ '\\' * ones;
+        uint64_t stops = (((quote - ones) & ~quote) | ((backslash - ones) & ~backslash) | ((word - 32 * ones) & ~word) | word) & tops;
+        if (stops != 0)
+            return at + __builtin_ctzll(stops) / 8;
+    }
+    while (!string_stop[(uint8_t)*at])
+        at++;
+    return at;
+}
+
 /* The string whose quote is behind: up to its end quote, which is passed. */
 static bool scan_string(struct scan *scan, const char **text, uint32_t *length, bool *escaped) {
     const char *at = scan->at, *begin = at;
     *escaped = false;
     for (;;) {
-        while (!string_stop[(uint8_t)*at])
-            at++;
+        at = skip_plain(at, scan->end);
         if (*at == '"')
             break;
         char character[CHARACTER_BYTES];
@@ -243,7 +262,7 @@ static bool scan_value(struct scan *scan, struct value *value) {
 }
 
 int values_read(struct values *values, const char *json, const char *what, char *error, size_t error_bytes) {
-    struct scan scan = {.at = skip_blanks(json), .values = values};
+    struct scan scan = {.at = skip_blanks(json), .end = json + strlen(json), .values = values};
     values->nodes = values->inlined;
     values->capacity = VALUES_INLINED;
     values->count = 1;
@@ -300,17 +319,15 @@ bool value_is_false(const struct value *value) {
 
 static void write_escaped(struct writer *writer, const char *text, size_t length) {
     static const bool special[256] = {['&'] = true, ['<'] = true, ['>'] = true, ['"'] = true, ['\''] = true};
-    for (size_t at = 0, run = 0; at <= length; at++) {
-        if (at < length && !special[(uint8_t)text[at]])
-            continue;
+    for (size_t at = 0;;) {
+        size_t run = at;
+        while (at < length && !special[(uint8_t)text[at]])
+            at++;
         writer_bytes(writer, text + run, at - run);
-        run = at + 1;
-        if (at < length)
-            writer_text(writer, text[at] == '&'   ? "&amp;"
-                                : text[at] == '<' ? "&lt;"
-                                : text[at] == '>' ? "&gt;"
-                                : text[at] == '"' ? "&quot;"
-                                                  : "&#39;");
+        if (at == length)
+            return;
+        char byte = text[at++];
+        writer_text(writer, byte == '&' ? "&amp;" : byte == '<' ? "&lt;" : byte == '>' ? "&gt;" : byte == '"' ? "&quot;" : "&#39;");
     }
 }
 

@@ -38,6 +38,7 @@ struct values {
 int values_read(struct values *values, const char *json, const char *what, char *error, size_t error_bytes);
 void values_free(struct values *values);
 
+/* Of a name's ends and length: equal ones are compared. */
 uint32_t value_hash(const char *name, size_t length);
 /* The member of this name, or NULL when there is none, or `object` is none or NULL. */
 const struct value *value_member(const struct value *object, const char *name, size_t length, uint32_t hash);

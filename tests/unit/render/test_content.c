@@ -325,6 +325,45 @@ static void many_lines_with_variables(void **state) {
     render_prepared_free(shared.prepared);
 }
 
+/* Attachments and texts without variables are encoded once, and a recipient costs its header alone. */
+static void what_is_shared_is_not_copied(void **state) {
+    enum { ATTACHMENT_BYTES = 2 << 20, OWN_BYTES_MAX = 2048, MOST_BYTES = 8 << 20 };
+    struct unit_job u;
+    struct shared_job shared;
+    struct message message;
+    char error[256] = "";
+    uint8_t *bytes = calloc(1, ATTACHMENT_BYTES);
+    struct job_attachment attachment = {
+        .filename = (char *)"a.bin", .content_type = (char *)"application/x", .bytes = bytes, .length = ATTACHMENT_BYTES};
+    struct identity *identity = unit_identity('k');
+    assert_non_null(bytes);
+    unit_job_init(&u);
+    u.job.text = (char *)CYRILLIC CYRILLIC CYRILLIC CYRILLIC; /* base64 is smaller */
+    u.job.html = (char *)"<p>" LONG_WORDS "</p>" LONG_LINES;
+    u.job.attachments = &attachment;
+    u.job.attachment_count = 1;
+    share(&shared, &u);
+    message_init(&message);
+    assert_int_equal(render_message(&shared.job.job, 0, unit_date_s, identity, MOST_BYTES, &message, error, sizeof(error)), 0);
+    assert_true(message.length > ATTACHMENT_BYTES / 3 * 4);
+    if (RENDER_SHARES) {
+        assert_true(message.own_length < OWN_BYTES_MAX);
+        assert_true(message.piece_count > 0 && message.piece_count < 8);
+    }
+    assert_int_equal(message_flatten(&message), 0);
+    assert_non_null(
+        memmem(message.bytes + message.start, message.length, "text/plain; charset=utf-8\r\nContent-Transfer-Encoding: base64", 59));
+    assert_int_equal(render_message(&shared.job.job, 0, unit_date_s, identity, ATTACHMENT_BYTES, &message, error, sizeof(error)), -E2BIG);
+    /* A text of the job's own leaves the attachment shared. */
+    shared.job.job.text = (char *)"Mine\n";
+    assert_int_equal(render_message(&shared.job.job, 0, unit_date_s, identity, MOST_BYTES, &message, error, sizeof(error)), 0);
+    assert_true(!RENDER_SHARES || message.own_length < ATTACHMENT_BYTES / 64);
+    message_free(&message);
+    identity_free(identity);
+    render_prepared_free(shared.prepared);
+    free(bytes);
+}
+
 struct race {
     const struct job *job;
     const struct identity *identity;
@@ -379,7 +418,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_shared_content_changes_no_byte), cmocka_unit_test(own_fields_stand),
         cmocka_unit_test(a_content_is_always_a_template),   cmocka_unit_test(many_lines_with_variables),
-        cmocka_unit_test(threads_share_a_content),
+        cmocka_unit_test(what_is_shared_is_not_copied),     cmocka_unit_test(threads_share_a_content),
     };
     return cmocka_run_group_tests_name("content", tests, NULL, NULL);
 }
