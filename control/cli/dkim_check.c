@@ -44,7 +44,7 @@ static void records_judge(struct check *check, const struct resolver_answer *ans
     if (answer->count > 1) {
         dkim_findings_add(&best, DKIM_BAD, "several",
                           "%s has %u TXT records, %u of them DKIM keys; receivers take any of them or none (RFC 6376 3.6.2.2): leave only "
-                          "its own.",
+                          "this key's record.",
                           check->name, answer->count, keys);
     }
     check->findings = best;
@@ -59,8 +59,8 @@ static void answer_judge(struct check *check, const struct resolver_answer *answ
     case DNS_NO_DATA:
     case DNS_NO_NAME:
         dkim_findings_add(&check->findings, DKIM_BAD, answer->status == DNS_NO_NAME ? "no-name" : "no-record",
-                          answer->status == DNS_NO_NAME ? "%s does not exist in DNS; publish its own record."
-                                                        : "%s has no TXT record; publish its own.",
+                          answer->status == DNS_NO_NAME ? "%s does not exist in DNS; publish the key's record."
+                                                        : "%s has no TXT record; publish the key's record.",
                           check->name);
         break;
     case DNS_FAILED:

@@ -261,27 +261,27 @@ static void key_judge(const struct record *record, const struct public_key *ours
                           "The record has no `p=` (RFC 6376 3.6.1); publish it as `bypost dkim record` prints it.");
     } else if (record->p.value_length == 0) {
         dkim_findings_add(findings, DKIM_BAD, "revoked",
-                          "The key was revoked: `p=` is empty (RFC 6376 3.6.1); sign with another selector, or publish its own record.");
+                          "The key was revoked: `p=` is empty (RFC 6376 3.6.1); sign with another selector, or publish the key's record.");
     } else if (record->k.name && !tag_is(&record->k, "rsa") && !tag_is(&record->k, "ed25519")) {
         dkim_findings_add(findings, DKIM_BAD, "type",
-                          "The record's `k=%.*s` is no type of key that verifiers know; publish its own record.",
+                          "The record's `k=%.*s` is no type of key that verifiers know; publish the key's record.",
                           (int)record->k.value_length, record->k.value);
     } else if (theirs.rsa != ours->rsa) {
         dkim_findings_add(findings, DKIM_BAD, "type",
-                          "The record is for %s (`k=%s`), the private key is %s; publish its own record, or name the right key file.",
+                          "The record is for %s (`k=%s`), the private key is %s; publish the key's record, or name the right key file.",
                           theirs.rsa ? "RSA" : "Ed25519", theirs.rsa ? "rsa" : "ed25519", ours_text);
     } else if (!theirs.readable) {
         dkim_findings_add(findings, DKIM_BAD, "unreadable",
-                          "The record's `p=` holds no whole %s key: it was cut or changed on its way into DNS; publish its own record.",
+                          "The record's `p=` holds no whole %s key: it was cut or changed on its way into DNS; publish the key's record.",
                           theirs.rsa ? "RSA" : "Ed25519");
     } else if (!key_same(&theirs, ours)) {
         dkim_findings_add(findings, DKIM_BAD, "other-key",
-                          "The record holds another key (%s) than the private key's (%s); publish its own record, or name the key file "
+                          "The record holds another key (%s) than the private key's (%s); publish the key's record, or name the key file "
                           "that belongs to it.",
                           theirs_text, ours_text);
     } else if (theirs.pkcs1) {
         dkim_findings_add(findings, DKIM_WARNING, "pkcs1",
-                          "The record holds the key as bare RSAPublicKey, which some verifiers cannot read; publish its own record.");
+                          "The record holds the key as bare RSAPublicKey, which some verifiers cannot read; publish the key's record.");
     }
 }
 
