@@ -37,6 +37,10 @@ FILENAMES = ["a.pdf", "with space.txt", 'quo"te.txt', "semi;colon=.txt", "back\\
              "👩‍👩‍👧‍👦" * 10, "(paren).txt", "a*0*=b", "trailing. ", " leading", "'", "%"]
 NAMES = ["Ann", "Ann Lee", "Lee, Ann", 'Ann "the" Lee', "back\\slash", "(comment)", "a (b", "O'Neil", "x@y", "<x@y>", "a;b:c", "=?utf-8?Q?x?=", "J. R. Doe",
          "  padded  ", "two  spaces", "tab\tbed", '"', "\\", ",", "group:;", "q" * 58, "q" * 59, "q w" * 40, "Ü" * 128, "😀" * 64, "."]
+SECTIONS = ["{{#v0}}a{{v1}}{{/v0}}", "{{^none}}none{{/none}}", "{{#none}}{{never}}{{/none}}", "{{#list}}-{{.}}{{/list}}", "{{^list}}empty{{/list}}",
+            "{{#people}}{{name}}/{{v1}}/{{v2}}; {{/people}}", "{{#o}}{{in}}{{#deep}}{{er}}{{{v3}}}{{/deep}}{{/o}}", "{{#o.deep}}{{&er}}{{/o.deep}}"]
+BLOCKS = ["\n{{#list}}\n- {{.}}\n{{/list}}\n", "\n  {{! alone }}  \n", "\r\n {{#people}} \r\n{{name}}: {{{v0}}}\r\n{{/people}}\r\n", "\n{{^none}}\n.\n{{/none}}\nFrom x\n"]
+BULK_FIELDS = {"list_id": "List-Id", "precedence": "Precedence"}
 CUSTOM_NAMES = ["X-Campaign", "x-lower", "List-Id", "In-Reply-To", "References", "Auto-Submitted", "Precedence", "Keywords", "X", "X-" + "n" * 74, "X_%/|~", ".X-Dot", "Importance"]
 
 
@@ -169,6 +173,17 @@ class Dice:
         if self.one_in(5):
             out["list_unsubscribe"] = self.pick(["https://example.org/u?t=1&x=%20", "mailto:u@example.org?subject=x", "HTTPS://example.org/" + "p" * 900])
         if self.one_in(6):
+            out["list_unsubscribe"] = ["https://example.org/u", "mailto:u@example.org"]
+        if self.one_in(6):
+            out["list_id"] = self.pick(["news.example.org", "Our \"weekly\" news, all of it <news.example.org>", "Новости <n.example.org>", "<a.b>"])
+        if self.one_in(6):
+            out["feedback_id"] = "c1:t2:bulk:example"
+        if self.one_in(6):
+            out["precedence"] = self.pick(["bulk", "list", "none"])
+        for field in (name for name in BULK_FIELDS if name in out):
+            if out.get("headers"):  # not both
+                out["headers"].pop(BULK_FIELDS[field], None)
+        if self.one_in(6):
             out["envelope_sender"] = self.pick(["", "<>", "bounce@example.org", "b+c=d@müller.example"])
         return out
 
@@ -184,7 +199,9 @@ class Dice:
 
     def variables(self):
         """Those named v0 to v5 and o.in stay missing in none; a recipient's go over the job's."""
-        return {"v%d" % i: self.value() for i in range(6)} | {"o": {"in": self.value(), "deep": {"er": self.value()}}, "dotted.name": self.value()}
+        return {"v%d" % i: self.value() for i in range(6)} | {
+            "o": {"in": self.value(), "deep": {"er": self.value()}}, "dotted.name": self.value(),
+            "list": [self.value() for _ in range(self.below(4))], "people": [{"name": self.line(2), "v1": self.value()} for _ in range(self.below(3))]}
 
     def tag(self):
         name = self.pick(["v0", "v1", "v2", "v3", "v4", "v5", "o.in", "o.deep.er", "dotted.name"])
@@ -209,6 +226,8 @@ class Dice:
         for name, limit in (("subject", 4096), ("text", None), ("html", None)):
             if name in content:
                 content[name] = self.with_tags(content[name])
+                if not limit and self.one_in(3):
+                    content[name] += self.pick(BLOCKS) + self.with_tags(self.line(5))
                 if limit and len(content[name].encode()) > limit:
                     content[name] = "{{v0}}"
         for name, value in content.get("headers", {}).items():
@@ -238,7 +257,7 @@ class Dice:
             if not self.one_in(4):
                 recipient["merge_data"] = {key: value for key, value in self.variables().items() if self.one_in(2)} | {"id": "r%d-%d" % (number, self.below(99))}
             if self.one_in(6):
-                recipient["headers"] = {name: self.with_tags(value) if isinstance(value, str) and len(value) < 1000 else value for name, value in self.headers(3).items()}
+                recipient["headers"] = {} if "list_id" in content or "precedence" in content else {name: self.with_tags(value) if isinstance(value, str) and len(value) < 1000 else value for name, value in self.headers(3).items()}
             recipients.append(recipient)
         job = {"recipients": recipients}
         if self.one_in(2):
@@ -279,14 +298,19 @@ def mailboxes_asked(values):
     return [mailbox_asked(value) for value in (values if isinstance(values, list) else [values])]
 
 
-def looked_up(scope, name):
-    """The whole name first, then object by object along its dots."""
-    if not isinstance(scope, dict):
-        return None, False
-    if name in scope:
-        return scope[name], True
-    head, dot, rest = name.partition(".")
-    return looked_up(scope.get(head), rest) if dot else (None, False)
+def looked_up(scopes, name):
+    """From the innermost context outwards: the whole name, or object by object along its dots. (value, is there)"""
+    if name == ".":
+        return scopes[-1], True
+    for scope in reversed(scopes):
+        if not isinstance(scope, dict):
+            continue
+        if name in scope:
+            return scope[name], True
+        head, dot, rest = name.partition(".")
+        if dot and head in scope:
+            return looked_up([scope[head]], rest)
+    return None, False
 
 
 def shown(value):
@@ -305,21 +329,57 @@ def escaped(text):
     return text
 
 
-TAG = re.compile(r"\{\{(?:!.*?\}\}|\{[ \t]*([^{}\s]+)[ \t]*\}\}\}|(&?)[ \t]*([^{}\s]+)[ \t]*\}\})", re.S)
+TAG = re.compile(r"\{\{(?:(?P<sign>[#^/!])[ \t]*(?P<section>[^}]*?)[ \t]*\}\}|\{[ \t]*(?P<raw>[^{}\s]+)[ \t]*\}\}\}|(?P<and>&?)[ \t]*(?P<name>[^{}\s#^/!&]+)[ \t]*\}\})")
+
+
+def parsed(text):
+    """mustache(5): [text or (sign, name, inner)]; a section's tag or a comment that is alone on its line takes the line with it."""
+    out, stack, at = [], [], 0
+    for match in TAG.finditer(text):
+        begin, end = match.span()
+        if match.group("sign"):
+            before = re.search(r"(?:^|\n)([ \t]*)\Z", text[:begin])
+            after = re.match(r"[ \t]*(?:\r?\n|\Z)", text[end:])
+            if before and after:
+                begin, end = before.start(1), end + after.end()
+        if begin > at:
+            out.append(text[at:begin])
+        at = max(at, end)
+        if match.group("sign") in ("#", "^"):
+            stack.append((out, (match.group("sign"), match.group("section"), [])))
+            out = stack[-1][1][2]
+        elif match.group("sign") == "/":
+            out, node = stack.pop()
+            out.append(node)
+        elif not match.group("sign"):
+            out.append(("&" if match.group("raw") or match.group("and") else "", match.group("raw") or match.group("name"), None))
+    return out + [text[at:]]
+
+
+def run(nodes, scopes, html):
+    out = []
+    for node in nodes:
+        if isinstance(node, str):
+            out.append(node)
+            continue
+        sign, name, inner = node
+        value, there = looked_up(scopes, name)
+        if inner is None:
+            if not there:
+                raise Refused("the variable \"%s\" is missing" % name)
+            out.append(escaped(shown(value)) if html and sign != "&" else shown(value))
+            continue
+        is_false = value is None or value is False or value == "" or value == []
+        if sign == "^":
+            out.append(run(inner, scopes, html) if is_false else "")
+        elif not is_false:
+            out.extend(run(inner, scopes + [item], html) for item in (value if isinstance(value, list) else [value]))
+    return "".join(out)
 
 
 def filled(text, own, common, html):
     """The variables of a text: a recipient's go over the job's."""
-    def value(match):
-        name = match.group(1) or match.group(3)
-        if name is None:
-            return ""
-        for scope in (own, common):
-            found, there = looked_up(scope, name)
-            if there:
-                return escaped(shown(found)) if html and not match.group(1) and not match.group(2) else shown(found)
-        raise Refused("the variable \"%s\" is missing" % name)
-    return TAG.sub(value, text)
+    return run(parsed(text), [common, own], html) if "{{" in text else text
 
 
 def attachment_asked(attachment, has_html):
@@ -368,7 +428,11 @@ def asked(request, number):
     out["text"] = fill(job["text"]) if "text" in job else None
     out["html"] = fill(job["html"], True) if "html" in job else None
     out["attachments"] = [attachment_asked(one, out["html"] is not None) for one in job.get("attachments", [])]
-    out["list_unsubscribe"] = fill(job["list_unsubscribe"]) if "list_unsubscribe" in job else None
+    links = job.get("list_unsubscribe", [])
+    out["list_unsubscribe"] = [fill(link) for link in (links if isinstance(links, list) else [links])]
+    out["list_id"] = job.get("list_id")
+    out["feedback_id"] = job.get("feedback_id")
+    out["precedence"] = job.get("precedence", "none")
     out["utf8"] = any(not address.isascii() for _, address in sum((out[f] for f in ("from", "reply_to", "to", "cc", "sender")), [])) or not (
         out["recipient"] + out["envelope_sender"]).isascii()
     return out

@@ -156,8 +156,8 @@ def python_tree(part):
     must(not part.defects, "defects: %s", part.defects)
     if part.is_multipart():
         return (part.get_content_type(), [python_tree(one) for one in part.get_payload()])
-    name = part.get_param("filename", None, "content-disposition")  # get_filename would trim it
-    name = name if name is None else email.utils.collapse_rfc2231_value(name)
+    name = part.get_param("filename", None, "content-disposition")  # get_filename would trim it, and unquote it twice
+    name = email.utils.collapse_rfc2231_value(name) if isinstance(name, tuple) else name
     identifier = part.get("Content-ID")
     return {"type": part.get_content_type(), "bytes": part.get_payload(decode=True), "filename": name, "charset": part.get_content_charset(),
             "disposition": part.get_content_disposition(), "content_id": None if identifier is None else str(identifier).strip("<>")}
