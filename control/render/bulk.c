@@ -40,17 +40,15 @@ bool bulk_owns(const struct job *job, const char *name) {
 
 /* A value within a URI: all but RFC 3986's unreserved characters are escaped (2.3), so that it stays one part of it. */
 static void write_escaped(struct writer *writer, const char *value) {
-    static const char unreserved[] = "-._~";
-    for (; *value != '\0'; value++) {
-        char byte = *value;
-        bool plain = (byte >= '0' && byte <= '9') || (byte >= 'a' && byte <= 'z') || (byte >= 'A' && byte <= 'Z') ||
-                     strchr(unreserved, byte) != NULL;
-        if (plain) {
-            writer_byte(writer, byte);
-        } else {
-            const char escaped[3] = {'%', encode_hex[(uint8_t)byte >> 4], encode_hex[(uint8_t)byte & 15]};
-            writer_bytes(writer, escaped, sizeof(escaped));
-        }
+    static const char unreserved[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~";
+    for (;; value++) {
+        size_t plain = strspn(value, unreserved);
+        writer_bytes(writer, value, plain);
+        value += plain;
+        if (*value == '\0')
+            return;
+        const char escaped[3] = {'%', encode_hex[(uint8_t)*value >> 4], encode_hex[(uint8_t)*value & 15]};
+        writer_bytes(writer, escaped, sizeof(escaped));
     }
 }
 
