@@ -186,7 +186,7 @@ static bool read_tag(struct compiler *compiler, struct tag *tag) {
         end = strstr(at, close);
     }
     if (end == NULL || !read_name(tag, at + (tag->sign != '\0'), end))
-        return fail(compiler, tag->at, "a tag \"%s\" has no name or no end \"%s\"", open, close);
+        return fail(compiler, tag->at, "a tag \"%s%.*s\" has no name or no end \"%s\"", open, tag->sign != '\0', at, close);
     tag->end = end + strlen(close);
     return true;
 }
