@@ -183,7 +183,7 @@ def policy_tree(part):
     must(not part.defects, "defects: %s", part.defects)
     if part.is_multipart():
         return (part.get_content_type(), [policy_tree(one) for one in part.iter_parts()])
-    name = part.get_filename()
+    name = part["Content-Disposition"].params.get("filename") if "Content-Disposition" in part else None
     must(not part["Content-Type"].defects, "defects of Content-Type: %s", part["Content-Type"].defects)
     return {"type": part.get_content_type(), "bytes": part.get_payload(decode=True), "filename": name}
 
