@@ -114,14 +114,14 @@ struct job {
     uint32_t tag_count;
     char **tags;
     /* What job_bulk_fill completes from the configuration. */
-    char *list_unsubscribe;         /* "https://..." or "mailto:...", or several: "<https://...>, <mailto:...>"; or NULL */
-    char *list_id;                  /* "name.example.org" or "Words <name.example.org>", or NULL */
-    char *feedback_id;              /* four parts with colons, or NULL */
-    enum job_precedence precedence; /* UNSET: as NONE, no such field */
-    enum job_choice bulk, verp;     /* does the configuration's `bulk` hold for it; is its envelope sender a VERP one */
-    char *verp_address;             /* "prefix@domain", which the token goes into; NULL: the envelope sender stays as it is */
-    bool has_built_ins;             /* some member names variables of our own ({{bypost.NAME}}): copies for two recipients differ */
-    bool fills_built_ins;           /* subject, text, html or a header does: they are templates */
+    char *list_unsubscribe;             /* "https://..." or "mailto:...", or several: "<https://...>, <mailto:...>"; or NULL */
+    char *list_id;                      /* "name.example.org" or "Words <name.example.org>", or NULL */
+    char *feedback_id;                  /* four parts with colons, or NULL */
+    enum job_precedence precedence;     /* UNSET: as NONE, no such field */
+    enum job_choice bulk, verp;         /* does the configuration's `bulk` hold for it; is its envelope sender a VERP one */
+    char *verp_address;                 /* "prefix@domain", which the token goes into; NULL: the envelope sender stays as it is */
+    bool has_built_ins;                 /* some member names variables of our own ({{bypost.NAME}}): copies for two recipients differ */
+    bool fills_built_ins;               /* subject, text, html or a header does: they are templates */
     bool high;                          /* queue or priority */
     uint64_t send_at_ms, expires_at_ms; /* 0: none */
 

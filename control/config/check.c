@@ -111,7 +111,8 @@ static void check_general(struct reader *reader, const struct config *config) {
                            "make it with `head -c 32 /dev/urandom`, or remove the key to have one made");
     }
     for (char **at = config->former_identity_keys; at && *at; at++) {
-        check_identity_key(reader, config, reader_place(reader, *at), *at, "correct the path, or remove it: tokens made with it are no longer opened");
+        check_identity_key(reader, config, reader_place(reader, *at), *at,
+                           "correct the path, or remove it: tokens made with it are no longer opened");
     }
     struct stat status;
     int error = config->class_rules_path ? file_look(config->class_rules_path, &status) : 0;

@@ -184,7 +184,7 @@ struct config {
     char **dkim_oversign, **dkim_sign;     /* names of fields, lower case, NULL-terminated: `oversign` also against being added; NULL: the
                                               signer's own lists. From is oversigned in any case unless `sign` has it */
     uint32_t dkim_expire_s;                /* x= is so much later than t=; 0: none */
-    uint32_t signing_threads; /* 0: one for each core but the workers' */
+    uint32_t signing_threads;              /* 0: one for each core but the workers' */
 
     uint32_t relay_count;
     struct config_relay *relays;
@@ -196,10 +196,10 @@ struct config {
     uint32_t max_message_bytes;      /* 25 MiB */
     uint32_t max_recipients_per_job; /* 500 */
 
-    char *identity_key_file; /* 32 bytes or more for Message-IDs and tokens; made in state_directory at first start when not given */
+    char *identity_key_file;     /* 32 bytes or more for Message-IDs and tokens; made in state_directory at first start when not given */
     char **former_identity_keys; /* paths of keys that tokens were made with before; NULL-terminated, or NULL */
-    char *state_directory;   /* /var/lib/bypost */
-    char *class_rules_path;  /* text rules; NULL: the shipped file */
+    char *state_directory;       /* /var/lib/bypost */
+    char *class_rules_path;      /* text rules; NULL: the shipped file */
 
     struct {
         char *delivery_path; /* the local delivery log, JSON lines; NULL: none */

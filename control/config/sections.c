@@ -229,8 +229,8 @@ static const struct field config_fields[] = {
     {.key = "tls_reports", .kind = FIELD_CUSTOM, .read = tls_reports_section},
     {0},
 };
-static const struct field *const config_tables[] = {config_fields,  redis_fields, dataplane_fields,  journal_fields, queue_fields,
-                                                    dns_fields,     dkim_fields,  log_fields,        event_fields,   metrics_fields,
+static const struct field *const config_tables[] = {config_fields,  redis_fields, dataplane_fields,   journal_fields, queue_fields,
+                                                    dns_fields,     dkim_fields,  log_fields,         event_fields,   metrics_fields,
                                                     notices_fields, tls_fields,   tls_reports_fields, bulk_fields,    verp_fields};
 enum { CONFIG_TABLES = sizeof config_tables / sizeof *config_tables };
 

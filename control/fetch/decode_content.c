@@ -179,7 +179,8 @@ bool decode_list_unsubscribe(struct decoder *decoder, const char *place, const j
              unsubscribe_uri_check(decoder, below, uris[i]);
     }
     if (ok && count == 2 && strncasecmp(uris[0], uris[1], 7) == 0) {
-        ok = decode_fail(decoder, place, "It has two URIs of one kind; RFC 8058 wants one https: URI, with at most a mailto: one beside it.");
+        ok = decode_fail(decoder, place,
+                         "It has two URIs of one kind; RFC 8058 wants one https: URI, with at most a mailto: one beside it.");
     } else if (ok) {
         ok = (count == 2 ? asprintf(out, "<%s>, <%s>", uris[0], uris[1]) : asprintf(out, "%s", uris[0])) >= 0;
         if (!ok) {
@@ -208,7 +209,8 @@ bool decode_feedback_id(struct decoder *decoder, const char *place, const json_t
         return false;
     }
     return strstr(*out, "{{") || feedback_id_is_legal(*out) ||
-           decode_fail(decoder, place, "\"%s\" must have four parts with colons and no spaces, the last (the sender) of 5 to 15 characters.",
+           decode_fail(decoder, place,
+                       "\"%s\" must have four parts with colons and no spaces, the last (the sender) of 5 to 15 characters.",
                        decode_quote(*out, strlen(*out), quote));
 }
 

@@ -76,7 +76,8 @@ int render_message(const struct job *job, uint32_t index, uint64_t date_s, const
 
 /* Is what render_message makes the same message, byte for byte and with the same envelope but for the recipient, for these two? True of
  * to/cc/bcc recipients of one job whose addresses can go into an envelope and both need SMTPUTF8 or both do not; never of recipients[],
- * which have a To field and a Message-ID of their own, nor where the job has VERP or names variables of ours ({{bypost.NAME}}). With index_a = index_b: may it share with others at all? */
+ * which have a To field and a Message-ID of their own, nor where the job has VERP or names variables of ours ({{bypost.NAME}}). With
+ * index_a = index_b: may it share with others at all? */
 bool render_is_shared(const struct job *job, uint32_t index_a, uint32_t index_b);
 /* The recipient's address as its envelope has it, to out[255]. 0 or -EINVAL. */
 int render_recipient(const struct job *job, uint32_t index, char *out);
