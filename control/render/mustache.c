@@ -166,8 +166,8 @@ static bool read_delimiters(struct compiler *compiler, struct tag *tag, const ch
 static bool read_tag(struct compiler *compiler, struct tag *tag) {
     const char *at = tag->at + compiler->open.length;
     const char *open = compiler->open.text, *close = compiler->close.text;
-    tag->sign = *at != '\0' && strchr("#^/&{!=", *at) != NULL ? *at : '\0';
-    tag->name = NULL;
+    char sign = *at != '\0' && strchr("#^/&{!=", *at) != NULL ? *at : '\0';
+    *tag = (struct tag){.at = tag->at, .end = at, .sign = sign};
     if (*at != '\0' && strchr("><$", *at) != NULL)
         return fail(compiler, tag->at, "\"%s%c\" is not supported: there are no %s", open, *at, *at == '>' ? "partials" : "blocks");
     if (tag->sign == '=')
