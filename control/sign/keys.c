@@ -108,9 +108,10 @@ struct dkim_keys *dkim_keys_load(const struct config *config, void (*warn)(void 
         keys->platform_count++;
         result = key_load(&config->dkim_platform[i], &keys->keys[keys->count + i], warn, context, error, error_bytes);
     }
-    qsort(keys->keys, keys->count, sizeof(*keys->keys), compare_keys);
-    if (result == 0)
+    if (result == 0) { /* else the last has no domain to be sorted by */
+        qsort(keys->keys, keys->count, sizeof(*keys->keys), compare_keys);
         result = check_counts(keys, error, error_bytes);
+    }
     if (result == 0)
         return keys;
     dkim_keys_free(keys);

@@ -52,6 +52,20 @@ static void what_is_no_key_is_named_with_a_remedy(void **state) {
     assert_non_null(strstr(error, "selector"));
 }
 
+static void a_bad_key_among_good_ones_is_named_wherever_it_stands(void **state) {
+    const struct config_dkim_key good = {.domain = "example.org", .selector = "a", .key_file = key_2048};
+    const struct config_dkim_key bad = {.domain = "example.net", .selector = "b", .key_file = (char *)"/nonexistent/key.pem"};
+    for (size_t i = 0; i < 3; i++) {
+        struct config_dkim_key configured[3] = {good, good, good};
+        configured[i] = bad;
+        assert_null(load(configured, 3));
+        assert_non_null(strstr(error, "/nonexistent/key.pem"));
+        struct config config = {.dkim = configured, .dkim_count = (uint32_t)i, .dkim_platform = configured + i, .dkim_platform_count = 1};
+        assert_null(dkim_keys_load(&config, NULL, NULL, error, sizeof(error)));
+        assert_non_null(strstr(error, "/nonexistent/key.pem"));
+    }
+}
+
 static void a_domain_is_signed_by_its_own_key_or_its_nearest_parent_s(void **state) {
     struct config_dkim_key configured[] = {{.domain = "example.org", .selector = "parent", .key_file = key_2048},
                                            {.domain = "news.example.org", .selector = "child", .key_file = key_2048},
@@ -513,6 +527,7 @@ int main(void) {
         cmocka_unit_test(keys_of_both_forms_load),
         cmocka_unit_test(a_short_key_and_an_open_file_are_warned_of),
         cmocka_unit_test(what_is_no_key_is_named_with_a_remedy),
+        cmocka_unit_test(a_bad_key_among_good_ones_is_named_wherever_it_stands),
         cmocka_unit_test(a_domain_is_signed_by_its_own_key_or_its_nearest_parent_s),
         cmocka_unit_test(a_signature_is_one_field_before_the_message),
         cmocka_unit_test(the_same_message_has_the_same_signature),
