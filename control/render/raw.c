@@ -133,7 +133,7 @@ static int read_header(const char *raw, size_t length, size_t *start, size_t *bo
 static int first_address(const char *value, char *out, size_t out_bytes) {
     size_t used = 0;
     int comment = 0;
-    bool quoted = false, bracket = false;
+    bool quoted = false, bracket = false, literal = false;
     for (; *value != '\0'; value++) {
         char byte = *value;
         if (byte == '\\' && value[1] != '\0' && (quoted || comment > 0)) {
@@ -149,7 +149,10 @@ static int first_address(const char *value, char *out, size_t out_bytes) {
         } else {
             if (byte == '"')
                 quoted = !quoted;
-            if (!quoted && (byte == '<' || (byte == ':' && !bracket))) { /* a group's name may stand in front (RFC 6854) */
+            if (!quoted && (byte == '[' || byte == ']'))
+                literal = byte == '[';
+            /* A group's name may stand in front (RFC 6854); the colons of [IPv6:2001:db8::1] end none. */
+            if (!quoted && (byte == '<' || (byte == ':' && !bracket && !literal))) {
                 used = 0;
                 bracket |= byte == '<';
             } else if (!quoted && ((byte == '>' && bracket) || byte == ',' || byte == ';')) {

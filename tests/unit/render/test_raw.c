@@ -130,6 +130,7 @@ static void the_key_is_chosen_by_the_message_s_own_from(void **state) {
                  {"Ann\r\n <ann@other.example>", "other.example"},
                  {"<ann@other.example>, <bea@third.example>", "other.example"},
                  {"Group: ann@other.example, bea@third.example;", "other.example"},
+                 {"ann@[IPv6:2001:db8::1]", "[IPv6:2001:db8::1]"},
                  {"\"Gr:oup\": Ann <ann@other.example>;", "other.example"},
                  {"=?utf-8?Q?Ann?= <ann@b\xC3\xBC"
                   "cher.example>",
