@@ -40,6 +40,7 @@ static void on_attention(evutil_socket_t descriptor, short what, void *argument)
             paths_update(dispatch, path);
         paths_yield(dispatch, path);
     }
+    press_announce(dispatch->config.press); /* of all that the lanes gave it */
     orders_ring(dispatch);
     dispatch_log_wild(dispatch);
     if (dispatch->attention_first != NULL)

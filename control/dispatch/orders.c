@@ -90,7 +90,7 @@ static bool press_deliveries(struct dispatch *dispatch, struct lane_path *path, 
     order->task.index = deliveries->index;
     order->task.date_s = job->history.date_s;
     order->task.user = order;
-    if (!press_submit(dispatch->config.press, dispatch->shard, &order->task)) {
+    if (!press_add(dispatch->config.press, dispatch->shard, &order->task)) {
         order_free(dispatch, order);
         return false;
     }

@@ -143,6 +143,7 @@ void record_forget_secret(struct path *record);
 /* orders.c */
 int orders_create(struct dispatch *dispatch);
 void orders_destroy(struct dispatch *dispatch);
+/* Renders what the lane has credit for. The press is told by press_announce, when all lanes have had their turn. */
 void orders_pump(struct dispatch *dispatch, struct lane_path *path);
 void orders_collect(struct dispatch *dispatch);
 void orders_backlog(struct dispatch *dispatch);

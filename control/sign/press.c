@@ -16,7 +16,7 @@
 #include <unistd.h>
 
 enum {
-    PRESS_BATCH_MAX = 32,       /* tasks that a thread takes at once */
+    PRESS_BATCH_MAX = 32,       /* tasks that a thread takes at once, and that wake one by themselves */
     PRESS_POST_AFTER_US = 1000, /* results wait for their batch no longer than this */
     /* Signatures that do not fill the lanes wait so long for company when the queue is empty, and only while tasks have been coming faster
      * than that: eight take as long as one, some 0.7 ms, so that a wait of a third of it pays when it brings one more. */
@@ -44,6 +44,7 @@ struct press {
     struct press_task **ring; /* [capacity] */
     uint32_t head, waiting;
     uint32_t idle;         /* threads that sleep on `wanted` */
+    uint32_t unannounced;  /* tasks that came since a thread was last woken for them: press_announce */
     uint32_t company_need; /* tasks that would fill the lanes of the thread that sleeps on `company`; 0: none does */
     uint64_t submitted_us; /* the last task */
     uint32_t gap_us;       /* between tasks, on average */
@@ -347,7 +348,14 @@ int press_descriptor(struct press *press, uint32_t shard) {
     return press->shards[shard].descriptor;
 }
 
-bool press_submit(struct press *press, uint32_t shard, struct press_task *task) {
+/* Whether a thread that sleeps has to come: under the lock, and then signalled without it. The thread that waits for company comes for
+ * what is less than it needs by itself. Whoever comes wakes the next one where there is more than its part. */
+static bool announce(struct press *press) {
+    press->unannounced = 0;
+    return press->idle > 0 && press->waiting > press->company_need;
+}
+
+static bool add(struct press *press, uint32_t shard, struct press_task *task, bool last) {
     assert(shard < press->config.shards);
     if (__atomic_fetch_add(&press->under_way, 1, __ATOMIC_RELAXED) >= press->config.capacity) {
         __atomic_fetch_sub(&press->under_way, 1, __ATOMIC_RELAXED);
@@ -357,19 +365,36 @@ bool press_submit(struct press *press, uint32_t shard, struct press_task *task) 
     pthread_mutex_lock(&press->lock);
     press->ring[(press->head + press->waiting) % press->config.capacity] = task;
     press->waiting++;
-    uint64_t now_us = clock_us(CLOCK_MONOTONIC), gap_us = now_us - press->submitted_us;
-    press->submitted_us = now_us;
-    gap_us = gap_us < PRESS_GAP_MAX_US ? gap_us : PRESS_GAP_MAX_US;
-    press->gap_us = (uint32_t)((press->gap_us * (PRESS_GAP_WEIGHT - 1) + gap_us) / PRESS_GAP_WEIGHT);
-    /* The thread that waits for company gets it; it comes for what is less than it needs by itself. */
+    if (press->unit > 1) { /* else there is no company to wait for */
+        uint64_t now_us = clock_us(CLOCK_MONOTONIC), gap_us = now_us - press->submitted_us;
+        press->submitted_us = now_us;
+        gap_us = gap_us < PRESS_GAP_MAX_US ? gap_us : PRESS_GAP_MAX_US;
+        press->gap_us = (uint32_t)((press->gap_us * (PRESS_GAP_WEIGHT - 1) + gap_us) / PRESS_GAP_WEIGHT);
+    }
     bool company = press->company_need > 0 && press->waiting == press->company_need;
-    bool wake = press->idle > 0 && press->waiting > press->company_need;
+    bool wake = (++press->unannounced >= PRESS_BATCH_MAX || last) && announce(press);
     pthread_mutex_unlock(&press->lock);
     if (company)
         pthread_cond_signal(&press->company);
     if (wake)
         pthread_cond_signal(&press->wanted);
     return true;
+}
+
+bool press_submit(struct press *press, uint32_t shard, struct press_task *task) {
+    return add(press, shard, task, true);
+}
+
+bool press_add(struct press *press, uint32_t shard, struct press_task *task) {
+    return add(press, shard, task, false);
+}
+
+void press_announce(struct press *press) {
+    pthread_mutex_lock(&press->lock);
+    bool wake = press->unannounced > 0 && announce(press);
+    pthread_mutex_unlock(&press->lock);
+    if (wake)
+        pthread_cond_signal(&press->wanted);
 }
 
 void press_set_keys(struct press *press, struct dkim_keys *keys) {

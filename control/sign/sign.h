@@ -85,6 +85,10 @@ void press_destroy(struct press *press);
 int press_descriptor(struct press *press, uint32_t shard);
 /* Submits; false when `capacity` are under way. */
 bool press_submit(struct press *press, uint32_t shard, struct press_task *task);
+/* The same for one of many: threads that sleep may hear of it only by press_announce, which whoever adds calls before it waits. One
+ * wake-up serves all that were added before it. */
+bool press_add(struct press *press, uint32_t shard, struct press_task *task);
+void press_announce(struct press *press);
 /* Signs with other keys from now on: tasks that no thread has taken yet, too. The keys before are wiped as soon as no thread uses them. A
  * press that was made without keys stays without. */
 void press_set_keys(struct press *press, struct dkim_keys *keys);

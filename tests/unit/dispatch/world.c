@@ -232,16 +232,22 @@ static void append(struct press_task **list, struct press_task *task) {
     *list = task;
 }
 
-bool press_submit(struct press *press, uint32_t shard, struct press_task *task) {
+bool press_add(struct press *press, uint32_t shard, struct press_task *task) {
     struct world *world = world_of_press(press);
     world->submitted++;
     if (world->press_refuses)
         return false;
     render(world, task);
     append(&world->held, task);
-    if (!world->press_holds)
-        world_press_release(world);
+    world->unannounced++;
     return true;
+}
+
+void press_announce(struct press *press) {
+    struct world *world = world_of_press(press);
+    world->unannounced = 0;
+    if (!world->press_holds && world->held != NULL)
+        world_press_release(world);
 }
 
 void world_press_release(struct world *world) {

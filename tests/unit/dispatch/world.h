@@ -80,7 +80,7 @@ struct world {
     int press_descriptor;
     struct press_task *held, *done;
     bool press_holds, press_refuses;
-    uint32_t submitted;
+    uint32_t submitted, unannounced;
     int status;                                    /* of the next renderings */
     size_t message_bytes;                          /* 0: by index; with a content those of the header */
     struct world_content contents[WORLD_CONTENTS]; /* by index */

@@ -229,6 +229,39 @@ static void what_waits_for_company_is_signed_without_it(void **state) {
     dkim_keys_free(keys);
 }
 
+static void check_made(struct press_task *task) {
+    assert_int_equal(task->status, 0);
+}
+
+/* Threads that sleep hear once of many tasks, and none of them is left behind, however the threads and their end of sleep meet. */
+static void what_is_added_is_made_when_announced(void **state) {
+    enum { ROUNDS = 3000, MANY = 70, BATCH = 32 /* as many wake a thread by themselves */ };
+    struct config_dkim_key configured = {.domain = "example.org", .selector = "s1", .key_file = key_ed25519};
+    struct config config = {.max_message_bytes = 1 << 20};
+    struct dkim_keys *keys = load_good(&configured, 1);
+    static struct press_task tasks[MANY];
+    for (uint32_t threads = 1; threads <= 3; threads++) {
+        struct press *press = press_with(&config, threads == 2 ? keys : NULL, threads, MANY);
+        uint32_t seed = threads;
+        for (uint32_t round = 0; round < ROUNDS / (threads == 2 ? 20 : 1); round++) {
+            seed = seed * 1664525u + 1013904223u;
+            uint32_t count = round % 8 == 0 ? BATCH : 1 + (seed >> 8) % (round % 16 == 1 ? MANY : 3);
+            memset(tasks, 0, count * sizeof(tasks[0]));
+            for (uint32_t i = 0; i < count; i++) {
+                tasks[i].job = &job;
+                assert_true(press_add(press, 0, &tasks[i]));
+            }
+            if (count != BATCH)
+                press_announce(press);
+            collect(press, count, check_made);
+            press_announce(press); /* of nothing */
+        }
+        assert_int_equal(counters_of(press).waiting, 0);
+        press_destroy(press);
+    }
+    dkim_keys_free(keys);
+}
+
 static const char *selector_of(const struct press_task *task) {
     static char selector[16];
     const char *at = strstr((const char *)task->message.bytes + task->message.start, "s=");
@@ -290,6 +323,7 @@ int main(void) {
         cmocka_unit_test(lanes_are_filled_across_messages_of_all_keys),
         cmocka_unit_test(one_message_alone_is_not_kept),
         cmocka_unit_test(what_waits_for_company_is_signed_without_it),
+        cmocka_unit_test(what_is_added_is_made_when_announced),
         cmocka_unit_test(keys_change_under_way_without_a_gap),
     };
     return cmocka_run_group_tests_name("sign/press", tests, set_up, tear_down);
