@@ -5,6 +5,7 @@
 #include "fetch.h"
 #include "live.h"
 
+#include <assert.h>
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -57,7 +58,7 @@ const char *decode_quote(const char *bytes, size_t length, char out[QUOTE_BYTES]
             i += n;
         }
     }
-    snprintf(out + used, QUOTE_BYTES - used, "%s", i < length ? "..." : "");
+    strcpy(out + used, i < length ? "..." : "");
     return out;
 }
 
@@ -117,13 +118,38 @@ const char *decode_nearest(const char *written, const char *const *names, size_t
     return nearest;
 }
 
+/* Every recipient has several places, and hardly one is ever told: they are written by hand. */
+static size_t place_append(char out[PLACE_BYTES], size_t used, const char *text, size_t maximum) {
+    size_t length = strnlen(text, maximum);
+    memcpy(out + used, text, length);
+    return used + length;
+}
+
 void place_index(char out[PLACE_BYTES], const char *place, size_t index) {
-    snprintf(out, PLACE_BYTES, "%.130s[%zu]", place, index);
+    enum { PLACE_PART = 130, DIGITS_MAX = 20 };
+    static_assert(PLACE_PART + DIGITS_MAX + 3 <= PLACE_BYTES, "both and the brackets fit");
+    char digits[DIGITS_MAX];
+    size_t used = place_append(out, 0, place, PLACE_PART), at = DIGITS_MAX;
+    do {
+        digits[--at] = (char)('0' + index % 10);
+    } while ((index /= 10) > 0);
+    out[used++] = '[';
+    memcpy(out + used, digits + at, DIGITS_MAX - at);
+    used += DIGITS_MAX - at;
+    out[used++] = ']';
+    out[used] = 0;
 }
 
 void place_member(char out[PLACE_BYTES], const char *place, const char *member) {
+    enum { PLACE_PART = 80, MEMBER_PART = 75 };
+    static_assert(PLACE_PART + MEMBER_PART + 2 <= PLACE_BYTES, "both and the dot fit");
     char quote[QUOTE_BYTES];
-    snprintf(out, PLACE_BYTES, "%.80s%s%.75s", place, *place ? "." : "", decode_quote(member, strlen(member), quote));
+    size_t used = place_append(out, 0, place, PLACE_PART);
+    if (used > 0) {
+        out[used++] = '.';
+    }
+    used = place_append(out, used, decode_quote(member, strlen(member), quote), MEMBER_PART);
+    out[used] = 0;
 }
 
 bool decode_line(struct decoder *decoder, const char *place, const json_t *value, size_t minimum, size_t maximum, char **out) {

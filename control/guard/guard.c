@@ -4,6 +4,7 @@
 
 #include "control/observe/log.h"
 #include <arpa/inet.h>
+#include <assert.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -183,6 +184,31 @@ static uint64_t hash_of(const char *text) {
     return hash ^ hash >> 29;
 }
 
+/* Some of these are made for each reply, so not by printf. Both parts fit: TALLY_KEY_BYTES. */
+enum { KEY_PART_MAX = 300, SENDER_PART_MAX = 200, WHERE_PART_MAX = 100 };
+static_assert(SENDER_PART_MAX + WHERE_PART_MAX <= KEY_PART_MAX && KEY_PART_MAX + 4 <= TALLY_KEY_BYTES, "with kind, spaces and end");
+
+static char *key_append(char *to, const char *text, size_t maximum) {
+    size_t length = strnlen(text, maximum);
+    memcpy(to, text, length);
+    to[length] = '\0';
+    return to + length;
+}
+
+static void key_write(char key[TALLY_KEY_BYTES], char kind, const char *name) {
+    key[0] = kind;
+    key[1] = ' ';
+    key_append(key + 2, name, KEY_PART_MAX);
+}
+
+static void sender_key(char key[TALLY_KEY_BYTES], const char *domain, const char *where) {
+    key[0] = 's';
+    key[1] = ' ';
+    char *end = key_append(key + 2, domain, SENDER_PART_MAX);
+    *end = ' ';
+    key_append(end + 1, where, WHERE_PART_MAX);
+}
+
 static struct tally *tally_of(struct guard *guard, const char *key, uint32_t recent, uint64_t now_ms) {
     struct tally *tally = &guard->tallies[hash_of(key) % TALLIES_MAX];
     if (strcmp(tally->key, key) != 0 || now_ms - tally->since_ms > TALLY_LIFE_MS) {
@@ -216,7 +242,7 @@ static void sender_count(struct guard *guard, const struct job *job, const char 
     const char *domain = job->from.domain;
     if (domain == NULL)
         return;
-    snprintf(key, sizeof(key), "s %.200s %.100s", domain, where);
+    sender_key(key, domain, where);
     struct tally *tally = tally_of(guard, key, SENDER_RECENT, now_ms);
     tally->replies++;
     if (class != CLASS_AUTH_FAILED && class != CLASS_PTR_MISSING)
@@ -247,7 +273,7 @@ static void campaign_count(struct guard *guard, const struct job *job, const str
     char key[TALLY_KEY_BYTES], id[HOLD_ID_BYTES], reason[256], text[ALARM_TEXT_BYTES];
     if (named(job->campaign) == NULL || out->verdict == VERDICT_DEFERRED)
         return;
-    snprintf(key, sizeof(key), "c %.300s", job->campaign);
+    key_write(key, 'c', job->campaign);
     struct tally *tally = tally_of(guard, key, CAMPAIGN_RECENT, now_ms);
     tally->replies++;
     if (out->scope != SCOPE_CAMPAIGN || out->verdict != VERDICT_BOUNCED || outcome->kind != OUTCOME_REPLIED)
@@ -272,7 +298,7 @@ static void campaign_count(struct guard *guard, const struct job *job, const str
 
 static struct tally *rendered_tally(struct guard *guard, const char *campaign, uint64_t now_ms) {
     char key[TALLY_KEY_BYTES];
-    snprintf(key, sizeof(key), "r %.300s", campaign);
+    key_write(key, 'r', campaign);
     return tally_of(guard, key, CAMPAIGN_RECENT, now_ms);
 }
 
@@ -382,10 +408,12 @@ static bool watch_provider(struct guard *guard, const char *provider, const stru
 static void recipient_count(struct guard *guard, const struct job *job, const char *address, const char *provider,
                             const struct outcome *outcome, const struct classification *out, uint64_t now_ms) {
     char whole[DOMAIN_FORM_BYTES];
-    snprintf(whole, sizeof(whole), "@%s", domain_of(address));
     if (out->verdict == VERDICT_DELIVERED) {
         suppress_accepted(guard->config.suppress, job->tenant, address);
-    } else if (out->suppress && out->class == CLASS_BAD_DOMAIN) {
+        return;
+    }
+    snprintf(whole, sizeof(whole), "@%s", domain_of(address));
+    if (out->suppress && out->class == CLASS_BAD_DOMAIN) {
         suppress_now(guard, job, whole, provider, out->class, DOMAIN_LIFE_DAYS, now_ms);
     } else if (out->suppress) {
         suppress_now(guard, job, address, provider, out->class, INVALID_LIFE_DAYS, now_ms);
