@@ -5,6 +5,7 @@
 #include "control/observe/log.h"
 #include "control/render/render.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -97,6 +98,10 @@ static const char *item_decode(struct item *item, const redisReply *reply, char 
     item->fields = job_decode_content((const uint8_t *)reply->str, reply->len, config, error + used, error_bytes - (size_t)used);
     if (!item->fields) {
         return error;
+    }
+    int malformed = render_check(item->fields, error + used, error_bytes - (size_t)used);
+    if (malformed) {
+        return malformed == -ENOMEM ? "Out of memory." : error;
     }
     item->content.fields = item->fields;
     item->content.prepared = render_prepare(item->fields, item->id, item->contents->config.identity);

@@ -52,18 +52,50 @@ static void write_escaped(struct writer *writer, const char *value) {
     }
 }
 
-/* One tag of a URI: {{name}} is escaped, {{{name}}} and {{&name}} go in as they are. Returns what is behind it, or NULL. */
-static const char *write_tag(struct rendering *r, struct writer *writer, const char *tag) {
-    bool triple = tag[2] == '{', raw = triple || tag[2 + strspn(tag + 2, " \t")] == '&';
+/* One tag of a URI, in out[TAG_BYTES]: {{name}}, which is escaped, or {{{name}}} and {{&name}}, which go in as they are (*raw). Its length,
+ * or 0: it is none. */
+static size_t take_tag(const char *tag, char *out, bool *raw) {
+    bool triple = tag[2] == '{';
     const char *end = strstr(tag + 2, triple ? "}}}" : "}}");
-    char one[TAG_BYTES], *value;
     size_t length = end == NULL ? 0 : (size_t)(end - tag) + (triple ? 3 : 2);
-    if (length == 0 || length >= sizeof(one)) {
-        rendering_fail(r, -EINVAL, "a tag \"{{\" of list_unsubscribe has no name or no end");
+    *raw = triple || tag[2 + strspn(tag + 2, " \t")] == '&';
+    if (length >= TAG_BYTES)
+        return 0;
+    memcpy(out, tag, length);
+    out[length] = '\0';
+    return length;
+}
+
+static const char tag_fault[] = "a tag \"{{\" of list_unsubscribe has no name or no end";
+
+int bulk_check_unsubscribe(const char *list_unsubscribe, char *error, size_t error_bytes) {
+    char one[TAG_BYTES], fault[TAG_BYTES];
+    struct mustache program;
+    bool raw;
+    for (const char *tag = list_unsubscribe; tag != NULL && (tag = strstr(tag, "{{")) != NULL;) {
+        size_t length = take_tag(tag, one, &raw);
+        int result = length == 0 ? -EINVAL : mustache_compile(&program, one, fault, sizeof(fault));
+        if (length == 0)
+            snprintf(error, error_bytes, "%s", tag_fault);
+        else if (result != 0)
+            snprintf(error, error_bytes, "list_unsubscribe, in \"%s\": %s", one, fault);
+        if (result != 0)
+            return result;
+        mustache_free(&program);
+        tag += length;
+    }
+    return 0;
+}
+
+/* Writes a tag's value. Returns what is behind the tag, or NULL. */
+static const char *write_tag(struct rendering *r, struct writer *writer, const char *tag) {
+    char one[TAG_BYTES], *value;
+    bool raw;
+    size_t length = take_tag(tag, one, &raw);
+    if (length == 0) {
+        rendering_fail(r, -EINVAL, "%s", tag_fault);
         return NULL;
     }
-    memcpy(one, tag, length);
-    one[length] = '\0';
     if (merge_expand(r->merge, one, false, r->max_bytes, &value, r->error, r->error_bytes) != 0)
         return NULL;
     if (raw)

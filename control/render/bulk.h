@@ -12,6 +12,9 @@ bool bulk_owns(const struct job *job, const char *name);
 /* Some field of that list could be among them. */
 bool bulk_field_name(const char *name);
 
+/* Whether the tags of a list_unsubscribe (or NULL) are well-formed. 0; -EINVAL or -ENOMEM with a sentence. */
+int bulk_check_unsubscribe(const char *list_unsubscribe, char *error, size_t error_bytes);
+
 /* Writes the fields. 0, or -EINVAL with a sentence in r->error. */
 int bulk_write(struct rendering *r);
 

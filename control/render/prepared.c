@@ -137,7 +137,7 @@ static struct template *compile(const char *text, bool html) {
     return template;
 }
 
-/* A malformed text is each recipient's error: then the body is not there, and its messages tell. */
+/* A malformed text: then the body is not there, and its messages tell. */
 static void prepare_body(struct render_prepared *prepared) {
     static atomic_uint_fast64_t last_id;
     const struct job *fields = prepared->fields;

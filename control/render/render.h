@@ -60,6 +60,10 @@ struct identity; /* the key of Message-IDs, of tokens in links and of VERP addre
 struct identity *identity_load(const char *path);
 void identity_free(struct identity *identity);
 
+/* Whether the texts of a shared content are well-formed templates: one that is not would be the error of each recipient. 0; -EINVAL or
+ * -ENOMEM with a sentence (which text, line and column). */
+int render_check(const struct job *fields, char *error, size_t error_bytes);
+
 /* What the messages of a shared content (job->content) have in common. Immutable, so that all threads share it; `fields` must outlive it,
  * and it every message that refers to its bytes. `content_id` is the one that its jobs name (job->content_id): boundaries are a keyed hash
  * of it. NULL for a raw message, which has nothing to prepare, or without memory: messages are rendered all the same, only slower. */

@@ -269,6 +269,14 @@ static void faults_are_told(void **state) {
         {"{\"raw\":\"From: a@b.test\\n\\nx\"}",
          "{\"content\":\"c\",\"from\":\"a@b.test\",\"recipients\":[{\"to\":\"x@y.test\",\"merge_data\":{\"a\":1}}]}",
          "content: It is a raw message, which is sent as it is: the job must not have merge_data beside it."},
+        /* A malformed template would be each recipient's error: a million bounces. */
+        {"{\"text\":\"t\",\"html\":\"<p>\\n {{#a}}x\"}", "{\"content\":\"c\",\"from\":\"a@b.test\",\"to\":\"x@y.test\"}",
+         "content 7: html, line 2, column 2: the section \"a\" has no end"},
+        {"{\"text\":\"t\",\"headers\":{\"X-A\":\"{{a\"}}", "{\"content\":\"c\",\"from\":\"a@b.test\",\"to\":\"x@y.test\"}",
+         "content 8: X-A, line 1, column 1: a tag \"{{\" has no name or no end \"}}\""},
+        {"{\"text\":\"t\",\"list_unsubscribe\":\"https://u.test/{{#a}}{{/a}}\"}",
+         "{\"content\":\"c\",\"from\":\"a@b.test\",\"to\":\"x@y.test\"}",
+         "content 9: list_unsubscribe, in \"{{#a}}\": line 1, column 1: the section \"a\" has no end"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         if (cases[i].content)
