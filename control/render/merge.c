@@ -41,13 +41,13 @@ bool merge_is_template(const char *text) {
 }
 
 /* The rest of a name, object by object; at each the whole rest first, since a member's name may have dots. */
-static const struct value *look_deeper(const struct value *object, const char *name, size_t length) {
+static const struct value *look_deeper(struct merge_run *run, const struct value *object, const char *name, size_t length) {
     for (;;) {
-        const struct value *value = value_member(object, name, length, value_hash(name, length));
+        const struct value *value = value_member(object, name, length, value_hash(name, length), &run->members);
         const char *dot = memchr(name, '.', length);
         if (value != NULL || dot == NULL)
             return value;
-        object = value_member(object, name, (size_t)(dot - name), value_hash(name, (size_t)(dot - name)));
+        object = value_member(object, name, (size_t)(dot - name), value_hash(name, (size_t)(dot - name)), &run->members);
         length -= (size_t)(dot + 1 - name);
         name = dot + 1;
         if (object == NULL)
@@ -56,12 +56,13 @@ static const struct value *look_deeper(const struct value *object, const char *n
 }
 
 /* The value of a name in one object. *ends: it is decided here, even where it is missing: the object has the name's first word. */
-static const struct value *look_in(const struct value *object, const struct mustache_op *name, bool *ends) {
-    const struct value *value = value_member(object, name->text, name->length, name->hash);
-    const struct value *head =
-        value != NULL || name->head_length == 0 ? NULL : value_member(object, name->text, name->head_length, name->head_hash);
+static const struct value *look_in(struct merge_run *run, const struct value *object, const struct mustache_op *name, bool *ends) {
+    const struct value *value = value_member(object, name->text, name->length, name->hash, &run->members);
+    const struct value *head = value != NULL || name->head_length == 0
+                                   ? NULL
+                                   : value_member(object, name->text, name->head_length, name->head_hash, &run->members);
     *ends = value != NULL || head != NULL;
-    return head == NULL ? value : look_deeper(head, name->text + name->head_length + 1, name->length - name->head_length - 1);
+    return head == NULL ? value : look_deeper(run, head, name->text + name->head_length + 1, name->length - name->head_length - 1);
 }
 
 static bool is_built_in(const struct mustache_op *name) {
@@ -91,24 +92,30 @@ static const struct value *look_up(struct merge_run *run, const struct mustache_
     if (name->length == 1 && name->text[0] == '.')
         return run->depth > 0 ? run->frames[run->depth - 1].item : own != NULL ? own : global;
     for (uint32_t i = run->depth; i-- > 0;) {
-        const struct value *value = look_in(run->frames[i].item, name, &ends);
+        const struct value *value = look_in(run, run->frames[i].item, name, &ends);
         if (ends)
             return value;
     }
-    const struct value *value = look_in(own, name, &ends);
-    return value != NULL ? value : look_in(global, name, &ends);
+    const struct value *value = look_in(run, own, name, &ends);
+    return value != NULL ? value : look_in(run, global, name, &ends);
 }
 
 void merge_run_begin(struct merge_run *run, const struct mustache *program, const struct merge *merge) {
     run->program = program;
     run->merge = merge;
     run->op = run->depth = run->steps = 0;
+    run->members = 0;
 }
 
 /* A section's value becomes the context: of a list one item after the other. */
 static void enter(struct merge_run *run, const struct value *value) {
-    const struct value *end = value + value->size;
-    run->frames[run->depth++] = (struct merge_frame){.item = value->kind == VALUE_LIST ? value + 1 : value, .end = end};
+    struct merge_frame *frame = &run->frames[run->depth++];
+    if (value == &run->built_in) {
+        frame->built_in = *value;
+        value = &frame->built_in;
+    }
+    frame->item = value->kind == VALUE_LIST ? value + 1 : value;
+    frame->end = value + value->size;
     run->op++;
 }
 
@@ -131,6 +138,10 @@ int merge_run_next(struct merge_run *run, struct merge_step *step, char *error, 
         const struct value *value = op->kind == MUSTACHE_LITERAL || op->kind == MUSTACHE_END ? NULL : look_up(run, op);
         if (run->steps++ == MUSTACHE_STEPS_MAX) {
             snprintf(error, error_bytes, "a text has more than %d tags and texts, with its lists item by item", MUSTACHE_STEPS_MAX);
+            return -EINVAL;
+        }
+        if (run->members > MUSTACHE_MEMBERS_MAX) {
+            snprintf(error, error_bytes, "a text's names were looked for among more than %d members of merge data", MUSTACHE_MEMBERS_MAX);
             return -EINVAL;
         }
         switch ((enum mustache_kind)op->kind) {

@@ -39,8 +39,10 @@ struct merge_run {
     const struct mustache *program;
     const struct merge *merge;
     uint32_t op, depth, steps;
+    uint64_t members; /* that were compared with names */
     struct merge_frame {
         const struct value *item, *end; /* the context, and the end of the list that it is in */
+        struct value built_in;          /* where the context is one of render's */
     } frames[MUSTACHE_DEPTH_MAX];
     struct value built_in; /* the last that was asked for */
 };
@@ -52,7 +54,7 @@ struct merge_step {
 };
 
 void merge_run_begin(struct merge_run *run, const struct mustache *program, const struct merge *merge);
-/* 1: *step is one; 0: the end; -EINVAL with a sentence: a variable that is missing or is no plain value, or too many steps. */
+/* 1: *step is one; 0: the end; -EINVAL with a sentence: a variable that is missing or is no plain value, or too much work. */
 int merge_run_next(struct merge_run *run, struct merge_step *step, char *error, size_t error_bytes);
 
 /* Whether a variable of that name, outside of sections, has a value. 0, or -EINVAL with the sentence that a message would have. */

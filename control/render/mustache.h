@@ -9,9 +9,10 @@
 
 enum {
     MUSTACHE_NAME_BYTES = 128,
-    MUSTACHE_DEPTH_MAX = 16,      /* of sections in one another */
-    MUSTACHE_STEPS_MAX = 1000000, /* literals and tags that one message passes in a text, item by item of its lists */
-    MUSTACHE_OPS_MAX = 65536,     /* literals and tags of a text */
+    MUSTACHE_DEPTH_MAX = 16,         /* of sections in one another */
+    MUSTACHE_STEPS_MAX = 1000000,    /* literals and tags that one message passes in a text, item by item of its lists */
+    MUSTACHE_MEMBERS_MAX = 16000000, /* of objects that its names are compared with: a list in a list of names is their product */
+    MUSTACHE_OPS_MAX = 65536,        /* literals and tags of a text */
     MUSTACHE_DELIMITER_BYTES = 8,
     MUSTACHE_OPS_INLINED = 32,
 };

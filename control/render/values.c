@@ -302,14 +302,17 @@ static bool escaped_key_is(const struct value *value, const char *name, size_t l
     return filled == length && memcmp(key, name, length) == 0;
 }
 
-const struct value *value_member(const struct value *object, const char *name, size_t length, uint32_t hash) {
+const struct value *value_member(const struct value *object, const char *name, size_t length, uint32_t hash, uint64_t *passed) {
     if (object == NULL || object->kind != VALUE_OBJECT)
         return NULL;
-    for (const struct value *member = object + 1, *end = object + object->size; member < end; member += member->size)
+    const struct value *member = object + 1, *end = object + object->size;
+    uint64_t count = 0;
+    for (; member < end; member += member->size, count++)
         if (member->key_escaped ? escaped_key_is(member, name, length)
                                 : member->key_hash == hash && member->key_length == length && memcmp(member->key, name, length) == 0)
-            return member;
-    return NULL;
+            break;
+    *passed += count;
+    return member < end ? member : NULL;
 }
 
 bool value_is_false(const struct value *value) {

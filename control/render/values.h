@@ -40,8 +40,8 @@ void values_free(struct values *values);
 
 /* Of a name's ends and length: equal ones are compared. */
 uint32_t value_hash(const char *name, size_t length);
-/* The member of this name, or NULL when there is none, or `object` is none or NULL. */
-const struct value *value_member(const struct value *object, const char *name, size_t length, uint32_t hash);
+/* The member of this name, or NULL when there is none, or `object` is none or NULL. *passed grows by the members that were looked at. */
+const struct value *value_member(const struct value *object, const char *name, size_t length, uint32_t hash, uint64_t *passed);
 /* What is false to a section: null, false, an empty text, an empty list. NULL too. */
 bool value_is_false(const struct value *value);
 /* Writes a text, number, true or false (null is nothing); with `escape` what HTML's markup is made of becomes entities. 0, or -EINVAL for

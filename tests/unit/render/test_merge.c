@@ -70,6 +70,42 @@ static void what_is_missing_or_malformed_is_an_error(void **state) {
     assert_int_equal(expand(NULL, own, text, false), -E2BIG);
 }
 
+/* Merge data come from anyone: 64 KiB of a list, and of names before the one that is asked for at each of its items, are a product. */
+static void hostile_data_do_not_hold_a_thread(void **state) {
+    enum { ITEMS = 16000, NAMES = 4000 };
+    char *own = malloc(ITEMS * 2 + NAMES * 16 + 64), *at = own;
+    at += sprintf(at, "{\"l\":[0");
+    for (int i = 0; i < ITEMS; i++)
+        at += sprintf(at, ",1");
+    *at++ = ']';
+    for (int i = 0; i < NAMES; i++)
+        at += sprintf(at, ",\"a%d\":0", i);
+    strcpy(at, ",\"z\":0}");
+    assert_int_equal(expand(NULL, own, "{{#l}}{{#n}}{{/n}}{{/l}}", false), -EINVAL);
+    unit_assert_has(filled, "members of merge data");
+    assert_int_equal(expand(NULL, own, "{{z}}{{#l}}{{/l}}", false), 0);
+    free(own);
+}
+
+static const char *name_itself(void *context, const char *name) {
+    (void)context;
+    static char text[2][16];
+    static unsigned calls;
+    return strcpy(text[calls++ % 2], name);
+}
+
+static void a_section_of_a_variable_of_ours_keeps_its_value(void **state) {
+    char error[256], *out = NULL;
+    struct merge merge;
+    assert_int_equal(merge_open(&merge, NULL, NULL, error, sizeof(error)), 0);
+    merge_built_in(&merge, name_itself, NULL);
+    const char *text = "{{#bypost.email}}{{bypost.id}} {{.}}{{/bypost.email}}";
+    assert_int_equal(merge_expand(&merge, text, false, 100, &out, error, sizeof(error)), 0);
+    assert_string_equal(out, "id email");
+    free(out);
+    merge_close(&merge);
+}
+
 /* RFC 8259, and what jansson takes: U+0000 and lone surrogates are refused. */
 static void data_are_read_as_json(void **state) {
     assert_expands("{\"a\":\"x\\u00e9\\ud83d\\ude00\\n\\\"\\/\\\\\\t\"}", "{{a}}", false, "x\xC3\xA9\xF0\x9F\x98\x80\n\"/\\\t");
@@ -164,10 +200,16 @@ static void without_data_braces_are_text(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(names_are_replaced_by_values),  cmocka_unit_test(html_is_escaped_unless_asked_otherwise),
-        cmocka_unit_test(values_are_no_templates),       cmocka_unit_test(what_is_missing_or_malformed_is_an_error),
-        cmocka_unit_test(data_are_read_as_json),         cmocka_unit_test(a_message_is_filled_everywhere_for_its_recipient),
-        cmocka_unit_test(a_value_cannot_inject_a_field), cmocka_unit_test(without_data_braces_are_text),
+        cmocka_unit_test(names_are_replaced_by_values),
+        cmocka_unit_test(html_is_escaped_unless_asked_otherwise),
+        cmocka_unit_test(values_are_no_templates),
+        cmocka_unit_test(what_is_missing_or_malformed_is_an_error),
+        cmocka_unit_test(hostile_data_do_not_hold_a_thread),
+        cmocka_unit_test(a_section_of_a_variable_of_ours_keeps_its_value),
+        cmocka_unit_test(data_are_read_as_json),
+        cmocka_unit_test(a_message_is_filled_everywhere_for_its_recipient),
+        cmocka_unit_test(a_value_cannot_inject_a_field),
+        cmocka_unit_test(without_data_braces_are_text),
     };
     return cmocka_run_group_tests_name("render/merge", tests, NULL, NULL);
 }
