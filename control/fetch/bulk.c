@@ -22,17 +22,24 @@ static bool names_built_in(const char *text) {
     return false;
 }
 
+/* A message that may name one is its recipient's own: a tag may also have other delimiters, or line ends within. */
+static bool may_name_built_in(const char *text) {
+    return text && strstr(text, "bypost.") && strstr(text, "{{");
+}
+
 static bool fields_name_built_ins(const struct job *job) {
-    return names_built_in(job->list_unsubscribe) || names_built_in(job->list_id) || names_built_in(job->feedback_id);
+    return may_name_built_in(job->list_unsubscribe) || may_name_built_in(job->list_id) || may_name_built_in(job->feedback_id);
 }
 
 void bulk_note_built_ins(struct job *job) {
     bool texts = names_built_in(job->subject) || names_built_in(job->text) || names_built_in(job->html);
-    for (uint32_t i = 0; i < job->header_count && !texts; i++) {
-        texts = names_built_in(job->headers[i].value);
+    bool may = may_name_built_in(job->subject) || may_name_built_in(job->text) || may_name_built_in(job->html);
+    for (uint32_t i = 0; i < job->header_count; i++) {
+        texts = texts || names_built_in(job->headers[i].value);
+        may = may || may_name_built_in(job->headers[i].value);
     }
     job->fills_built_ins = texts;
-    job->has_built_ins = texts || fields_name_built_ins(job);
+    job->has_built_ins = may || fields_name_built_ins(job);
 }
 
 static bool has_header(const struct job *job, const char *name) {
