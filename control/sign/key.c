@@ -50,7 +50,9 @@ static int ed25519_decode(const struct dkim_key *key, ed25519_key *ed25519) {
 
 int dkim_key_decode(const struct dkim_key *key, struct dkim_private *out) {
     out->algorithm = key->algorithm;
-    return key->algorithm == DKIM_ED25519 ? ed25519_decode(key, &out->ed25519) : rsa_decode(key, &out->rsa);
+    int result = key->algorithm == DKIM_ED25519 ? ed25519_decode(key, &out->ed25519) : rsa_decode(key, &out->rsa);
+    secret_wipe_traces(SECRET_STACK_BYTES);
+    return result;
 }
 
 void dkim_private_free(struct dkim_private *key) {
@@ -118,6 +120,7 @@ int dkim_key_read(const char *path, struct dkim_key *key, unsigned *mode, char *
         key->der_length = (uint32_t)der_length;
     }
     explicit_bzero(der, sizeof(der));
+    secret_wipe_traces(SECRET_STACK_BYTES);
     if (key->der == NULL || !key_recognise(key)) {
         dkim_key_free(key);
         snprintf(error, error_bytes,
@@ -170,29 +173,51 @@ static bool ed25519_verifies(ed25519_key *key) {
            wc_ed25519_verify_msg(signature, length, text, sizeof(text), &good, key) == 0 && good == 1;
 }
 
-int dkim_key_prepare(struct dkim_key *key) {
-    if (key->algorithm == DKIM_ED25519) {
-        key->decoded = secret_alloc(sizeof(*key->decoded));
-        if (key->decoded != NULL && dkim_key_decode(key, key->decoded) == 0) {
-            if (ed25519_verifies(&key->decoded->ed25519))
-                return 0;
-            dkim_private_free(key->decoded);
-        }
-        secret_free(key->decoded, sizeof(*key->decoded));
-        key->decoded = NULL;
-        return -ENOMEM;
+/* The same, and is the exponent one (RFC 8017 3.1)? One of 1 signs and verifies, too. */
+static bool rsa_verifies(RsaKey *key) {
+    uint8_t text[WC_SHA256_DIGEST_SIZE] = "bypost", signature[DKIM_RSA_BITS_MAX / 8], plain[DKIM_RSA_BITS_MAX / 8];
+    WC_RNG rng;
+    if (mp_count_bits(&key->e) < 2 || mp_iseven(&key->e) || wc_InitRng(&rng) != 0)
+        return false;
+    int length = wc_RsaSetRNG(key, &rng) == 0 ? wc_RsaSSL_Sign(text, sizeof(text), signature, sizeof(signature), key, &rng) : -1;
+    bool good = length > 0 && wc_RsaSSL_Verify(signature, (word32)length, plain, sizeof(plain), key) == (int)sizeof(text) &&
+                memcmp(plain, text, sizeof(text)) == 0;
+    wc_FreeRng(&rng);
+    explicit_bzero(signature, sizeof(signature)); /* of a key whose halves are wrong it would tell the key */
+    return good;
+}
+
+static int ed25519_prepare(struct dkim_key *key) {
+    key->decoded = secret_alloc(sizeof(*key->decoded));
+    int result = key->decoded == NULL ? -ENOMEM : dkim_key_decode(key, key->decoded);
+    if (result == 0) {
+        if (ed25519_verifies(&key->decoded->ed25519))
+            return 0;
+        dkim_private_free(key->decoded);
+        result = -EINVAL;
     }
-    if (key->bits != LANES_BITS)
-        return 0;
+    secret_free(key->decoded, sizeof(*key->decoded));
+    key->decoded = NULL;
+    return result;
+}
+
+/* Those of the lanes have been checked by them. */
+static int rsa_prepare(struct dkim_key *key) {
     struct lanes_numbers *numbers = secret_alloc(sizeof(*numbers));
-    if (numbers == NULL || dkim_key_decode(key, &numbers->decoded) < 0) {
-        secret_free(numbers, sizeof(*numbers));
-        return -ENOMEM;
+    int result = numbers == NULL ? -ENOMEM : dkim_key_decode(key, &numbers->decoded);
+    if (result == 0) {
+        key->lanes = key->bits == LANES_BITS ? lanes_make(numbers) : NULL;
+        result = key->lanes != NULL || rsa_verifies(&numbers->decoded.rsa) ? 0 : -EINVAL;
+        dkim_private_free(&numbers->decoded);
     }
-    key->lanes = lanes_make(numbers);
-    dkim_private_free(&numbers->decoded);
     secret_free(numbers, sizeof(*numbers));
-    return 0;
+    return result;
+}
+
+int dkim_key_prepare(struct dkim_key *key) {
+    int result = key->algorithm == DKIM_ED25519 ? ed25519_prepare(key) : rsa_prepare(key);
+    secret_wipe_traces(SECRET_STACK_BYTES);
+    return result;
 }
 
 void dkim_key_free(struct dkim_key *key) {

@@ -107,6 +107,7 @@ static int make_and_write(struct keygen *keygen, const char *key_path, enum dkim
         dkim_private_free(&keygen->key);
     }
     wc_FreeRng(&rng);
+    secret_wipe_traces(SECRET_STACK_BYTES);
     return result;
 }
 

@@ -35,9 +35,14 @@ static int key_load(const struct config_dkim_key *configured, struct dkim_key *k
     key->domain = strdup(domain);
     key->selector = strdup(configured->selector);
     key->tenant = strdup(configured->tenant != NULL ? configured->tenant : "");
-    if (key->domain == NULL || key->selector == NULL || key->tenant == NULL || dkim_key_prepare(key) < 0) {
-        snprintf(error, error_bytes, "out of memory");
-        return -ENOMEM;
+    result = key->domain == NULL || key->selector == NULL || key->tenant == NULL ? -ENOMEM : dkim_key_prepare(key);
+    if (result < 0) {
+        snprintf(error, error_bytes,
+                 result == -ENOMEM ? "out of memory"
+                                   : "%s: the numbers of this key do not belong together, and nobody could verify what it signs. Make one "
+                                     "with `bypost dkim keygen`, or copy the file anew.",
+                 configured->key_file);
+        return result;
     }
     if (key->algorithm == DKIM_RSA && key->bits < DKIM_RSA_BITS_WARN && warn != NULL) {
         snprintf(sentence, sizeof(sentence),

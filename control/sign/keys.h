@@ -65,7 +65,8 @@ void dkim_private_free(struct dkim_private *key);
 /* The private key in a file: algorithm, DER and bits of *key, to dkim_key_free; *mode is the file's. 0, or -errno with a sentence in error.
  */
 int dkim_key_read(const char *path, struct dkim_key *key, unsigned *mode, char *error, size_t error_bytes);
-/* Makes what signers share of it: the lanes' form of an RSA key, an Ed25519 key decoded. 0, or -ENOMEM. */
+/* Makes what signers share of it: the lanes' form of an RSA key, an Ed25519 key decoded. 0; -ENOMEM; or -EINVAL where it does not open
+ * what it signs. */
 int dkim_key_prepare(struct dkim_key *key);
 void dkim_key_free(struct dkim_key *key);
 

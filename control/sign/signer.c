@@ -136,6 +136,9 @@ static int sign_rsa(struct dkim_signer *signer, const struct dkim_key *key, cons
     bool good = length == (int)(key->bits / 8) &&
                 wc_RsaSSL_Verify(signature, (word32)length, plain, sizeof(plain), rsa) == (int)sizeof(info) &&
                 memcmp(plain, info, sizeof(info)) == 0;
+    if (!good) /* it is not to lie around either */
+        explicit_bzero(signature, DKIM_RSA_BITS_MAX / 8);
+    secret_wipe_traces(SECRET_STACK_BYTES);
     clear_upper_halves();
     return good ? 0 : -EIO;
 }
@@ -146,6 +149,7 @@ static int sign_rsa(struct dkim_signer *signer, const struct dkim_key *key, cons
 static int sign_ed25519(const struct dkim_key *key, const uint8_t *digest, uint8_t *signature) {
     word32 length = ED25519_SIG_SIZE;
     int result = wc_ed25519_sign_msg(digest, SIGNER_DIGEST_BYTES, signature, &length, &key->decoded->ed25519);
+    secret_wipe_traces(SECRET_STACK_ED25519_BYTES);
     clear_upper_halves();
     return result == 0 && length == ED25519_SIG_SIZE ? 0 : -EIO;
 }

@@ -66,6 +66,59 @@ static void a_bad_key_among_good_ones_is_named_wherever_it_stands(void **state) 
     }
 }
 
+/* The key of a file with some numbers changed, to bad.pem. */
+static void write_changed(const char *path, void (*change)(RsaKey *rsa)) {
+    uint8_t pem[8192], der[8192];
+    struct dkim_key key = {0};
+    struct dkim_private decoded;
+    unsigned mode;
+    assert_int_equal(dkim_key_read(path, &key, &mode, error, sizeof(error)), 0);
+    assert_int_equal(dkim_key_decode(&key, &decoded), 0);
+    change(&decoded.rsa);
+    int length = wc_RsaKeyToDer(&decoded.rsa, der, sizeof(der));
+    assert_true(length > 0);
+    length = wc_DerToPem(der, (word32)length, pem, sizeof(pem), PRIVATEKEY_TYPE);
+    assert_true(length > 0);
+    write_file(in_directory("bad.pem"), pem, (size_t)length);
+    dkim_private_free(&decoded);
+    dkim_key_free(&key);
+}
+
+static void change_nothing(RsaKey *rsa) {}
+
+static void change_half(RsaKey *rsa) {
+    assert_int_equal(mp_add_d(&rsa->dP, 2, &rsa->dP), 0);
+}
+
+static void change_modulus(RsaKey *rsa) {
+    assert_int_equal(mp_add_d(&rsa->n, 2, &rsa->n), 0);
+}
+
+/* What it signs is the message itself, and opens. */
+static void change_exponents_to_1(RsaKey *rsa) {
+    mp_int *const numbers[] = {&rsa->e, &rsa->d, &rsa->dP, &rsa->dQ};
+    for (int i = 0; i < 4; i++)
+        assert_int_equal(mp_set(numbers[i], 1), 0);
+}
+
+/* Each message would fail to be signed; and a wrong half signs what gives the other away. */
+static void keys_whose_numbers_do_not_belong_together_are_refused(void **state) {
+    static void (*const changes[])(RsaKey * rsa) = {change_half, change_modulus, change_exponents_to_1};
+    char bad[64];
+    strcpy(bad, in_directory("bad.pem"));
+    struct config_dkim_key configured = {.domain = "example.org", .selector = "a", .key_file = bad};
+    for (size_t i = 0; i < 2; i++) {
+        const char *from = i == 0 ? key_2048 : key_1024;
+        write_changed(from, change_nothing);
+        dkim_keys_free(load_good(&configured, 1));
+        for (size_t j = 0; j < sizeof(changes) / sizeof(changes[0]); j++) {
+            write_changed(from, changes[j]);
+            assert_null(load(&configured, 1));
+            assert_non_null(strstr(error, "do not belong together"));
+        }
+    }
+}
+
 static void a_domain_is_signed_by_its_own_key_or_its_nearest_parent_s(void **state) {
     struct config_dkim_key configured[] = {{.domain = "example.org", .selector = "parent", .key_file = key_2048},
                                            {.domain = "news.example.org", .selector = "child", .key_file = key_2048},
@@ -528,6 +581,7 @@ int main(void) {
         cmocka_unit_test(a_short_key_and_an_open_file_are_warned_of),
         cmocka_unit_test(what_is_no_key_is_named_with_a_remedy),
         cmocka_unit_test(a_bad_key_among_good_ones_is_named_wherever_it_stands),
+        cmocka_unit_test(keys_whose_numbers_do_not_belong_together_are_refused),
         cmocka_unit_test(a_domain_is_signed_by_its_own_key_or_its_nearest_parent_s),
         cmocka_unit_test(a_signature_is_one_field_before_the_message),
         cmocka_unit_test(the_same_message_has_the_same_signature),
