@@ -220,6 +220,14 @@ static void prepare_header(struct render_prepared *prepared) {
         prepare_fields(prepared, &prepared->custom, fields_write_custom);
 }
 
+/* A content of many short tags takes ten times its text: the cache must know. */
+static size_t prepared_memory(const struct render_prepared *prepared) {
+    return (prepared->text == NULL ? 0 : template_bytes(prepared->text)) + (prepared->html == NULL ? 0 : template_bytes(prepared->html)) +
+           (prepared->global == NULL ? 0 : sizeof(*prepared->global) + prepared->global->capacity * sizeof(struct value)) +
+           prepared->body.item_capacity * sizeof(struct prepared_item) +
+           (prepared->fields->attachment_count + 1) * sizeof(struct shared_range);
+}
+
 struct render_prepared *render_prepare(const struct job *fields, const char *content_id, const struct identity *identity) {
     struct render_prepared *prepared = fields->raw != NULL ? NULL : calloc(1, sizeof(*prepared));
     if (prepared == NULL)
@@ -237,6 +245,7 @@ struct render_prepared *render_prepare(const struct job *fields, const char *con
     }
     prepare_body(prepared);
     prepare_header(prepared);
+    prepared->bytes += prepared_memory(prepared);
     return prepared;
 }
 

@@ -13,6 +13,13 @@ void template_close(struct template *template) {
     free(template->blocks);
 }
 
+size_t template_bytes(const struct template *template) {
+    const struct mustache *program = &template->program;
+    return (program->ops == program->inlined ? 0 : program->capacity * sizeof(*program->ops)) +
+           (template->joined == NULL ? 0 : strlen(template->joined)) +
+           (template->blocks == NULL ? 0 : program->count * sizeof(*template->blocks));
+}
+
 static bool program_has_variables(const struct mustache *program) {
     for (uint32_t i = 0; i < program->count; i++)
         if (program->ops[i].kind != MUSTACHE_LITERAL)

@@ -36,6 +36,8 @@ struct template {
  * only. */
 int template_open(struct template *template, const char *text, bool html, bool merges, char *error, size_t error_bytes);
 void template_close(struct template *template);
+/* Memory that it has beside itself. */
+size_t template_bytes(const struct template *template);
 const char *template_encoding_name(const struct template *template);
 
 /* Encodes the blocks into a writer and keeps their place in it: template_write then refers to them. 0 or -ENOMEM. */

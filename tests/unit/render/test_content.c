@@ -3,6 +3,7 @@
 #include "unit.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <pthread.h>
 
 enum { ROUNDS = 20000, TEXT_BYTES = 6000, THREADS = 4, THREAD_ROUNDS = 300 };
@@ -325,6 +326,27 @@ static void many_lines_with_variables(void **state) {
     render_prepared_free(shared.prepared);
 }
 
+/* The cache of contents is bounded by what they say of themselves. */
+static void memory_is_told(void **state) {
+    enum { TAGS = 20000 };
+    static char text[TAGS * 6 + 1];
+    struct unit_job u;
+    struct identity *identity = unit_identity('k');
+    unit_job_init(&u);
+    for (int i = 0; i < TAGS; i++)
+        memcpy(text + i * 6, "{{a}}\n", 6);
+    u.job.text = text;
+    u.job.merge_global_data =
+        (char *)"{\"a\":[[1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31,32,33,34,35]]}";
+    size_t before = mallinfo2().uordblks;
+    struct render_prepared *prepared = render_prepare(&u.job, "c", identity);
+    size_t taken = mallinfo2().uordblks - before;
+    assert_non_null(prepared);
+    assert_true(render_prepared_bytes(prepared) >= taken - taken / 16);
+    render_prepared_free(prepared);
+    identity_free(identity);
+}
+
 /* Attachments and texts without variables are encoded once, and a recipient costs its header alone. */
 static void what_is_shared_is_not_copied(void **state) {
     enum { ATTACHMENT_BYTES = 2 << 20, OWN_BYTES_MAX = 2048, MOST_BYTES = 8 << 20 };
@@ -416,9 +438,13 @@ static void threads_share_a_content(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_shared_content_changes_no_byte), cmocka_unit_test(own_fields_stand),
-        cmocka_unit_test(a_content_is_always_a_template),   cmocka_unit_test(many_lines_with_variables),
-        cmocka_unit_test(what_is_shared_is_not_copied),     cmocka_unit_test(threads_share_a_content),
+        cmocka_unit_test(a_shared_content_changes_no_byte),
+        cmocka_unit_test(own_fields_stand),
+        cmocka_unit_test(a_content_is_always_a_template),
+        cmocka_unit_test(many_lines_with_variables),
+        cmocka_unit_test(memory_is_told),
+        cmocka_unit_test(what_is_shared_is_not_copied),
+        cmocka_unit_test(threads_share_a_content),
     };
     return cmocka_run_group_tests_name("content", tests, NULL, NULL);
 }
