@@ -92,9 +92,14 @@ static int receive_hello(struct driver *driver) {
     } control;
     struct iovec vector = {.iov_base = &driver->hello, .iov_len = sizeof(driver->hello)};
     struct msghdr message = {.msg_iov = &vector, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)};
-    setsockopt(driver->link, SOL_SOCKET, SO_RCVTIMEO, &(struct timeval){.tv_sec = 2}, sizeof(struct timeval));
-    ssize_t got = recvmsg(driver->link, &message, MSG_CMSG_CLOEXEC);
-    struct cmsghdr *header = got < 0 ? NULL : CMSG_FIRSTHDR(&message);
+    setsockopt(driver->link, SOL_SOCKET, SO_RCVTIMEO, &(struct timeval){.tv_sec = START_MS / 1000}, sizeof(struct timeval));
+    ssize_t got;
+    do {
+        got = recvmsg(driver->link, &message, MSG_CMSG_CLOEXEC);
+    } while (got < 0 && errno == EINTR && !stopped);
+    if (got < 0)
+        return -errno;
+    struct cmsghdr *header = CMSG_FIRSTHDR(&message);
     int descriptors[3]; /* one worker, one shard */
     if (got != (ssize_t)sizeof(driver->hello) || header == NULL || header->cmsg_len != CMSG_LEN(sizeof(descriptors)))
         return -EPROTO;
