@@ -1,4 +1,5 @@
-/* arena.h: who has which bytes of the arena: a bitmap of units, next fit. Control is the only one that gives arena memory out. */
+/* arena.h: who has which bytes of the arena: a bitmap of units, next fit in a part that grows with what is used. Control is the only one
+ * that gives arena memory out. */
 #ifndef CONTROL_DISPATCH_ARENA_H
 #define CONTROL_DISPATCH_ARENA_H
 
@@ -11,6 +12,7 @@ struct arena_map {
     uint64_t *bits;            /* 1: in use */
     uint32_t units, used;      /* of this shard's share of the arena */
     uint32_t first, end, next; /* units from the arena's start */
+    uint32_t reach;            /* a run is looked for before it first */
 };
 
 static inline uint32_t arena_units(uint32_t bytes) {
