@@ -98,9 +98,7 @@ static int local_quoted(const char *local, size_t length, bool *utf8) {
             i += size;
             continue;
         }
-        if (local[i] == '\\' && ++i + 1 >= length)
-            return -EINVAL;
-        else if (local[i] == '"' && local[i - 1] != '\\')
+        if (local[i] == '"' || (local[i] == '\\' && ++i + 1 >= length))
             return -EINVAL;
         if (local[i] < 32 || local[i] > 126)
             return -EINVAL;

@@ -249,6 +249,7 @@ static void domains_become_a_labels(void **state) {
                    "b@example.net",
                    true);
     assert_address("\"b b\\\"\"@example.net", "\"b b\\\"\"@example.net", false);
+    assert_address("\"a\\\\\"@example.net", "\"a\\\\\"@example.net", false);
     assert_address("bob@[192.0.2.1]", "bob@[192.0.2.1]", false);
     assert_address("bob@[IPv6:2001:db8::1]", "bob@[IPv6:2001:db8::1]", false);
     assert_address("o'neil+tag=x@sub_domain.example.net", "o'neil+tag=x@sub_domain.example.net", false);
@@ -271,6 +272,7 @@ static void what_is_no_address_is_refused(void **state) {
                          "\"a\"b\"@example.net",
                          "\"a\r\n\"@example.net",
                          "\"a\\\"@example.net",
+                         "\"\\\\\"@evil.example> SIZE=1 \"@example.net", /* an escaped backslash, and then the end */
                          "bob@[192.0.2.1",
                          "bob@[192.0.2.1]>",
                          "bob@[\r\n]",
