@@ -40,9 +40,12 @@ bool bulk_owns(const struct job *job, const char *name) {
 
 /* A value within a URI: all but RFC 3986's unreserved characters are escaped (2.3), so that it stays one part of it. */
 static void write_escaped(struct writer *writer, const char *value) {
-    static const char unreserved[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~";
+    static const bool unreserved[256] = {
+        ['A' ... 'Z'] = true, ['a' ... 'z'] = true, ['0' ... '9'] = true, ['-'] = true, ['.'] = true, ['_'] = true, ['~'] = true};
     for (;; value++) {
-        size_t plain = strspn(value, unreserved);
+        size_t plain = 0;
+        while (unreserved[(uint8_t)value[plain]])
+            plain++;
         writer_bytes(writer, value, plain);
         value += plain;
         if (*value == '\0')

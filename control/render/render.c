@@ -224,6 +224,10 @@ static int write_envelope(struct rendering *r) {
     if (address_format(r->recipient->mailbox.email, message->recipient, &message->needs_smtputf8) < 0)
         return rendering_fail(r, -EINVAL, "the recipient \"%s\" is not an address",
                               rendering_shown(r->recipient->mailbox.email, text, sizeof(text)));
+    if (job->envelope_sender == NULL && job->raw == NULL) { /* From, which was checked, and needs SMTPUTF8 or not for itself */
+        strcpy(message->sender, r->from_address);
+        return bulk_verp(r);
+    }
     const char *sender = job->envelope_sender != NULL ? job->envelope_sender : job->from.email != NULL ? job->from.email : r->from_address;
     if (sender[0] == '\0')
         message->sender[0] = '\0';
