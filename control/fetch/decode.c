@@ -48,8 +48,13 @@ const char *decode_quote(const char *bytes, size_t length, char out[QUOTE_BYTES]
     size_t used = 0, i = 0;
     while (i < length && used < QUOTE_BYTES - 8) {
         const unsigned char *c = (const unsigned char *)bytes + i;
+        if (*c >= 32 && *c < 127) {
+            out[used++] = (char)*c;
+            i++;
+            continue;
+        }
         size_t n = utf8_length(c, length - i);
-        if (n == 0 || *c < 32 || *c == 127) {
+        if (n <= 1) { /* a control character, or broken */
             out[used++] = '?';
             i++;
         } else {
