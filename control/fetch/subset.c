@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { FIXARRAY_MAX = 15, ARRAY16_BYTES = 3 };
+enum { FIXARRAY_MAX = 15, ARRAY16_BYTES = 3, FIXMAP_MAX = 15, MAP16_BYTES = 3, MAP32_BYTES = 5, MERGES_BYTES_MAX = 24 };
 
 /* The part of the text that stands between the selected elements and what is before and behind all of them. */
 struct frame {
@@ -38,6 +38,49 @@ static char *put(char *at, const void *bytes, size_t length) {
     return at + length;
 }
 
+/* Merge data of any recipient make templates of the job's texts (control/render). Where those who have them are left out, the texts would
+ * be something else for those who stay. */
+static bool loses_merge_data(const struct job *job, const uint32_t *indexes, uint32_t count) {
+    bool any = false, stays = job->merge_global_data || job->content_id;
+    for (uint32_t i = 0; i < job_recipient_count(job); i++) {
+        any = any || job->recipients[i].merge_data;
+    }
+    for (uint32_t i = 0; i < count && any && !stays; i++) {
+        const struct job_recipient *recipient = job_recipient(job, indexes[i]);
+        stays = recipient && recipient->merge_data;
+    }
+    return any && !stays;
+}
+
+/* What an element begins with when it gets empty merge data: out[MERGES_BYTES_MAX]. *taken bytes of the element are in it already. */
+static size_t merges_write(const uint8_t *element, char *out, size_t *taken) {
+    static const char json[] = "{\"merge_data\":{},", packed[] = "\xaamerge_data\x80";
+    uint32_t members = element[0] & 0x0f;
+    char *at = out;
+    *taken = 1;
+    if (element[0] == '{') {
+        return (size_t)(put(at, json, sizeof json - 1) - out);
+    }
+    if (element[0] == 0xde) {
+        *taken = MAP16_BYTES;
+        members = (uint32_t)element[1] << 8 | element[2];
+    } else if (element[0] == 0xdf) {
+        *taken = MAP32_BYTES;
+        members = (uint32_t)element[1] << 24 | (uint32_t)element[2] << 16 | (uint32_t)element[3] << 8 | element[4];
+    }
+    members++;
+    if (members <= FIXMAP_MAX) {
+        *at++ = (char)(0x80 | members);
+    } else {
+        *at++ = (char)0xdf;
+        for (int shift = 24; shift >= 0; shift -= 8) {
+            *at++ = (char)(members >> shift);
+        }
+    }
+    at = put(at, packed, sizeof packed - 1);
+    return (size_t)(at - out);
+}
+
 char *job_subset(const struct job *job, const uint32_t *indexes, uint32_t count, size_t *length) {
     *length = 0;
     if (!job->source_text || count == 0 || count > job_recipient_count(job)) {
@@ -52,6 +95,12 @@ char *job_subset(const struct job *job, const uint32_t *indexes, uint32_t count,
         }
         bytes += recipient->text_length;
     }
+    char merges[MERGES_BYTES_MAX] = {0};
+    size_t merges_length = 0, taken = 0;
+    if (loses_merge_data(job, indexes, count)) {
+        merges_length = merges_write(job->source_text + job_recipient(job, indexes[0])->text_at, merges, &taken);
+        bytes += merges_length - taken;
+    }
     char *text = malloc(bytes);
     if (!text) {
         return NULL;
@@ -63,7 +112,11 @@ char *job_subset(const struct job *job, const uint32_t *indexes, uint32_t count,
         if (i > 0 && frame.is_json) {
             *at++ = ',';
         }
-        at = put(at, job->source_text + recipient->text_at, recipient->text_length);
+        size_t from = i == 0 ? taken : 0;
+        if (i == 0) {
+            at = put(at, merges, merges_length);
+        }
+        at = put(at, job->source_text + recipient->text_at + from, recipient->text_length - from);
     }
     put(at, job->source_text + frame.suffix_at, job->source_length - frame.suffix_at);
     *length = bytes;

@@ -38,12 +38,23 @@ static void assert_same_text(const char *a, const char *b) {
     }
 }
 
+/* A subset keeps what any recipient's merge data make of the texts: templates. */
+static bool any_merges(const struct job *job) {
+    bool any = false;
+    for (uint32_t i = 0; i < job_recipient_count(job); i++) {
+        any |= job->recipients[i].merge_data != NULL;
+    }
+    return any;
+}
+
 static void assert_same_recipient(const struct job_recipient *a, const struct job_recipient *b) {
     assert_non_null(a);
     assert_non_null(b);
     assert_string_equal(a->mailbox.email, b->mailbox.email);
     assert_same_text(a->mailbox.name, b->mailbox.name);
-    assert_same_text(a->merge_data, b->merge_data);
+    if (!a->merge_data || strcmp(a->merge_data, "{}") != 0) { /* empty ones stand for those who are left out */
+        assert_same_text(a->merge_data, b->merge_data);
+    }
     assert_same_text(a->metadata, b->metadata);
     assert_int_equal(a->kind, b->kind);
     assert_int_equal(a->header_count, b->header_count);
@@ -67,6 +78,7 @@ static struct job *assert_subset(const struct job *job, const uint32_t *indexes,
     assert_int_equal(part->entry_recipients, count);
     assert_string_equal(part->subject, job->subject);
     assert_same_text(part->metadata, job->metadata);
+    assert_int_equal(any_merges(part), any_merges(job));
     for (uint32_t i = 0, at = 0; i < job->recipient_total; i++) {
         bool chosen = at < count && indexes[at] == i;
         if (chosen) {
@@ -217,6 +229,32 @@ static void test_any_subset(void **state) {
     }
 }
 
+/* Those who stay bring no merge data: their texts are templates all the same, as they were with the others. */
+static void test_texts_stay_templates(void **state) {
+    static const char *const firsts[] = {"{\"to\":\"a@x.test\"}", "{\"to\":\"a@x.test\",\"headers\":{\"A\":\"1\"},\"metadata\":{}}"};
+    for (size_t i = 0; i < 4; i++) {
+        char text[512];
+        snprintf(
+            text, sizeof text,
+            "{\"from\":\"a@b.test\",\"subject\":\"s\",\"text\":\"t\",\"recipients\":[%s,{\"to\":\"b@x.test\",\"merge_data\":{\"a\":1}}]}",
+            firsts[i % 2]);
+        struct bytes packed = {.length = 0};
+        json_t *tree = json_loads(text, 0, NULL);
+        msgpack_write(&packed, tree);
+        struct job *job = i < 2 ? decode(text, strlen(text)) : decode(packed.at, packed.length);
+        const uint32_t first = 0, second = 1;
+        struct job *part = assert_subset(job, &first, 1);
+        assert_string_equal(part->recipients[0].merge_data, "{}");
+        job_release(part);
+        part = assert_subset(job, &second, 1);
+        assert_string_equal(part->recipients[0].merge_data, "{\"a\":1}");
+        job_release(part);
+        job_release(job);
+        free(packed.at);
+        json_decref(tree);
+    }
+}
+
 /* An array header wider than it need be is a header all the same (MessagePack: array 32 of two elements). */
 static void test_wide_array_header(void **state) {
     static const char packed[] =
@@ -231,8 +269,9 @@ static void test_wide_array_header(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_the_bytes_are_exact), cmocka_unit_test(test_no_subset),         cmocka_unit_test(test_places_are_checked),
-        cmocka_unit_test(test_any_subset),          cmocka_unit_test(test_wide_array_header),
+        cmocka_unit_test(test_the_bytes_are_exact),  cmocka_unit_test(test_no_subset),
+        cmocka_unit_test(test_places_are_checked),   cmocka_unit_test(test_any_subset),
+        cmocka_unit_test(test_texts_stay_templates), cmocka_unit_test(test_wide_array_header),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
