@@ -179,7 +179,7 @@ static __attribute__((noinline)) uint32_t batch_run(const struct lanes_key *cons
 
 /* What the functions under batch_run left below its frame: sums, and registers that were spilled. */
 static __attribute__((noinline)) void batch_wipe_stack(void) {
-    uint8_t left[sizeof(struct batch) + 4 * DOUBLE_DIGITS * sizeof(struct vector)];
+    uint8_t left[sizeof(struct batch) + 8 * DOUBLE_DIGITS * sizeof(struct vector)];
     explicit_bzero(left, sizeof(left));
 }
 

@@ -126,6 +126,8 @@ VECTOR_INLINE struct choice vector_equal(struct vector a, struct vector b) {
     VECTOR_EACH {
         uint64_t differs = a.of[lane] ^ b.of[lane];
         result.of[lane] = ((differs | (0 - differs)) >> 63) - 1;
+        /* Who knows that it is all bits or none makes a choice between two addresses of it: clang 14 does. */
+        __asm__("" : "+r"(result.of[lane]));
     }
     return result;
 }
