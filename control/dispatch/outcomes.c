@@ -237,14 +237,19 @@ static void inherit(struct dispatch *dispatch, uint32_t index) {
         return;
     if (bytes != 0 && !(dispatch->up && arena_claim(&dispatch->map, extent, bytes))) {
         dispatch->counters.wild_values++;
+        dispatch->residents.doubtful = true;
         bytes = 0;
     }
     struct resident *resident = NULL;
     if (shared_bytes != 0 && dispatch->up)
         resident = residents_inherit(&dispatch->residents, &dispatch->map, shared, shared_bytes);
-    if (shared_bytes != 0 && resident == NULL)
+    if (shared_bytes != 0 && resident == NULL) {
         dispatch->counters.wild_values++;
-    chain_join(dispatch, chain_begin(dispatch, extent, bytes, resident), index);
+        dispatch->residents.doubtful = true;
+    }
+    struct chain *chain = chain_begin(dispatch, extent, bytes, resident);
+    chain->inherited = true;
+    chain_join(dispatch, chain, index);
 }
 
 static void harvest_slot(struct dispatch *dispatch, uint32_t index, uint32_t living) {

@@ -35,7 +35,8 @@ static void drop(struct residents *residents, struct arena_map *map, struct resi
         at = &(*at)->next;
     *at = resident->next;
     residents->bytes -= room_of(resident);
-    arena_give_back(map, resident->extent, resident->bytes);
+    if (!(resident->inherited && residents->doubtful))
+        arena_give_back(map, resident->extent, resident->bytes);
     free(resident);
 }
 
@@ -130,4 +131,5 @@ void residents_forget(struct residents *residents) {
         }
     residents->oldest = residents->newest = NULL;
     residents->bytes = residents->idle_bytes = 0;
+    residents->doubtful = false;
 }

@@ -28,6 +28,8 @@ struct residents {
     struct resident *oldest, *newest; /* idle, by when they were used last */
     uint64_t bytes, idle_bytes;       /* of all, as the map counts them; of the idle ones */
     uint64_t made, evicted;           /* so many in all */
+    /* Runs that an earlier control's slots name cross: which of them says true nobody knows, so none comes free before the arena goes. */
+    bool doubtful;
 };
 
 /* Takes a run of the map, for which idle residents go, the oldest first. UINT64_MAX: it would not fit without them either. */

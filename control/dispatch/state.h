@@ -29,7 +29,8 @@ struct chain {
     uint32_t open, withdrawn; /* of the members: neither answered nor withdrawn; withdrawn */
     uint32_t path, path_generation;
     uint16_t worker;
-    bool counted; /* in the path's `outstanding` */
+    bool counted;   /* in the path's `outstanding` */
+    bool inherited; /* its extent is what an earlier control's slot says */
     uint64_t extent;
     uint32_t extent_bytes;     /* 0: no arena memory */
     struct resident *resident; /* what its message shares with others, or NULL */

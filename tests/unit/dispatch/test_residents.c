@@ -408,6 +408,40 @@ static void wild_extents_are_counted(void **state) {
     assert_int_equal(arena_of(world).used_bytes, 0);
 }
 
+/* Where the runs that slots name cross, the wrong one may be claimed first. Its end must not free what another message is sent from yet:
+ * somebody would get another one's mail. */
+static void crossing_extents_stay_until_the_arena_goes(void **state) {
+    struct world *world = *state;
+    for (uint32_t shared = 0; shared < 2; shared++) {
+        struct world_order orders[2], others[HELD_MAX];
+        begin(world);
+        assert_int_equal(hand_out(world, 2, orders), 2);
+        bool swapped = orders[0].slot > orders[1].slot;
+        const struct world_order *wrong = &orders[swapped], *right = &orders[!swapped]; /* by the order of the harvest */
+        struct slot *slots = world->dataplane.journal.slots, *damaged = &slots[wrong->slot];
+        uint32_t number = world_index(&slots[right->slot]);
+        if (shared)
+            damaged->shared_extent_bytes -= 3 * UNIT;
+        else
+            damaged->arena_extent = slots[right->slot].arena_extent;
+        world_control_die(world);
+        world_control_start(world);
+        WORLD_UNTIL(world, world->harvested == 1 && world->up == 1);
+        assert_true(dispatch_counters(world->dispatch)->wild_values > 0);
+        answer(world, wrong, OUTCOME_REPLIED);
+        world->delivery_count = 100;
+        world->content_count = 0; /* others are small enough for any gap */
+        assert_int_equal(hand_out(world, 20, others), 20);
+        world_content(world, 0, 1, CONTENT);
+        world_look(world, right, number);
+        world_dataplane_die(world);
+        WORLD_UNTIL(world, world->down == 1);
+        assert_int_equal(world_tear_down(state), 0);
+        assert_int_equal(world_set_up(state), 0);
+        world = *state;
+    }
+}
+
 static uint32_t seed = 7;
 static uint32_t random_below(uint32_t bound) {
     seed = seed * 1664525u + 1013904223u;
@@ -566,6 +600,7 @@ int main(void) {
         TEST(inherited_runs_stay_until_the_last_slot),
         TEST(an_inherited_chain_keeps_its_run),
         TEST(wild_extents_are_counted),
+        TEST(crossing_extents_stay_until_the_arena_goes),
         TEST(whatever_happens_in_whatever_order),
         cmocka_unit_test(shards_share_the_arena),
     };
