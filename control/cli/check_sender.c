@@ -31,8 +31,11 @@ static void tell(struct sender *sender, bool warning, const char *format, ...) {
     *sender->warnings += warning;
 }
 
+/* What was not asked any more is told once, in check_sender. */
 static void tell_unknown(struct sender *sender, const char *name, const struct resolver_answer *answer) {
-    tell(sender, true, "%s could not be looked up: %s; try again, or correct `dns.servers`.", name, answer->why);
+    if (!resolver_gave_up(sender->resolver)) {
+        tell(sender, true, "%s could not be looked up: %s; try again, or correct `dns.servers`.", name, answer->why);
+    }
 }
 
 /* --- addresses --- */
@@ -115,6 +118,9 @@ static void sources_check(struct sender *sender) {
         for (uint32_t k = 0; k < pool->source_count; k++) {
             const struct config_source *source = &pool->sources[k];
             char text[ADDRESS_TEXT_BYTES];
+            if (resolver_gave_up(sender->resolver)) {
+                return;
+            }
             if (address_private(seen_address(source))) {
                 tell(sender, true, "%s (pool %s) is a private address, and receivers see another: write that one as its `public_address`.",
                      address_text(seen_address(source), text), pool->name);
@@ -130,6 +136,9 @@ static void sources_check(struct sender *sender) {
 
 static void spf_tell(struct sender *sender, const char *domain, const char *text, uint8_t family, enum spf_result result,
                      const struct spf *spf) {
+    if (result == SPF_TEMPERROR && resolver_gave_up(sender->resolver)) {
+        return;
+    }
     switch (result) {
     case SPF_PASS:
         break;
@@ -142,8 +151,7 @@ static void spf_tell(struct sender *sender, const char *domain, const char *text
         tell(sender, true, "SPF of %s says %s for %s; add ip%u:%s to its record.", domain, spf_result_text(result), text, family, text);
         break;
     case SPF_PERMERROR:
-        tell(sender, true, "the SPF record of %s is in error, and receivers take it as none: %s; correct it.", domain,
-             *spf->why ? spf->why : "it is malformed");
+        tell(sender, true, "the SPF record of %s is in error, and receivers take it as none: %s; correct it.", domain, spf->why);
         break;
     case SPF_TEMPERROR:
         tell(sender, true, "SPF of %s cannot be told for %s: %s; try again.", domain, text, spf->why);
@@ -288,7 +296,7 @@ static void reply_check(struct sender *sender, const char *domain) {
 
 static void key_check(struct sender *sender, const struct config_dkim_key *key) {
     char *why = dkim_check_key(sender->resolver, key);
-    if (why) {
+    if (why && !resolver_gave_up(sender->resolver)) {
         tell(sender, true, "the DKIM key %s of %s: %s `bypost dkim check --domain %s --selector %s` shows it.", key->selector, key->domain,
              why, key->domain, key->selector);
     }
@@ -307,7 +315,7 @@ static bool domain_first(const struct config *config, uint32_t index) {
 static void domains_check(struct sender *sender) {
     const struct config *config = sender->config;
     char domain[DOMAIN_BYTES];
-    for (uint32_t i = 0; i < config->dkim_count; i++) {
+    for (uint32_t i = 0; i < config->dkim_count && !resolver_gave_up(sender->resolver); i++) {
         key_check(sender, &config->dkim[i]);
         if (!domain_first(config, i) || domain_normalise(config->dkim[i].domain, domain) != 0) {
             continue;
@@ -318,11 +326,11 @@ static void domains_check(struct sender *sender) {
         }
         dmarc_check(sender, domain);
     }
-    if (config->verp.domain && domain_normalise(config->verp.domain, domain) == 0) {
+    if (config->verp.domain && domain_normalise(config->verp.domain, domain) == 0 && !resolver_gave_up(sender->resolver)) {
         reply_check(sender, domain);
         spf_sources_check(sender, domain);
     }
-    for (uint32_t i = 0; i < config->dkim_platform_count; i++) {
+    for (uint32_t i = 0; i < config->dkim_platform_count && !resolver_gave_up(sender->resolver); i++) {
         key_check(sender, &config->dkim_platform[i]);
     }
     if (config->dkim_count == 0) {
@@ -332,6 +340,46 @@ static void domains_check(struct sender *sender) {
     }
 }
 
+/* --- all --- */
+
+static void domain_ask_ahead(struct sender *sender, const char *name) {
+    char domain[DOMAIN_BYTES], dmarc[RESOLVER_NAME_BYTES + 8];
+    if (domain_normalise(name, domain) == 0) {
+        snprintf(dmarc, sizeof dmarc, "_dmarc.%s", domain);
+        resolver_ask_ahead(sender->resolver, domain, DNS_TYPE_MX);
+        resolver_ask_ahead(sender->resolver, domain, DNS_TYPE_TXT);
+        resolver_ask_ahead(sender->resolver, dmarc, DNS_TYPE_TXT);
+    }
+}
+
+/* What is known to be asked, in flight together: silent name servers take their time once, not once for each question. */
+static void ask_ahead(struct sender *sender) {
+    const struct config *config = sender->config;
+    for (uint32_t i = 0; i < config->pool_count; i++) {
+        for (uint32_t k = 0; k < config->pools[i].source_count; k++) {
+            const struct config_source *source = &config->pools[i].sources[k];
+            const struct config_address *address = seen_address(source);
+            char reverse[RESOLVER_NAME_BYTES];
+            if (!address_private(address)) {
+                resolver_reverse(address, reverse);
+                resolver_ask_ahead(sender->resolver, reverse, DNS_TYPE_PTR);
+                resolver_ask_ahead(sender->resolver, source->ehlo, address->family == 4 ? DNS_TYPE_A : DNS_TYPE_AAAA);
+            }
+        }
+    }
+    for (uint32_t i = 0; i < config->dkim_count; i++) {
+        dkim_ask_ahead(sender->resolver, &config->dkim[i]);
+        domain_ask_ahead(sender, config->dkim[i].domain);
+    }
+    if (config->verp.domain) {
+        domain_ask_ahead(sender, config->verp.domain);
+    }
+    for (uint32_t i = 0; i < config->dkim_platform_count; i++) {
+        dkim_ask_ahead(sender->resolver, &config->dkim_platform[i]);
+    }
+    resolver_settle(sender->resolver);
+}
+
 bool check_sender(const struct config *config, unsigned *warnings) {
     char error[512];
     struct sender sender = {.config = config, .resolver = resolver_create(config, error, sizeof error), .warnings = warnings};
@@ -339,8 +387,19 @@ bool check_sender(const struct config *config, unsigned *warnings) {
         fprintf(stderr, "%s: error: DNS cannot be asked: %s\n", config->path, error);
         return false;
     }
-    sources_check(&sender);
-    domains_check(&sender);
+    ask_ahead(&sender);
+    const char *mute = resolver_mute(sender.resolver);
+    if (mute) {
+        tell(&sender, true, "DNS says nothing of the senders: %s; correct `dns.servers`, or try again.", mute);
+    } else {
+        sources_check(&sender);
+        domains_check(&sender);
+    }
+    if (!mute && resolver_gave_up(sender.resolver)) {
+        tell(&sender, true,
+             "name servers were silent for %.1f seconds in all, and the rest was not asked; try again, or correct `dns.servers`.",
+             resolver_silence_max_ms(sender.resolver) / 1000.0);
+    }
     resolver_free(sender.resolver);
     return true;
 }

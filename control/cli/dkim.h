@@ -8,6 +8,8 @@
 /* Prints a key's record as web forms want it and as a zone file has it, each line behind `indent`. */
 void dkim_record_print(const char *indent, const char *selector, const char *domain, const char *record);
 
+/* Asks for the key's record ahead of dkim_check_key. */
+void dkim_ask_ahead(struct resolver *resolver, const struct config_dkim_key *key);
 /* Is this key published as the private key wants it? NULL; else the worst of what is wrong, a sentence, to free. */
 char *dkim_check_key(struct resolver *resolver, const struct config_dkim_key *key);
 

@@ -74,13 +74,24 @@ static void answer_judge(struct check *check, const struct resolver_answer *answ
     }
 }
 
+/* Where the key's record belongs. */
+static void key_name(const struct config_dkim_key *key, char domain[DOMAIN_BYTES], char name[KEY_NAME_BYTES]) {
+    if (domain_normalise(key->domain, domain) != 0) {
+        snprintf(domain, DOMAIN_BYTES, "%s", key->domain);
+    }
+    snprintf(name, KEY_NAME_BYTES, "%s._domainkey.%s", key->selector, domain);
+}
+
+void dkim_ask_ahead(struct resolver *resolver, const struct config_dkim_key *key) {
+    char domain[DOMAIN_BYTES], name[KEY_NAME_BYTES];
+    key_name(key, domain, name);
+    resolver_ask_ahead(resolver, name, DNS_TYPE_TXT);
+}
+
 static void check_begin(struct check *check, struct resolver *resolver, const struct config_dkim_key *key) {
     char error[512] = "";
     *check = (struct check){.key = key, .published = json_array()};
-    if (domain_normalise(key->domain, check->domain) != 0) {
-        snprintf(check->domain, sizeof check->domain, "%s", key->domain);
-    }
-    snprintf(check->name, sizeof check->name, "%s._domainkey.%s", key->selector, check->domain);
+    key_name(key, check->domain, check->name);
     if (dkim_public_record(key->key_file, &check->wanted, error, sizeof error) != 0) {
         check->wanted = NULL;
         dkim_findings_add(&check->findings, DKIM_BAD, "key-file", "%s", error);

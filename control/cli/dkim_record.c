@@ -33,6 +33,9 @@ void dkim_findings_add(struct dkim_findings *findings, enum dkim_verdict level, 
 
 /* --- tag lists --- */
 
+/* Names are compared with this many before them; a record of more tags is none that anybody publishes. */
+enum { TAGS_COMPARED = 32 };
+
 struct tag {
     const char *name, *value;
     size_t name_length, value_length;
@@ -40,6 +43,16 @@ struct tag {
 
 static bool is_fws(char c) {
     return c == ' ' || c == '\t' || c == '\r' || c == '\n';
+}
+
+/* tval: visible characters, and folding white space between them. */
+static bool value_good(const struct tag *tag) {
+    for (size_t i = 0; i < tag->value_length; i++) {
+        if (!is_fws(tag->value[i]) && (tag->value[i] < 0x21 || tag->value[i] > 0x7e)) {
+            return false;
+        }
+    }
+    return true;
 }
 
 /* The next tag of the text. 1; 0: that was all; -1: malformed. */
@@ -70,7 +83,7 @@ static int tag_next(const char **at, struct tag *tag) {
             return -1;
         }
     }
-    return name_end > from ? 1 : -1;
+    return name_end > from && value_good(tag) ? 1 : -1;
 }
 
 struct record {
@@ -85,14 +98,20 @@ static struct tag *tag_place(struct record *record, const struct tag *tag) {
 }
 
 static void record_read(const char *text, struct record *record) {
-    struct tag tag;
+    struct tag tag, before[TAGS_COMPARED];
+    unsigned count = 0;
     int status;
     *record = (struct record){0};
     for (unsigned number = 0; (status = tag_next(&text, &tag)) != 0; number++) {
         struct tag *place = status > 0 ? tag_place(record, &tag) : NULL;
         record->malformed |= status < 0;
-        if (place) {
-            record->repeated |= place->name != NULL;
+        for (unsigned i = 0; i < count && status > 0; i++) {
+            record->repeated |= before[i].name_length == tag.name_length && memcmp(before[i].name, tag.name, tag.name_length) == 0;
+        }
+        if (status > 0 && count < TAGS_COMPARED) {
+            before[count++] = tag;
+        }
+        if (place && !place->name) { /* the first of those that stand twice */
             *place = tag;
             record->v_first |= place == &record->v && number == 0;
         }
@@ -212,6 +231,12 @@ bool dkim_record_is_key(const char *published) {
 
 /* --- judgement --- */
 
+/* How much of a value a sentence quotes, so that its remedy fits behind. */
+enum { TAG_SHOWN_BYTES = 64 };
+static int tag_shown(const struct tag *tag) {
+    return tag->value_length < TAG_SHOWN_BYTES ? (int)tag->value_length : TAG_SHOWN_BYTES;
+}
+
 /* What makes a verifier pass over the record before it looks at the key. */
 static void form_judge(const struct record *record, struct dkim_findings *findings) {
     if (record->malformed) {
@@ -229,12 +254,12 @@ static void form_judge(const struct record *record, struct dkim_findings *findin
     if (record->h.name && !tag_lists(&record->h, "sha256")) {
         dkim_findings_add(findings, DKIM_BAD, "hash",
                           "The record's `h=%.*s` does not allow sha256, which bypost signs with (RFC 8301 3.1); remove `h=`.",
-                          (int)record->h.value_length, record->h.value);
+                          tag_shown(&record->h), record->h.value);
     }
     if (record->s.name && !tag_lists(&record->s, "*") && !tag_lists(&record->s, "email")) {
         dkim_findings_add(findings, DKIM_BAD, "service",
                           "The record's `s=%.*s` does not allow mail (RFC 6376 3.6.1); remove `s=`, or write `s=email`.",
-                          (int)record->s.value_length, record->s.value);
+                          tag_shown(&record->s), record->s.value);
     }
     if (record->g.name && !tag_is(&record->g, "*")) {
         dkim_findings_add(findings, DKIM_WARNING, "granularity",
@@ -264,8 +289,8 @@ static void key_judge(const struct record *record, const struct public_key *ours
                           "The key was revoked: `p=` is empty (RFC 6376 3.6.1); sign with another selector, or publish the key's record.");
     } else if (record->k.name && !tag_is(&record->k, "rsa") && !tag_is(&record->k, "ed25519")) {
         dkim_findings_add(findings, DKIM_BAD, "type",
-                          "The record's `k=%.*s` is no type of key that verifiers know; publish the key's record.",
-                          (int)record->k.value_length, record->k.value);
+                          "The record's `k=%.*s` is no type of key that verifiers know; publish the key's record.", tag_shown(&record->k),
+                          record->k.value);
     } else if (theirs.rsa != ours->rsa) {
         dkim_findings_add(findings, DKIM_BAD, "type",
                           "The record is for %s (`k=%s`), the private key is %s; publish the key's record, or name the right key file.",

@@ -1,10 +1,13 @@
-/* resolver.h: questions of the command line to the configured name servers, one at a time. */
+/* resolver.h: questions of the command line to the configured name servers: many ahead, each once, and bounded in all. */
 #ifndef CONTROL_CLI_RESOLVER_H
 #define CONTROL_CLI_RESOLVER_H
 
 #include "control/config/config.h"
 #include "control/route/dns.h"
 #include "control/route/txt.h"
+
+/* Silent name servers are waited for six times `dns.timeout` in all, whatever the number of questions. */
+enum { RESOLVER_SILENCE_TIMEOUTS = 6 };
 
 struct resolver;
 /* By `dns` of the configuration, without DNSSEC: whoever reads such records does without. NULL with a sentence in `error`. */
@@ -20,11 +23,20 @@ struct resolver_answer {
     char why[RESOLVER_WHY_BYTES];        /* DNS_FAILED: in words */
     char canonical[RESOLVER_NAME_BYTES]; /* the name behind the CNAMEs; empty when unknown */
 };
-/* Asks and waits for the answer, which comes within the configured timeout; give it to resolver_forget. */
+/* Asks and waits for the answer, within the configured timeout; give it to resolver_forget. What was asked before is answered as it was
+ * then, failures too. A name that cannot be in DNS (RFC 1035 2.3.4) does not exist, without a question. */
 void resolver_ask(struct resolver *resolver, const char *name, int type, struct resolver_answer *answer);
 void resolver_forget(struct resolver_answer *answer);
-/* Asks and does not wait: a later resolver_ask finds it in the cache. */
+/* Asks and does not wait: a later resolver_ask takes its answer. Those asked ahead are in flight together. */
 void resolver_ask_ahead(struct resolver *resolver, const char *name, int type);
+/* Waits for all that were asked ahead. */
+void resolver_settle(struct resolver *resolver);
+/* NULL; once nothing but failures came: why the last of them was one. */
+const char *resolver_mute(const struct resolver *resolver);
+/* Has the bound on silence been reached? Further questions fail without being asked. */
+bool resolver_gave_up(const struct resolver *resolver);
+/* What that bound is. */
+uint32_t resolver_silence_max_ms(const struct resolver *resolver);
 
 /* A name in wire form (RFC 1035 3.1), as PTR and MX have it, as text in lower case without its last dot. False: malformed. */
 bool resolver_name(const uint8_t *wire, size_t bytes, char text[RESOLVER_NAME_BYTES]);

@@ -21,13 +21,15 @@ enum { SPF_LOOKUPS_MAX = 10, SPF_VOIDS_MAX = 2, SPF_MX_MAX = 10, SPF_WHY_BYTES =
 struct spf {
     struct resolver *resolver;
     struct config_address address;
-    uint32_t lookups, voids; /* so far, of all records */
-    bool unsure;             /* a mechanism was passed over */
-    char why[SPF_WHY_BYTES]; /* of an error, or of what was passed over: in words */
+    /* Its own. */
+    const char *domain;
+    uint32_t lookups, voids; /* terms so far, of all records */
+    bool is_void, error_told;
+    char why[SPF_WHY_BYTES]; /* SPF_TEMPERROR, SPF_PERMERROR, SPF_UNSURE: in words. It may quote the record. */
 };
 
-/* check_host() of section 4, for mail of this domain from this address. Macros, `exists` and `ptr` count as lookups and are taken as no
- * match: where that could have decided, SPF_UNSURE. */
+/* check_host() of section 4, for mail of this domain from this address. Macros, `exists` and `ptr` count as lookups, and may match or not:
+ * SPF_UNSURE where the mail passes in one case only. */
 enum spf_result spf_check(struct spf *spf, const char *domain);
 
 #endif
