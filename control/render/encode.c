@@ -8,6 +8,7 @@ enum {
     QP_LINE_MAX = 75,    /* 76 with the "=" of a soft line break */
     QP_CHUNK_BYTES = 1024,
     QP_CHUNK_ROOM = QP_CHUNK_BYTES * 4 + 16, /* every byte as =XX, a soft break each 72 */
+    LINE_WINDOW_BYTES = 256,                 /* a line end is looked for in: of two kinds, one may be megabytes away */
     BASE64_LINE_IN = 57,
     BASE64_LINE_OUT = 76,
 };
@@ -31,14 +32,25 @@ static bool is_risky_start(const char *line, size_t length) {
     return length > 0 && (line[0] == '.' || (line[0] == 'F' && length >= 5 && memcmp(line, "From ", 5) == 0));
 }
 
+size_t encode_line_length(const char *text, size_t length) {
+    for (size_t at = 0; at < length; at += LINE_WINDOW_BYTES) {
+        size_t window = length - at < LINE_WINDOW_BYTES ? length - at : LINE_WINDOW_BYTES;
+        const char *newline = memchr(text + at, '\n', window);
+        if (newline != NULL)
+            window = (size_t)(newline - (text + at));
+        const char *carriage = memchr(text + at, '\r', window);
+        if (carriage != NULL)
+            return (size_t)(carriage - text);
+        if (newline != NULL)
+            return (size_t)(newline - text);
+    }
+    return length;
+}
+
 /* The end of the line that begins at `at`; *next is where the following one begins. LF, CR and CRLF end lines. */
 static size_t line_end(const char *text, size_t at, size_t length, size_t *next) {
-    const char *newline = memchr(text + at, '\n', length - at);
-    size_t end = newline == NULL ? length : (size_t)(newline - text);
-    const char *carriage = memchr(text + at, '\r', end - at);
-    if (carriage != NULL)
-        end = (size_t)(carriage - text);
-    *next = end == length ? end : end + (carriage != NULL && end + 1 < length && text[end + 1] == '\n' ? 2 : 1);
+    size_t end = at + encode_line_length(text + at, length - at);
+    *next = end == length ? end : end + (text[end] == '\r' && end + 1 < length && text[end + 1] == '\n' ? 2 : 1);
     return end;
 }
 

@@ -31,6 +31,10 @@ size_t base64_write(char *out, const uint8_t *bytes, size_t length);
 
 extern const char encode_hex[16]; /* upper case, as RFC 2045 wants */
 
+/* How many bytes stand before the first CR or LF, all `length` without one. What is behind it is not read, so lines of CR cost their
+ * length. */
+size_t encode_line_length(const char *text, size_t length);
+
 /* The length in bytes of the UTF-8 character at text (RFC 3629: shortest form, no surrogates), or 0 when it is none. */
 size_t utf8_character(const char *text, size_t length);
 

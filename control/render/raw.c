@@ -18,11 +18,8 @@ struct line {
 static bool next_line(const char *raw, size_t length, size_t *at, struct line *line) {
     if (*at >= length)
         return false;
-    const char *start = raw + *at, *newline = memchr(start, '\n', length - *at);
-    size_t span = newline == NULL ? length - *at : (size_t)(newline - start);
-    const char *carriage = memchr(start, '\r', span);
-    line->text = start;
-    line->length = carriage == NULL ? span : (size_t)(carriage - start);
+    line->text = raw + *at;
+    line->length = encode_line_length(line->text, length - *at);
     *at += line->length;
     if (*at < length)
         *at += raw[*at] == '\r' && *at + 1 < length && raw[*at + 1] == '\n' ? 2 : 1;

@@ -166,8 +166,33 @@ static void a_writer_stops_at_its_limit(void **state) {
     free(writer.bytes);
 }
 
+/* A text of lines that end with CR alone costs its length, not its square: this one would take minutes. */
+static void lines_of_cr_cost_their_length(void **state) {
+    enum { BYTES = 8 << 20 };
+    char *text = malloc(BYTES);
+    for (size_t i = 0; i < BYTES; i += 2)
+        memcpy(text + i, "a\r", 2);
+    assert_true(encode_is_plain(text, BYTES));
+    assert_int_equal(encode_line_length(text, BYTES), 1);
+    struct writer writer = {.limit = 2 * BYTES};
+    encode_plain(&writer, text, BYTES);
+    assert_int_equal(writer.at, BYTES / 2 * 3);
+    assert_memory_equal(writer.bytes, "a\r\na\r\n", 6);
+    free(writer.bytes);
+    /* A line end at each place of a window, and none. */
+    memset(text, 'x', 1024);
+    for (size_t at = 0; at < 1024; at++) {
+        text[at] = at % 2 == 0 ? '\n' : '\r';
+        assert_int_equal(encode_line_length(text, 1024), at);
+        text[at] = 'x';
+    }
+    assert_int_equal(encode_line_length(text, 1024), 1024);
+    free(text);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(lines_of_cr_cost_their_length),
         cmocka_unit_test(quoted_printable_follows_the_rules),
         cmocka_unit_test(quoted_printable_needs_no_dot_stuffing_and_survives_mailboxes),
         cmocka_unit_test(quoted_printable_lines_are_at_most_76),
