@@ -58,7 +58,7 @@ static int hash_begin(wc_Sha256 *hash, const uint8_t *key, uint8_t pad) {
 }
 
 struct token_keys *token_keys_create(const uint8_t *secret, size_t length) {
-    uint8_t key[KEY_BYTES];
+    uint8_t key[KEY_BYTES] = {0};
     struct token_keys *keys = calloc(1, sizeof(*keys));
     if (keys == NULL)
         return NULL;

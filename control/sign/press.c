@@ -104,6 +104,10 @@ static void sign_failed(struct press_task *task, int status) {
     if (status == -ENOKEY)
         snprintf(task->error, sizeof(task->error), "there is no DKIM key for %.128s, and the configuration requires one",
                  task->message.from_domain);
+    else if (status == -EINVAL)
+        snprintf(task->error, sizeof(task->error),
+                 "the header has more fields than a DKIM signature of %.128s can name: remove some, or names from dkim.sign",
+                 task->message.from_domain);
     else
         snprintf(task->error, sizeof(task->error), "DKIM signing for %.128s failed: %s", task->message.from_domain, strerror(-status));
 }

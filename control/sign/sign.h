@@ -21,8 +21,8 @@ void dkim_signer_free(struct dkim_signer *signer);
 bool dkim_signer_use(struct dkim_signer *signer, struct dkim_keys *keys);
 /* Prepends DKIM-Signature fields (rsa-sha256 or ed25519-sha256, relaxed/relaxed) to a message: keys are chosen by message->from_domain and
  * `tenant` (NULL: none), and the platform's sign too. Returns the number of signatures made (0: no key), or -errno: -ENOKEY where there is
- * none for the From domain and the configuration requires one. `time_s` is t=. Each RSA signature is verified with the public key before it
- * leaves. */
+ * none for the From domain and the configuration requires one, -EINVAL where the header has more fields than a signature can name. `time_s`
+ * is t=. Each RSA signature is verified with the public key before it leaves. */
 int dkim_sign(struct dkim_signer *signer, struct message *message, const char *tenant, uint64_t time_s);
 
 /* The same in two halves, so that the RSA signatures of many messages are made at once (lanes.h). dkim_begin hashes and composes; the

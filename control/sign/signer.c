@@ -302,7 +302,7 @@ static int compose(struct dkim_signer *signer, struct signer_begun *begun, uint6
         compose_field(&out, of->key, body_digest, time_s, signer->keys->expire_s, &names);
         lengths[i] = out.length;
         total += out.length + compose_signature_length(signature_bytes(of->key));
-        result = out.full ? -E2BIG : canonical_resume(canonical, &fields);
+        result = out.full ? -EINVAL : canonical_resume(canonical, &fields);
         if (result == 0) {
             canonical_field(canonical, (const uint8_t *)out.text, out.length, 0);
             result = canonical_end(canonical, of->digest);

@@ -2,6 +2,7 @@
  * in tests/integration/test_dkim. */
 #include "fixture.h"
 
+#include "control/sign/lanes_key.h"
 #include "control/sign/signer.h"
 
 #include <errno.h>
@@ -254,6 +255,17 @@ static void a_message_with_too_many_fields_is_refused(void **state) {
     raw_job.raw_length = strlen(raw);
     assert_int_equal(render_message(&raw_job, 0, 1, identity, 1 << 20, &message, error, sizeof(error)), 0);
     assert_int_equal(dkim_sign(signer, &message, NULL, 1), -EINVAL);
+    /* Fewer, and yet more than h= has room for. The message stays as it was. */
+    strcpy(raw, "From: a@example.org\r\n");
+    for (int i = 0; i < 300; i++)
+        strcat(raw, "Feedback-ID: y\r\n");
+    strcat(raw, "\r\nx\r\n");
+    raw_job.raw_length = strlen(raw);
+    assert_int_equal(render_message(&raw_job, 0, 1, identity, 1 << 20, &message, error, sizeof(error)), 0);
+    size_t start = message.start, length = message.length;
+    assert_int_equal(dkim_sign(signer, &message, NULL, 1), -EINVAL);
+    assert_int_equal(message.start, start);
+    assert_int_equal(message.length, length);
     free(raw);
     message_free(&message);
     dkim_signer_free(signer);
@@ -530,6 +542,51 @@ static void no_more_begin_than_have_room_and_single_ones_find_theirs(void **stat
     dkim_keys_free(keys);
 }
 
+/* Neither with some of its signatures nor unsigned: it is an error of that message, which passes (a machine's fault). */
+static void a_message_with_a_fault_in_one_signature_has_none(void **state) {
+    struct config_dkim_key configured[] = {{.domain = "example.org", .selector = "good", .key_file = key_ed25519},
+                                           {.domain = "example.org", .selector = "bad", .key_file = key_2048},
+                                           {.domain = "example.org", .selector = "fine", .key_file = key_1024}};
+    for (int with_lanes = 0; with_lanes < 2; with_lanes++) {
+        struct dkim_keys *keys = load_good(configured, 3);
+        struct dkim_signer *signer = dkim_signer_create(keys);
+        struct message message;
+        struct dkim_counters counters = {0};
+        /* As when its memory had decayed: the lanes find it, then wolfCrypt cannot decode it. */
+        assert_non_null(keys->keys[1].lanes);
+        keys->keys[1].lanes->halves[0].exponent[3] ^= 1;
+        keys->keys[1].der[8] ^= 0xff;
+        dkim_signer_force(signer, with_lanes, LANES_PLAIN);
+        message_init(&message);
+        render(&message);
+        size_t start = message.start, length = message.length;
+        assert_int_equal(dkim_begin(signer, &message, NULL, 1, &message), 3);
+        while (dkim_waiting(signer) > 0 && dkim_waiting(signer) < 2) { /* two, so that the lanes take them */
+            static struct message other;
+            message_init(&other);
+            render(&other);
+            assert_int_equal(dkim_begin(signer, &other, NULL, 1, &other), 3);
+        }
+        dkim_flush(signer, true);
+        void *user;
+        int status;
+        unsigned whole = 0;
+        for (; dkim_next(signer, &user, &status); whole++) {
+            assert_int_equal(status, -EIO);
+            if (user != &message)
+                message_free(user);
+        }
+        assert_int_equal(whole, with_lanes ? 2 : 1);
+        assert_int_equal(message.start, start);
+        assert_int_equal(message.length, length);
+        dkim_signer_counters(signer, &counters);
+        assert_int_equal(counters.faults, with_lanes ? 4 : 1);
+        message_free(&message);
+        dkim_signer_free(signer);
+        dkim_keys_free(keys);
+    }
+}
+
 static void keys_change_only_when_nothing_waits(void **state) {
     struct config_dkim_key configured = {.domain = "example.org", .selector = "new", .key_file = key_other};
     struct dkim_keys *keys = mixed_keys(), *others = load_good(&configured, 1);
@@ -594,6 +651,7 @@ int main(void) {
         cmocka_unit_test(what_is_signed_of_a_header_can_be_configured),
         cmocka_unit_test(begun_messages_are_signed_as_single_ones_are),
         cmocka_unit_test(no_more_begin_than_have_room_and_single_ones_find_theirs),
+        cmocka_unit_test(a_message_with_a_fault_in_one_signature_has_none),
         cmocka_unit_test(keys_change_only_when_nothing_waits),
         cmocka_unit_test(a_key_tells_its_record),
     };
