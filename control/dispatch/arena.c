@@ -36,8 +36,8 @@ static uint64_t mask_of(uint32_t first, uint32_t count) {
 static void mark(struct arena_map *map, uint32_t first, uint32_t count, bool value) {
     while (count > 0) {
         uint32_t at = first % WORD_BITS, part = count < WORD_BITS - at ? count : WORD_BITS - at;
-        uint64_t *word = &map->bits[first / WORD_BITS], mask = mask_of(at, part);
-        uint32_t before = (uint32_t)__builtin_popcountll(*word & mask);
+        uint64_t *word = &map->bits[first / WORD_BITS], mask = mask_of(at, part), held = *word & mask;
+        uint32_t before = held == 0 ? 0 : held == mask ? part : (uint32_t)__builtin_popcountll(held);
         *word = value ? *word | mask : *word & ~mask;
         map->used += value ? part - before : 0 - before;
         first += part;
