@@ -69,7 +69,8 @@ int rendering_fill(struct rendering *r, const char *text, bool html, const char 
     *owned = NULL;
     if (!r->fills_texts || !merge_is_template(text))
         return 0;
-    int result = merge_expand(r->merge, text, html, r->max_bytes, owned, r->error, r->error_bytes);
+    size_t max_bytes = r->max_bytes < RENDERING_FIELD_MAX ? r->max_bytes : RENDERING_FIELD_MAX;
+    int result = merge_expand(r->merge, text, html, max_bytes, owned, r->error, r->error_bytes);
     *out = *owned;
     return result;
 }

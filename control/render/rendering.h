@@ -48,7 +48,10 @@ __attribute__((format(printf, 3, 4))) int rendering_fail(struct rendering *r, in
 /* Text of a producer in a sentence of ours: short and printable, in out. */
 const char *rendering_shown(const char *text, char *out, size_t out_bytes);
 
-/* Fills a text's variables in. *out is the text itself, or *owned, which the caller frees. 0, or -errno with a sentence in r->error. */
+enum { RENDERING_FIELD_MAX = 16384 }; /* bytes of a field's value with its variables: servers refuse mail for long headers */
+
+/* Fills the variables of a header field in. *out is the text itself, or *owned, which the caller frees. 0, or -errno with a sentence in
+ * r->error. */
 int rendering_fill(struct rendering *r, const char *text, bool html, const char **out, char **owned);
 
 #endif

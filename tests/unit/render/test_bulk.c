@@ -91,6 +91,19 @@ static void a_link_has_a_token_of_its_recipient(void **state) {
     assert_false(token.has_entry);
 }
 
+/* A recipient's data make no header that servers would refuse, and with it the campaign. */
+static void a_field_has_a_limit(void **state) {
+    static char data[17000];
+    struct unit_job u;
+    unit_job_init(&u);
+    sprintf(data, "{\"v\":\"%016384d\"}", 0);
+    u.recipients[0].merge_data = data;
+    u.job.text = (char *)"{{v}}\n";
+    unit_render(&u.job, 0);
+    u.job.subject = (char *)"x{{v}}";
+    unit_assert_has(unit_render_error(&u.job, 0, -E2BIG), "over 16384 bytes");
+}
+
 static void texts_name_the_same_link(void **state) {
     struct unit_job u;
     unit_job_init(&u);
@@ -368,6 +381,7 @@ static void what_is_each_recipient_s_own_is_not_shared(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_link_has_a_token_of_its_recipient),
+        cmocka_unit_test(a_field_has_a_limit),
         cmocka_unit_test(texts_name_the_same_link),
         cmocka_unit_test(variables_of_ours_are_not_the_producer_s),
         cmocka_unit_test(a_value_stays_one_part_of_a_link),
