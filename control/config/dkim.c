@@ -79,6 +79,9 @@ void dkim_platform_read(struct reader *reader, const struct yaml_node *node, voi
 /* Why a field of this name cannot be signed; NULL: it can. */
 static const char *name_fault(const char *name) {
     static const char *const changing[] = {"return-path", "received", "bcc", "dkim-signature"};
+    if (!*name) {
+        return "is no name of a header field; remove it";
+    }
     for (const char *at = name; *at; at++) {
         if (*at <= ' ' || *at > '~' || *at == ':' || *at == ';') { /* RFC 5322 2.2; a semicolon would end h= */
             return "is no name of a header field; write it without colon, such as `list-id`";
