@@ -17,7 +17,7 @@ struct contents_config {
     struct redis *const *redis; /* [shards]: the first one's connection also serves the contents; they outlive this */
     uint32_t shards;
     const struct identity *identity; /* for boundaries (control/render); outlives this */
-    uint32_t janitor_ms; /* between two looks at what is counted; 0: a minute */
+    uint32_t janitor_ms;             /* between two looks at what is counted; 0: a minute */
 };
 
 struct contents;

@@ -183,10 +183,10 @@ class Headers(Part):
 
     def flags(self, header):
         """The flags of a source in the header's folder, or of any source: of the one that includes from the most places."""
-        best, rank = None, (False, 0)
+        best, rank = None, (False, -1)
         for entry in compile_commands(self.place.build):
             path = os.path.relpath(os.path.join(entry["directory"], entry["file"]), self.place.root)
-            mine = (os.path.dirname(path) == os.path.dirname(header), len(entry["command"]) - len(entry["file"]))
+            mine = (os.path.dirname(path) == os.path.dirname(header), entry["command"].count(" -I") + entry["command"].count(" -isystem"))
             if best is None or mine > rank:
                 best, rank = entry, mine
         if best is None:

@@ -330,17 +330,10 @@ static void test_variables_of_ours_are_seen(void **state) {
     static const struct {
         const char *text;
         bool fills, has; /* `has` also where merge data alone make a template of it: such a message is never another recipient's */
-    } cases[] = {{"{{bypost.email}}", true, true},
-                 {"a {{{bypost.email}}}", true, true},
-                 {"{{ & bypost.email }}", true, true},
-                 {"{{#bypost.email}}x", true, true},
-                 {"{{^bypost.email}}x", true, true},
-                 {"bypost.email", false, false},
-                 {"{bypost.email}", false, false},
-                 {"{{x}} bypost.email", false, true},
-                 {"{{=<% %>=}}<%bypost.email%>", false, true},
-                 {"{{\\nbypost.email}}", false, true},
-                 {"bypost. {{bypost.id}}", true, true}};
+    } cases[] = {{"{{bypost.email}}", true, true},     {"a {{{bypost.email}}}", true, true}, {"{{ & bypost.email }}", true, true},
+                 {"{{#bypost.email}}x", true, true},   {"{{^bypost.email}}x", true, true},   {"bypost.email", false, false},
+                 {"{bypost.email}", false, false},     {"{{x}} bypost.email", false, true},  {"{{=<% %>=}}<%bypost.email%>", false, true},
+                 {"{{\\nbypost.email}}", false, true}, {"bypost. {{bypost.id}}", true, true}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         char text[512], error[512];
         snprintf(text, sizeof text, "{\"from\":\"a@b.test\",\"to\":\"x@y.test\",\"text\":\"%s\"}", cases[i].text);

@@ -84,7 +84,10 @@ static struct job *content_take(struct probe *probe, struct job *job, struct con
     struct job *fields = job_decode_content(text, length, &probe->config, error, ERROR_BYTES);
     if (fields == NULL)
         return NULL;
-    *content = (struct content){.references = 1, .fields = fields, .prepared = render_prepare(fields, job->content_id, probe->identity), .unreferenced = content_gone};
+    *content = (struct content){.references = 1,
+                                .fields = fields,
+                                .prepared = render_prepare(fields, job->content_id, probe->identity),
+                                .unreferenced = content_gone};
     job->content = content;
     const char *fault = content_fill(job, fields, error, ERROR_BYTES);
     if (fault != NULL && fault != error)
