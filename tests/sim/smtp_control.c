@@ -320,7 +320,8 @@ static void withdraw(struct mail_world *world, struct mail_attempt *attempt) {
 
 static void free_attempt(struct mail_world *world, struct mail_attempt *attempt) {
     struct slot *slot = slot_of(world, attempt);
-    if (attempt->answered && memcmp(&slot->reply, &attempt->reply, sizeof(slot->reply)) != 0)
+    const uint8_t *reply = (const uint8_t *)&slot->reply, *answered = (const uint8_t *)&attempt->reply;
+    if (attempt->answered && memcmp(reply, answered, sizeof(slot->reply)) != 0)
         mail_fail(world, "attempt %u: its reply was changed after it was answered", (uint32_t)(attempt - world->attempts));
     slot_free(slot);
     world->slot_attempt[attempt->slot] = MAIL_NONE;
