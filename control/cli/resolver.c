@@ -1,5 +1,6 @@
 /* resolver.c: control/route's asynchronous questions, waited for. */
 #include "resolver.h"
+#include "control/route/domain.h"
 
 #include <ctype.h>
 #include <event2/event.h>
@@ -9,8 +10,6 @@
 #include <string.h>
 #include <strings.h>
 #include <time.h>
-
-enum { LABEL_MAX = 63, NAME_MAX_CHARACTERS = 253 }; /* RFC 1035 2.3.4 */
 
 struct question {
     struct resolver *resolver;
@@ -126,22 +125,6 @@ static void on_answer(void *context, const struct dns_answer *from) {
     resolver->open--;
 }
 
-/* libunbound refuses other names, and their timers would be waited for. */
-static bool name_possible(const char *name) {
-    size_t length = strlen(name), label = 0;
-    length -= length > 0 && name[length - 1] == '.';
-    for (size_t i = 0; i <= length; i++) {
-        if (i < length && name[i] != '.') {
-            label++;
-        } else if (label == 0 || label > LABEL_MAX) {
-            return false;
-        } else {
-            label = 0;
-        }
-    }
-    return length <= NAME_MAX_CHARACTERS;
-}
-
 static int question_compare(const void *one, const void *other) {
     const struct question *a = one, *b = other;
     return a->type != b->type ? (a->type > b->type) - (a->type < b->type) : strcasecmp(a->name, b->name);
@@ -154,7 +137,7 @@ static struct question *question_get(struct resolver *resolver, const char *name
         abort();
     }
     *question = (struct question){.resolver = resolver, .type = type, .answer = {.status = DNS_NO_NAME}};
-    bool possible = name_possible(name);
+    bool possible = domain_is_askable(name); /* libunbound refuses other names, and their timers would be waited for */
     snprintf(question->name, sizeof question->name, "%s", possible ? name : "");
     found = tsearch(question, &resolver->questions, question_compare);
     if (!found) {

@@ -7,8 +7,6 @@
 #include <string.h>
 #include <strings.h>
 
-enum { LABEL_MAX = 63, NAME_MAX_BYTES = 253 }; /* RFC 1035 2.3.4 */
-
 static bool is_digit(char c) {
     return c >= '0' && c <= '9';
 }
@@ -65,22 +63,6 @@ static bool toplabel_good(const char *label, size_t length) {
     return length > 0 && digits < length && label[0] != '-' && label[length - 1] != '-';
 }
 
-/* A name that DNS can be asked for: what the grammar takes beyond it would only be waited for. */
-static bool name_good(const char *name) {
-    size_t length = strlen(name), label = 0;
-    length -= length > 0 && name[length - 1] == '.';
-    for (size_t i = 0; i <= length; i++) {
-        if (i < length && name[i] != '.') {
-            label++;
-        } else if (label == 0 || label > LABEL_MAX) {
-            return false;
-        } else {
-            label = 0;
-        }
-    }
-    return length <= NAME_MAX_BYTES;
-}
-
 /* A domain-spec as the term's domain. */
 static bool domain_take(struct spf_term *term, const char *text) {
     const char *macro, *end = text + strlen(text);
@@ -97,7 +79,7 @@ static bool domain_take(struct spf_term *term, const char *text) {
     while (label > text && label[-1] != '.') {
         label--;
     }
-    return label > text && toplabel_good(label, (size_t)(end - label)) && (macro || name_good(text));
+    return label > text && toplabel_good(label, (size_t)(end - label)) && (macro || domain_is_askable(text));
 }
 
 /* --- prefix lengths (5.6) --- */

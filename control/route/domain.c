@@ -39,6 +39,20 @@ int domain_ascii(const char *name, char out[DOMAIN_BYTES]) {
     return 0;
 }
 
+bool domain_is_askable(const char *name) {
+    size_t length = strlen(name), label = 0;
+    length -= length > 0 && name[length - 1] == '.';
+    for (size_t i = 0; i <= length; i++) {
+        if (i < length && name[i] != '.')
+            label++;
+        else if (label == 0 || label > LABEL_MAX)
+            return false;
+        else
+            label = 0;
+    }
+    return length <= NAME_MAX_CHARACTERS;
+}
+
 int domain_normalise(const char *domain, char out[DOMAIN_BYTES]) {
     if (domain[0] == '[') {
         size_t length = strlen(domain);

@@ -2,6 +2,7 @@
  * the decoder takes and that can be rendered: from whom and to whom it was meant, with one of each field, and its parts are its own. */
 #include "control/fetch/fetch.h"
 #include "control/notice/notice.h"
+#include "tests/unit/identity.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,17 +15,6 @@ static void must(bool condition) {
     if (!condition) {
         abort();
     }
-}
-
-static struct identity *identity_make(void) {
-    char path[] = "/tmp/bypost-fuzz-XXXXXX";
-    int file = mkstemp(path);
-    must(file >= 0 && write(file, "0123456789abcdef0123456789abcdef", 32) == 32);
-    close(file);
-    struct identity *identity = identity_load(path);
-    unlink(path);
-    must(identity != NULL);
-    return identity;
 }
 
 static const uint8_t *line_copy(const uint8_t *at, const uint8_t *end, char *out, size_t room) {
@@ -72,7 +62,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     static struct identity *identity;
     if (!config) {
         config = config_shipped();
-        identity = identity_make();
+        identity = test_identity("0123456789abcdef");
         must(config != NULL);
         free(config->node);
         config->node = strdup("mta1.example.com");

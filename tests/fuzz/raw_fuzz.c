@@ -2,6 +2,7 @@
  * 5322 2.1.1), has the fields and the body that a plain reading of the input finds, less those that must not travel, and is left as it is
  * when it comes again. The first byte says whether the job has a From of its own. */
 #include "control/render/render.h"
+#include "tests/unit/identity.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,18 +18,6 @@ enum { INPUT_MAX = 1 << 16, FIELDS_MAX = 4096, LINE_MAX_BYTES = 998 };
 __attribute__((noinline)) static void must(bool condition) {
     if (!condition)
         abort();
-}
-
-static struct identity *identity_make(void) {
-    char path[] = "/tmp/bypost-fuzz-XXXXXX", bytes[32];
-    int fd = mkstemp(path);
-    memset(bytes, 'f', sizeof(bytes));
-    must(fd >= 0 && write(fd, bytes, sizeof(bytes)) == sizeof(bytes));
-    close(fd);
-    struct identity *identity = identity_load(path);
-    unlink(path);
-    must(identity != NULL);
-    return identity;
 }
 
 /* -- a plain reading -- */
@@ -201,7 +190,7 @@ static int render(const uint8_t *raw, size_t length, const char *from, struct me
                       .recipient_total = 1};
     char error[256] = "";
     if (identity == NULL)
-        identity = identity_make();
+        identity = test_identity("f");
     int result = render_message(&job, 0, 1700000000, identity, 1 << 20, message, error, sizeof(error));
     must(result == 0 || (result < 0 && error[0] != '\0'));
     for (const char *at = error; *at != '\0'; at++)

@@ -3,6 +3,7 @@
  * but those, and stay within the limit; the pieces are what they say they are. Input: a byte of switches, then texts with NUL between:
  * subject, text, html, a header's value, list_unsubscribe, merge data of all, merge data of the recipient. */
 #include "control/render/render.h"
+#include "tests/unit/identity.h"
 
 #include <jansson.h>
 #include <stdio.h>
@@ -19,18 +20,6 @@ enum { INPUT_MAX = 1 << 14, MESSAGE_MAX = 1 << 18, LINE_MAX_BYTES = 998, TEXTS =
 __attribute__((noinline)) static void must(bool condition) {
     if (!condition)
         abort();
-}
-
-static struct identity *identity_make(void) {
-    char path[] = "/tmp/bypost-fuzz-XXXXXX", bytes[32];
-    int fd = mkstemp(path);
-    memset(bytes, 'f', sizeof(bytes));
-    must(fd >= 0 && write(fd, bytes, sizeof(bytes)) == sizeof(bytes));
-    close(fd);
-    struct identity *identity = identity_load(path);
-    unlink(path);
-    must(identity != NULL);
-    return identity;
 }
 
 static void wire_form(const struct message *message) {
@@ -177,7 +166,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (size < 2 || size > INPUT_MAX)
         return 0;
     if (identity == NULL)
-        identity = identity_make();
+        identity = test_identity("f");
     for (size_t i = 0, at = 1; i < TEXTS && at < size; i++) {
         const uint8_t *end = memchr(data + at, 0, size - at);
         size_t length = end == NULL ? size - at : (size_t)(end - data) - at;

@@ -2,6 +2,7 @@
  * stdout: the job of the notice, or null. A notice is a job that the decoder takes, or this ends with its reason. */
 #include "control/fetch/fetch.h"
 #include "control/notice/notice.h"
+#include "tests/unit/identity.h"
 
 #include <jansson.h>
 #include <stdio.h>
@@ -11,17 +12,6 @@
 
 static const char *const events[EVENT_TYPES] = {"accepted", "delivered",  "deferred",  "bounced",
                                                 "expired",  "suppressed", "cancelled", "dead"};
-
-static struct identity *identity_make(void) {
-    char path[] = "/tmp/bypost-identity-XXXXXX";
-    int fd = mkstemp(path);
-    if (fd < 0 || write(fd, "0123456789abcdef0123456789abcdef", 32) != 32)
-        abort();
-    close(fd);
-    struct identity *identity = identity_load(path);
-    unlink(path);
-    return identity;
-}
 
 static uint64_t number(const json_t *spec, const char *name) {
     return (uint64_t)json_integer_value(json_object_get(spec, name));
@@ -94,7 +84,7 @@ static void answer(struct config *config, const struct identity *identity, const
 
 int main(void) {
     struct config *config = config_shipped();
-    struct identity *identity = identity_make();
+    struct identity *identity = test_identity("0123456789abcdef");
     char *line = NULL;
     size_t size = 0;
     ssize_t length;

@@ -5,6 +5,7 @@
 #include "control/content/state.h"
 #include "control/fetch/fetch.h"
 #include "control/render/render.h"
+#include "tests/unit/identity.h"
 
 #include <jansson.h>
 #include <stdio.h>
@@ -23,20 +24,6 @@ struct probe {
 static void die(const char *what) {
     fprintf(stderr, "messages_probe: %s\n", what);
     exit(2);
-}
-
-static struct identity *identity_make(void) {
-    char path[] = "/tmp/bypost-identity-XXXXXX", bytes[32];
-    int fd = mkstemp(path);
-    memset(bytes, 'm', sizeof(bytes));
-    if (fd < 0 || write(fd, bytes, sizeof(bytes)) != sizeof(bytes))
-        die("no identity");
-    close(fd);
-    struct identity *identity = identity_load(path);
-    unlink(path);
-    if (identity == NULL)
-        die("no identity");
-    return identity;
 }
 
 static void line_print(json_t *line) {
@@ -118,7 +105,7 @@ static void request_answer(struct probe *probe, const uint8_t *job_text, size_t 
 int main(void) {
     static struct probe probe = {.config = {.max_message_bytes = MESSAGE_BYTES_MAX, .max_recipients_per_job = JOB_RECIPIENTS_MAX}};
     char line[128];
-    probe.identity = identity_make();
+    probe.identity = test_identity("m");
     message_init(&probe.message);
     while (fgets(line, sizeof(line), stdin) != NULL) {
         size_t job_length, content_length;

@@ -9,6 +9,7 @@
 #include <cmocka.h>
 
 #include "control/render/render.h"
+#include "tests/unit/identity.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,18 +24,9 @@ static inline uint32_t unit_random(uint64_t *seed) {
     return (uint32_t)(*seed >> 33);
 }
 
-/* An identity from a file of `fill` bytes. */
+/* An identity of `fill` bytes. */
 static inline struct identity *unit_identity(char fill) {
-    char path[] = "/tmp/bypost-identity-XXXXXX", bytes[32];
-    int fd = mkstemp(path);
-    assert_true(fd >= 0);
-    memset(bytes, fill, sizeof(bytes));
-    assert_int_equal(write(fd, bytes, sizeof(bytes)), sizeof(bytes));
-    close(fd);
-    struct identity *identity = identity_load(path);
-    unlink(path);
-    assert_non_null(identity);
-    return identity;
+    return test_identity((const char[]){fill, '\0'});
 }
 
 /* Ann writes to Bob: a job of one private recipient. */
