@@ -10,6 +10,7 @@ import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, os.path.join(ROOT, "deploy", "lib"))
+from postfix_master import PICKUP, master_cf  # noqa: E402
 from testbed import SENDER_DOMAIN, Testbed, TestbedError, read_dump, wait_for  # noqa: E402
 from whole import ALGORITHMS, QUIET_SECONDS, SAMPLE_SECONDS, SELECTORS, Unable, between, thread_seconds  # noqa: E402
 
@@ -66,25 +67,8 @@ message_size_limit = 0
 alias_maps =
 {milter}
 """
-MASTER = """{smtpd} inet n - n - - smtpd
-pickup unix n - n 60 1 pickup
-cleanup unix n - n - 0 cleanup
-qmgr unix n - n 300 1 qmgr
-tlsmgr unix - - n 1000? 1 tlsmgr
-rewrite unix - - n - - trivial-rewrite
-bounce unix - - n - 0 bounce
-defer unix - - n - 0 bounce
-trace unix - - n - 0 bounce
-verify unix - - n - 1 verify
-proxymap unix - - n - - proxymap
-error unix - - n - - error
-retry unix - - n - - error
-smtp unix - - n - - smtp
-relay unix - - n - - smtp
-anvil unix - - n - 1 anvil
-scache unix - - n - 1 scache
-postlog unix-dgram n - n - 1 postlogd
-"""
+MASTER = master_cf("{smtpd} inet n - n - - smtpd", PICKUP, "retry unix - - n - - error", "smtp unix - - n - - smtp", "relay unix - - n - - smtp",
+                   "scache unix - - n - 1 scache")
 PARTS = {"smtpd": "smtpd", "cleanup": "cleanup", "qmgr": "qmgr", "smtp": "smtp", "opendkim": "opendkim", "smtp-sink": "sink", "smtp-source": "source",
          "trivial-rewrite": "rewrite", "postlogd": "postlogd"}
 

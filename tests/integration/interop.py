@@ -10,7 +10,12 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import threading
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path.insert(0, os.path.join(ROOT, "deploy", "lib"))  # this is a program too
+from postfix_master import master_cf  # noqa: E402
 
 CACHE = os.environ.get("BYPOST_CACHE", "/var/cache/bypost")
 SERVERS = os.path.join(CACHE, "servers")
@@ -324,23 +329,9 @@ smtputf8_enable = yes
 alias_maps =
 """)
         with open(os.path.join(self.folder, "etc", "master.cf"), "w") as file:
-            file.write("""smtp inet n - n - - smtpd
-submission inet n - n - - smtpd -o smtpd_tls_security_level=encrypt -o smtpd_sasl_auth_enable=yes -o smtpd_client_restrictions=permit_sasl_authenticated,reject
-submissions inet n - n - - smtpd -o smtpd_tls_wrappermode=yes -o smtpd_sasl_auth_enable=yes -o smtpd_client_restrictions=permit_sasl_authenticated,reject
-cleanup unix n - n - 0 cleanup
-qmgr unix n - n 300 1 qmgr
-tlsmgr unix - - n 1000? 1 tlsmgr
-rewrite unix - - n - - trivial-rewrite
-bounce unix - - n - 0 bounce
-defer unix - - n - 0 bounce
-trace unix - - n - 0 bounce
-verify unix - - n - 1 verify
-proxymap unix - - n - - proxymap
-error unix - - n - - error
-virtual unix - n n - - virtual
-anvil unix - - n - 1 anvil
-postlog unix-dgram n - n - 1 postlogd
-""")
+            encrypted = "-o smtpd_sasl_auth_enable=yes -o smtpd_client_restrictions=permit_sasl_authenticated,reject"
+            file.write(master_cf("smtp inet n - n - - smtpd", f"submission inet n - n - - smtpd -o smtpd_tls_security_level=encrypt {encrypted}",
+                                 f"submissions inet n - n - - smtpd -o smtpd_tls_wrappermode=yes {encrypted}", "virtual unix - n n - - virtual"))
         self.process = self.bed.start(self.name, ["/usr/sbin/postfix", "-c", os.path.join(self.folder, "etc"), "start-fg"])
         self.bed._wait_for_port(self.address, 587)
 
@@ -451,6 +442,5 @@ def serve_aiosmtpd(settings):
 
 
 if __name__ == "__main__":
-    import sys
 
     serve_aiosmtpd(json.loads(sys.argv[1]))

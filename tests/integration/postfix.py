@@ -2,6 +2,8 @@
 import os
 import subprocess
 
+from postfix_master import PICKUP, master_cf  # beside testbed.py
+
 LOG = f"/var/log/postfix-test-{os.getpid()}.log"  # Postfix writes under /var only
 
 
@@ -39,24 +41,7 @@ alias_maps =
 """
         )
     with open(os.path.join(base, "etc", "master.cf"), "w") as file:
-        file.write(
-            """smtp inet n - n - - smtpd
-pickup unix n - n 60 1 pickup
-cleanup unix n - n - 0 cleanup
-qmgr unix n - n 300 1 qmgr
-tlsmgr unix - - n 1000? 1 tlsmgr
-rewrite unix - - n - - trivial-rewrite
-bounce unix - - n - 0 bounce
-defer unix - - n - 0 bounce
-trace unix - - n - 0 bounce
-verify unix - - n - 1 verify
-proxymap unix - - n - - proxymap
-error unix - - n - - error
-virtual unix - n n - - virtual
-anvil unix - - n - 1 anvil
-postlog unix-dgram n - n - 1 postlogd
-"""
-        )
+        file.write(master_cf("smtp inet n - n - - smtpd", PICKUP, "virtual unix - n n - - virtual"))
     bed.start("postfix", ["/usr/sbin/postfix", "-c", os.path.join(base, "etc"), "start-fg"])
     bed._wait_for_port(address, 25)
     return os.path.join(base, "mail", "all", "new")
