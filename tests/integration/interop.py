@@ -442,5 +442,4 @@ def serve_aiosmtpd(settings):
 
 
 if __name__ == "__main__":
-
     serve_aiosmtpd(json.loads(sys.argv[1]))
