@@ -3,6 +3,7 @@
 #include "bulk.h"
 #include "encode.h"
 #include "fields.h"
+#include "raw.h"
 #include "rendering.h"
 
 #include <stdatomic.h>
@@ -111,8 +112,10 @@ static void relax(struct writer *writer, struct shared_range *range) {
 }
 
 static void relax_template(struct writer *writer, struct template *template) {
-    for (uint32_t i = 0; template != NULL && template->blocks != NULL && i < template->program.count; i++)
-        relax(writer, &template->blocks[i].range);
+    for (uint32_t i = 0; template != NULL && template->blocks != NULL && i < template->program.count; i++) {
+        struct template_block *block = &template->blocks[i];
+        relax(writer, block->stretch != NULL ? &block->stretch->ranges[0] : &block->range);
+    }
 }
 
 /* In the order of the message, so that neighbours are neighbours in both forms. */
@@ -137,9 +140,19 @@ static struct template *compile(const char *text, bool html) {
     return template;
 }
 
+/* What was written is what messages share. */
+static void keep_shared(struct render_prepared *prepared, struct writer *writer, size_t length) {
+    static atomic_uint_fast64_t last_id;
+    struct shared_bytes *shared = &prepared->body.shared;
+    writer_trim(writer);
+    shared->id = atomic_fetch_add(&last_id, 1) + 1;
+    shared->bytes = shared->relaxed = writer->bytes;
+    shared->length = (uint32_t)length;
+    prepared->bytes += writer->capacity;
+}
+
 /* A malformed text: then the body is not there, and its messages tell. */
 static void prepare_body(struct render_prepared *prepared) {
-    static atomic_uint_fast64_t last_id;
     const struct job *fields = prepared->fields;
     struct prepared_body *body = &prepared->body;
     prepared->text = compile(fields->text, false);
@@ -163,13 +176,40 @@ static void prepare_body(struct render_prepared *prepared) {
     body->header.limit = SIZE_MAX / 2;
     int result = mime_write(&output, &content);
     add_range(&recording, false);
-    body->shared.length = (uint32_t)recording.writer.at;
+    size_t length = recording.writer.at;
     relax_all(&recording);
-    writer_trim(&recording.writer);
-    body->shared.id = atomic_fetch_add(&last_id, 1) + 1;
-    body->shared.bytes = body->shared.relaxed = recording.writer.bytes;
+    keep_shared(prepared, &recording.writer, length);
     body->there = result == 0 && recording.writer.error == 0 && body->header.error == 0 && !recording.failed;
-    prepared->bytes += recording.writer.capacity + body->header.capacity;
+    prepared->bytes += body->header.capacity;
+    if (!body->there) {
+        template_forget(prepared->text);
+        template_forget(prepared->html);
+    }
+}
+
+/* One that cannot be sent is not there, and its messages tell. */
+static void prepare_raw(struct render_prepared *prepared) {
+    const struct job *fields = prepared->fields;
+    struct writer writer = {.limit = UINT32_MAX / 2};
+    struct shared_range range = {.offset = 0};
+    prepared->raw = raw_prepare(fields->raw, fields->raw_length, &writer);
+    size_t length = writer.at;
+    range.length = (uint32_t)length;
+    if (prepared->raw != NULL)
+        relax(&writer, &range);
+    if (prepared->raw == NULL || writer.error != 0) {
+        raw_prepared_free(prepared->raw);
+        prepared->raw = NULL;
+        free(writer.bytes);
+        return;
+    }
+    if (range.relaxed_length == length && length > 0 && memcmp(writer.bytes, writer.bytes + range.relaxed_offset, length) == 0) {
+        range.relaxed_offset = 0; /* it is relaxed as it stands */
+        writer.at = length;
+    }
+    prepared->raw_body = range;
+    prepared->bytes += raw_prepared_bytes(prepared->raw);
+    keep_shared(prepared, &writer, length);
 }
 
 bool prepared_body_is(const struct render_prepared *prepared, const struct job *job) {
@@ -229,12 +269,16 @@ static size_t prepared_memory(const struct render_prepared *prepared) {
 }
 
 struct render_prepared *render_prepare(const struct job *fields, const char *content_id, const struct identity *identity) {
-    struct render_prepared *prepared = fields->raw != NULL ? NULL : calloc(1, sizeof(*prepared));
+    struct render_prepared *prepared = calloc(1, sizeof(*prepared));
     if (prepared == NULL)
         return NULL;
     char error[ERROR_BYTES];
     prepared->fields = fields;
     prepared->bytes = sizeof(*prepared) + 3 * sizeof(struct template);
+    if (fields->raw != NULL) {
+        prepare_raw(prepared);
+        return prepared;
+    }
     identity_boundary(identity, content_id, prepared->boundary);
     if (fields->merge_global_data != NULL)
         prepared->global = malloc(sizeof(*prepared->global));
@@ -263,6 +307,7 @@ void render_prepared_free(struct render_prepared *prepared) {
     free(prepared->global);
     template_free(prepared->text);
     template_free(prepared->html);
+    raw_prepared_free(prepared->raw);
     free(prepared->body.header.bytes);
     free((uint8_t *)prepared->body.shared.bytes);
     free(prepared->body.items);

@@ -33,12 +33,16 @@ struct prepared_body {
     struct shared_range *attachments; /* [attachment_count], in base64 */
 };
 
+struct raw_prepared;
+
 struct render_prepared {
     const struct job *fields; /* the content's */
     char boundary[IDENTITY_HEX_BYTES];
     struct values *global;        /* merge_global_data, or NULL: it has none, or it is no JSON */
     struct template *text, *html; /* or NULL: there is none, or it is malformed */
     struct prepared_body body;
+    struct raw_prepared *raw; /* of a raw content: its body is all that body.shared has; or NULL */
+    struct shared_range raw_body;
     struct prepared_fields senders; /* From, Sender, Reply-To */
     struct prepared_fields subject; /* there where it has no variables */
     struct prepared_fields custom;  /* the same for all headers */

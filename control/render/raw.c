@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { FROM_VALUE_BYTES = 2048 };
+enum { FROM_VALUE_BYTES = 2048, ERROR_BYTES = 256 };
 
 struct line {
     const char *text;
@@ -163,16 +163,20 @@ static int first_address(const char *value, char *out, size_t out_bytes) {
     return used > 0 ? 0 : -EINVAL;
 }
 
-static int find_from(const struct raw_header *header, const struct mailbox *added, struct raw_facts *facts, char *error,
-                     size_t error_bytes) {
-    char address[FROM_VALUE_BYTES];
-    const char *email = address;
+static int check_single(const struct raw_header *header, char *error, size_t error_bytes) {
     for (unsigned i = 0; i < SINGLE_FIELDS; i++) {
         if (header->count[i] > 1) {
             snprintf(error, error_bytes, "the raw message has %u %s fields; RFC 5322 3.6 allows one", header->count[i], single_fields[i]);
             return -EINVAL;
         }
     }
+    return 0;
+}
+
+static int find_from(const struct raw_header *header, const struct mailbox *added, struct raw_facts *facts, char *error,
+                     size_t error_bytes) {
+    char address[FROM_VALUE_BYTES];
+    const char *email = address;
     if (header->count[FIELD_FROM] == 0)
         email = added == NULL ? NULL : added->email;
     else if (first_address(header->from, address, sizeof(address)) < 0)
@@ -279,8 +283,9 @@ static bool is_utf8(const char *text, size_t length) {
 /* What is missing. MIME-Version goes with any field that needs it; a body beyond ASCII that says nothing of itself is UTF-8 when it can be,
  * and 8bit in any case (RFC 2045 4, 5.2, 6.1). */
 static void write_additions(struct writer *writer, const struct raw_header *header, const struct raw_additions *additions,
-                            const struct raw_facts *facts, bool utf8_body, bool *utf8) {
+                            const struct raw_facts *facts, bool utf8_body) {
     const struct mailbox *bad;
+    bool utf8 = false; /* facts know */
     bool typed = header->count[FIELD_TYPE] > 0, encoded = header->count[FIELD_ENCODING] > 0;
     bool adds_type = facts->body_8bit && !typed && !encoded && utf8_body,
          adds_encoding = facts->body_8bit && !encoded && (typed || utf8_body);
@@ -289,7 +294,7 @@ static void write_additions(struct writer *writer, const struct raw_header *head
     if (header->count[FIELD_MESSAGE_ID] == 0)
         header_message_id(writer, additions->message_name, facts->from_domain);
     if (header->count[FIELD_FROM] == 0)
-        header_mailboxes(writer, "From", additions->from, 1, utf8, &bad);
+        header_mailboxes(writer, "From", additions->from, 1, &utf8, &bad);
     if (header->count[FIELD_MIME_VERSION] == 0 && (typed || encoded || adds_type))
         writer_text(writer, "MIME-Version: 1.0\r\n");
     if (adds_type)
@@ -299,44 +304,138 @@ static void write_additions(struct writer *writer, const struct raw_header *head
     writer->line = writer->at;
 }
 
-static int write_clean(struct writer *writer, const char *raw, size_t length, const struct raw_additions *additions,
-                       struct raw_facts *facts, char *error, size_t error_bytes) {
-    struct raw_header header = {.from_length = 0};
-    size_t start = 0, body = 0;
-    bool utf8 = false;
-    unsigned number = 1;
-    int result = read_header(raw, length, &start, &body, &header, error, error_bytes);
+/* A raw message on its way. */
+struct reading {
+    const char *raw;
+    size_t length;
+    char *without_nul; /* it, where it had some; its own */
+    size_t start, body;
+    unsigned number; /* of the line at start */
+    bool utf8_body;
+    struct raw_header header;
+};
+
+static int remove_nul(struct reading *reading, char *error, size_t error_bytes) {
+    if (reading->length == 0 || memchr(reading->raw, '\0', reading->length) == NULL)
+        return 0;
+    size_t used = 0;
+    reading->without_nul = malloc(reading->length);
+    if (reading->without_nul == NULL) {
+        snprintf(error, error_bytes, "out of memory");
+        return -ENOMEM;
+    }
+    for (size_t i = 0; i < reading->length; i++)
+        if (reading->raw[i] != '\0')
+            reading->without_nul[used++] = reading->raw[i];
+    reading->raw = reading->without_nul;
+    reading->length = used;
+    return 0;
+}
+
+/* All that is known before anything is written, but for From. reading_close in any case. */
+static int reading_open(struct reading *reading, const uint8_t *raw, size_t length, struct raw_facts *facts, char *error,
+                        size_t error_bytes) {
+    *reading = (struct reading){.raw = (const char *)raw, .length = length, .number = 1};
+    *facts = (struct raw_facts){.body_offset = 0};
+    int result = remove_nul(reading, error, error_bytes);
     if (result == 0)
-        result = find_from(&header, additions->from, facts, error, error_bytes);
+        result = read_header(reading->raw, reading->length, &reading->start, &reading->body, &reading->header, error, error_bytes);
+    if (result == 0)
+        result = check_single(&reading->header, error, error_bytes);
     if (result != 0)
         return result;
-    number += start > 0;
-    facts->body_8bit = has_8bit(raw + body, length - body);
-    write_additions(writer, &header, additions, facts, facts->body_8bit && is_utf8(raw + body, length - body), &utf8);
-    result = write_header(writer, raw, start, body, &number, &facts->header_8bit, error, error_bytes);
+    const char *body = reading->raw + reading->body;
+    size_t body_length = reading->length - reading->body;
+    reading->number += reading->start > 0;
+    facts->body_8bit = has_8bit(body, body_length);
+    reading->utf8_body = facts->body_8bit && is_utf8(body, body_length);
+    return 0;
+}
+
+static void reading_close(struct reading *reading) {
+    free(reading->without_nul);
+}
+
+/* Its own fields with the empty line, and its body, which may go elsewhere. */
+static int write_read(struct reading *reading, struct writer *fields, struct writer *body, struct raw_facts *facts, char *error,
+                      size_t error_bytes) {
+    int result =
+        write_header(fields, reading->raw, reading->start, reading->body, &reading->number, &facts->header_8bit, error, error_bytes);
     if (result != 0)
         return result;
-    writer_crlf(writer);
-    number++;
-    facts->body_offset = writer->at;
-    return write_body(writer, raw, body, length, number, error, error_bytes);
+    writer_crlf(fields);
+    facts->body_offset = fields->at;
+    return write_body(body, reading->raw, reading->body, reading->length, reading->number + 1, error, error_bytes);
 }
 
 int raw_write(struct writer *writer, const uint8_t *raw, size_t length, const struct raw_additions *additions, struct raw_facts *facts,
               char *error, size_t error_bytes) {
-    *facts = (struct raw_facts){.body_offset = 0};
-    if (length == 0 || memchr(raw, '\0', length) == NULL)
-        return write_clean(writer, (const char *)raw, length, additions, facts, error, error_bytes);
-    char *clean = malloc(length);
-    size_t used = 0;
-    if (clean == NULL) {
-        snprintf(error, error_bytes, "out of memory");
-        return -ENOMEM;
+    struct reading reading;
+    int result = reading_open(&reading, raw, length, facts, error, error_bytes);
+    if (result == 0)
+        result = find_from(&reading.header, additions->from, facts, error, error_bytes);
+    if (result == 0) {
+        write_additions(writer, &reading.header, additions, facts, reading.utf8_body);
+        result = write_read(&reading, writer, writer, facts, error, error_bytes);
     }
-    for (size_t i = 0; i < length; i++)
-        if (raw[i] != '\0')
-            clean[used++] = (char)raw[i];
-    int result = write_clean(writer, clean, used, additions, facts, error, error_bytes);
-    free(clean);
+    reading_close(&reading);
     return result;
+}
+
+/* -- once for a content -- */
+
+struct raw_prepared {
+    struct raw_header header;
+    struct raw_facts facts; /* without From where that is missing */
+    bool utf8_body, body_dots;
+    struct writer fields;
+};
+
+struct raw_prepared *raw_prepare(const uint8_t *raw, size_t length, struct writer *body) {
+    char error[ERROR_BYTES];
+    struct reading reading;
+    struct raw_prepared *prepared = calloc(1, sizeof(*prepared));
+    if (prepared == NULL)
+        return NULL;
+    prepared->fields.limit = SIZE_MAX / 2;
+    int result = reading_open(&reading, raw, length, &prepared->facts, error, sizeof(error));
+    if (result == 0 && reading.header.count[FIELD_FROM] > 0)
+        result = find_from(&reading.header, NULL, &prepared->facts, error, sizeof(error));
+    if (result == 0)
+        result = write_read(&reading, &prepared->fields, body, &prepared->facts, error, sizeof(error));
+    if (result == 0)
+        result = prepared->fields.error != 0 ? prepared->fields.error : body->error;
+    prepared->header = reading.header;
+    prepared->utf8_body = reading.utf8_body;
+    prepared->body_dots = body->leading_dot;
+    reading_close(&reading);
+    if (result == 0)
+        return prepared;
+    raw_prepared_free(prepared);
+    return NULL;
+}
+
+void raw_prepared_free(struct raw_prepared *prepared) {
+    if (prepared == NULL)
+        return;
+    free(prepared->fields.bytes);
+    free(prepared);
+}
+
+size_t raw_prepared_bytes(const struct raw_prepared *prepared) {
+    return prepared == NULL ? 0 : sizeof(*prepared) + prepared->fields.capacity;
+}
+
+int raw_write_prepared(struct writer *writer, const struct raw_prepared *prepared, const struct raw_additions *additions,
+                       struct raw_facts *facts, char *error, size_t error_bytes) {
+    *facts = prepared->facts;
+    int result = prepared->header.count[FIELD_FROM] > 0 ? 0 : find_from(&prepared->header, additions->from, facts, error, error_bytes);
+    if (result != 0)
+        return result;
+    write_additions(writer, &prepared->header, additions, facts, prepared->utf8_body);
+    writer_bytes(writer, prepared->fields.bytes, prepared->fields.at);
+    writer->line = writer->at;
+    writer->leading_dot |= prepared->fields.leading_dot || prepared->body_dots;
+    facts->body_offset = writer->at;
+    return 0;
 }

@@ -28,6 +28,17 @@ struct raw_facts {
 int raw_write(struct writer *writer, const uint8_t *raw, size_t length, const struct raw_additions *additions, struct raw_facts *facts,
               char *error, size_t error_bytes);
 
+/* What the messages of a raw content have in common: facts, its own fields as they travel. */
+struct raw_prepared;
+/* Reads it once; its body goes to `body`, as it travels. NULL: raw_write says why, or there is no memory. */
+struct raw_prepared *raw_prepare(const uint8_t *raw, size_t length, struct writer *body);
+void raw_prepared_free(struct raw_prepared *prepared);
+/* Memory it takes. */
+size_t raw_prepared_bytes(const struct raw_prepared *prepared);
+/* What raw_write writes, but for the body, and returns. writer->leading_dot is set for the body's, too. */
+int raw_write_prepared(struct writer *writer, const struct raw_prepared *prepared, const struct raw_additions *additions,
+                       struct raw_facts *facts, char *error, size_t error_bytes);
+
 /* raw_encode.c: writes a field of `length` bytes (with its line ends; its name has `name` bytes) whose text is beyond ASCII as one in
  * encoded-words. False: it is none of those that readers decode, and nothing was written. *is_8bit is set when an address in it stays
  * beyond ASCII. */

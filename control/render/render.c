@@ -200,12 +200,36 @@ static int write_composed(struct rendering *r) {
     return 0;
 }
 
+/* The fields of a raw content's message, and its body, which is its content's. */
+static int write_prepared_raw(struct rendering *r, const struct raw_additions *additions, struct raw_facts *facts) {
+    struct body body;
+    int result = raw_write_prepared(&r->writer, r->prepared->raw, additions, facts, r->error, r->error_bytes);
+    if (result != 0)
+        return result;
+    body_begin(&body, &r->writer, r->message, &r->prepared->body.shared);
+    body_share(&body, &r->prepared->raw_body);
+    body_end(&body);
+    r->shared_length = body.shared_length;
+    return 0;
+}
+
+/* Room for a raw message with what is added to it, as far as the limit goes. */
+static void reserve_raw(struct rendering *r) {
+    size_t room = r->job->raw_length + r->job->raw_length / 32 + 512;
+    writer_room(&r->writer, room < r->max_bytes ? room : r->max_bytes);
+}
+
 static int write_raw(struct rendering *r) {
     const struct job *job = r->job;
     struct raw_facts facts;
     struct raw_additions additions = {.date_s = r->date_s, .message_name = r->name, .from = job->from.email == NULL ? NULL : &job->from};
-    writer_room(&r->writer, job->raw_length + job->raw_length / 32 + 512);
-    int result = raw_write(&r->writer, job->raw, job->raw_length, &additions, &facts, r->error, r->error_bytes);
+    int result;
+    if (r->prepared != NULL && r->prepared->raw != NULL && job->raw == r->prepared->fields->raw) {
+        result = write_prepared_raw(r, &additions, &facts);
+    } else {
+        reserve_raw(r);
+        result = raw_write(&r->writer, job->raw, job->raw_length, &additions, &facts, r->error, r->error_bytes);
+    }
     if (result != 0)
         return result;
     strcpy(r->message->from_domain, facts.from_domain);

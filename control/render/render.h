@@ -66,7 +66,7 @@ int render_check(const struct job *fields, char *error, size_t error_bytes);
 
 /* What the messages of a shared content (job->content) have in common. Immutable, so that all threads share it; `fields` must outlive it,
  * and it every message that refers to its bytes. `content_id` is the one that its jobs name (job->content_id): boundaries are a keyed hash
- * of it. NULL for a raw message, which has nothing to prepare, or without memory: messages are rendered all the same, only slower. */
+ * of it. NULL without memory: messages are rendered all the same, only slower. */
 struct render_prepared *render_prepare(const struct job *fields, const char *content_id, const struct identity *identity);
 void render_prepared_free(struct render_prepared *prepared);
 /* Memory it takes. */

@@ -7,17 +7,28 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+void template_forget(struct template *template) {
+    if (template == NULL)
+        return;
+    free(template->blocks);
+    free(template->stretches);
+    template->blocks = NULL;
+    template->stretches = NULL;
+    template->stretch_count = 0;
+}
+
 void template_close(struct template *template) {
     mustache_free(&template->program);
     free(template->joined);
-    free(template->blocks);
+    template_forget(template);
 }
 
 size_t template_bytes(const struct template *template) {
     const struct mustache *program = &template->program;
     return (program->ops == program->inlined ? 0 : program->capacity * sizeof(*program->ops)) +
            (template->joined == NULL ? 0 : strlen(template->joined)) +
-           (template->blocks == NULL ? 0 : program->count * sizeof(*template->blocks));
+           (template->blocks == NULL ? 0 : program->count * sizeof(*template->blocks)) +
+           template->stretch_count * sizeof(*template->stretches);
 }
 
 static bool program_has_variables(const struct mustache *program) {
@@ -68,6 +79,8 @@ static enum template_encoding choose_encoding(const struct template *template) {
 int template_open(struct template *template, const char *text, bool html, bool merges, char *error, size_t error_bytes) {
     template->joined = NULL;
     template->blocks = NULL;
+    template->stretches = NULL;
+    template->stretch_count = 0;
     template->html = html;
     int result = 0;
     if (merges && merge_is_template(text))
@@ -100,8 +113,10 @@ static struct template_block cut(const struct template *template, uint32_t index
     struct template_block block = {.begin = 0, .end = op->length};
     if (!template->has_variables)
         return block;
-    if (template->encoding == TEMPLATE_BASE64)
-        return (struct template_block){.begin = 0};
+    if (template->encoding == TEMPLATE_BASE64) {
+        stretch_cut(program, index, &block.begin, &block.end);
+        return block;
+    }
     bool last = index + 1 == program->count;
     if (index > 0) {
         const char *newline = memchr(op->text, '\n', op->length);
@@ -138,6 +153,29 @@ static void encode_block(const struct template *template, const struct mustache_
     }
 }
 
+/* Base64 with variables: its blocks begin in the middle of a group of three bytes (stretch.h). */
+static bool has_stretches(const struct template *template) {
+    return template->encoding == TEMPLATE_BASE64 && template->has_variables;
+}
+
+static int record_stretches(struct template *template, struct writer *writer) {
+    uint32_t count = 0;
+    int result = 0;
+    for (uint32_t i = 0; i < template->program.count; i++)
+        count += template->blocks[i].end > template->blocks[i].begin;
+    template->stretches = calloc(count == 0 ? 1 : count, sizeof(*template->stretches));
+    if (template->stretches == NULL)
+        return -ENOMEM;
+    template->stretch_count = count;
+    struct stretch *stretch = template->stretches;
+    for (uint32_t i = 0; i < template->program.count && result == 0; i++)
+        if (template->blocks[i].end > template->blocks[i].begin) {
+            template->blocks[i].stretch = stretch;
+            result = stretch_record(stretch++, &template->program, i, writer);
+        }
+    return result;
+}
+
 int template_record(struct template *template, struct writer *writer) {
     uint32_t count = template->program.count;
     template->blocks = calloc(count == 0 ? 1 : count, sizeof(*template->blocks));
@@ -148,13 +186,13 @@ int template_record(struct template *template, struct writer *writer) {
         if (template->program.ops[i].kind != MUSTACHE_LITERAL)
             continue;
         *block = cut(template, i);
-        if (block->end == block->begin)
+        if (block->end == block->begin || has_stretches(template))
             continue;
         block->range.offset = (uint32_t)writer->at;
         encode_block(template, &template->program.ops[i], block, writer);
         block->range.length = (uint32_t)(writer->at - block->range.offset);
     }
-    return writer->error;
+    return writer->error == 0 && has_stretches(template) ? record_stretches(template, writer) : writer->error;
 }
 
 /* A text on its way into a body. */
@@ -162,12 +200,18 @@ struct filling {
     const struct template *template;
     struct body *body;
     struct writer lines; /* text since the last block */
-    bool open_line;      /* the block before ended within a line */
+    struct stretch_run run;
+    bool open_line; /* the block before ended within a line */
 };
 
 /* Encodes the text since the last block. At the end of the text its last line is ended, elsewhere it goes on in the next block. */
 static void flush(struct filling *filling, bool end) {
     struct writer *lines = &filling->lines, *writer = filling->body->writer;
+    if (has_stretches(filling->template)) {
+        stretch_own(&filling->run, (const char *)lines->bytes, lines->at);
+        lines->at = 0;
+        return;
+    }
     if (lines->at == 0 && !(end && filling->open_line))
         return;
     body_own(filling->body);
@@ -193,7 +237,12 @@ static void add_literal(struct filling *filling, const struct mustache_op *op) {
     }
     writer_bytes(&filling->lines, op->text, block->begin);
     flush(filling, false);
-    if (template->blocks != NULL) {
+    if (has_stretches(template)) {
+        if (block->stretch != NULL)
+            stretch_share(&filling->run, block->stretch, filling->body);
+        else
+            stretch_encode(&filling->run, &template->program, index, filling->body);
+    } else if (template->blocks != NULL) {
         body_share(filling->body, &block->range);
     } else {
         body_own(filling->body);
@@ -220,6 +269,7 @@ int template_write(const struct template *template, const struct merge *merge, s
     else if (filling.lines.error != 0)
         snprintf(error, error_bytes, result == -E2BIG ? "a text is over %zu bytes with its variables filled in" : "out of memory (%zu)",
                  max_bytes);
+    stretch_end(&filling.run, body);
     free(filling.lines.bytes);
     return result;
 }

@@ -7,6 +7,7 @@
 #include "body.h"
 #include "merge.h"
 #include "mustache.h"
+#include "stretch.h"
 
 enum {
     TEMPLATE_BASE64_MIN = 256, /* bytes of static text: a short text stays readable */
@@ -21,6 +22,7 @@ struct template_block {
     uint32_t begin, end; /* equal: nothing */
     bool soft_end;       /* its last line goes on behind it */
     struct shared_range range;
+    struct stretch *stretch; /* in base64 with variables, where it is recorded: instead of the range; or NULL */
 };
 
 /* It points into itself: it stays where it was opened. */
@@ -28,6 +30,8 @@ struct template {
     struct mustache program;
     char *joined;                  /* the literals around comments in one, or NULL */
     struct template_block *blocks; /* [program.count] where template_record has put them; or NULL */
+    struct stretch *stretches;     /* [stretch_count] that blocks point at, or NULL */
+    uint32_t stretch_count;
     enum template_encoding encoding;
     bool html, has_variables;
 };
@@ -42,6 +46,9 @@ const char *template_encoding_name(const struct template *template);
 
 /* Encodes the blocks into a writer and keeps their place in it: template_write then refers to them. 0 or -ENOMEM. */
 int template_record(struct template *template, struct writer *writer);
+
+/* Their places go; NULL is none. */
+void template_forget(struct template *template);
 
 /* Writes one message's text, encoded. `merge` may be NULL where there are no variables. 0; or -EINVAL, -E2BIG (over max_bytes), -ENOMEM
  * with a sentence; the writer of the body may have an error of its own. */
