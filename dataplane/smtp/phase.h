@@ -1,4 +1,4 @@
-/* phase.h: the phases before a session is ready: greeting (greeting.c), TLS (starttls.c) and AUTH (auth.c), and what session.c lends. */
+/* phase.h: the phases before a session is ready: greeting (greeting.c), TLS (starttls.c) and AUTH (auth.c), and what they are lent. */
 #ifndef DATAPLANE_SMTP_PHASE_H
 #define DATAPLANE_SMTP_PHASE_H
 
@@ -43,7 +43,7 @@ void auth_begin(struct smtp_session *session, uint64_t now_us);
 int auth_say(struct smtp_session *session, uint64_t now_us);
 void auth_take(struct smtp_session *session, const struct reply *reply, uint64_t now_us);
 
-/* ---- what session.c lends ---- */
+/* ---- what session.c and dialogue.c lend ---- */
 
 /* The endpoint's name, or its address, for sentences. */
 void phase_server(const struct smtp_session *session, char name[PHASE_NAME_BYTES]);

@@ -33,7 +33,7 @@ bool transaction_has_room(const struct smtp_session *session);
 /* The session ends with transactions in it: README.md says what becomes of each. `error` is TCP_OK when the server closed orderly. */
 void transaction_lost(struct smtp_session *session, enum tcp_error error, const char *why, bool elsewhere, uint64_t now_us);
 
-/* What session.c lends it. */
+/* What session.c and dialogue.c lend it. */
 void session_enter(struct smtp_session *session, enum session_state state, uint64_t now_us);
 /* The deadline of the state that it is in, from here on. */
 void session_expect(struct smtp_session *session, uint64_t at_us);
