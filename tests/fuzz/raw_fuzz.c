@@ -179,23 +179,49 @@ static void same_fields(const struct reading *in, const struct reading *out) {
     must(strcmp(in->body, out->body) == 0);
 }
 
-static int render(const uint8_t *raw, size_t length, const char *from, struct message *message) {
+static struct identity *fuzz_identity(void) {
     static struct identity *identity;
+    if (identity == NULL)
+        identity = test_identity("f");
+    return identity;
+}
+
+/* `content`: what has the message, or NULL. */
+static int render(const uint8_t *raw, size_t length, const char *from, struct content *content, struct message *message) {
     struct job_recipient recipient = {.mailbox = {.email = (char *)"bob@example.net"}, .kind = RECIPIENT_TO};
     struct job job = {.queue = "normal",
                       .from = {.email = (char *)from, .name = (char *)(from == NULL ? NULL : "Ann, \xC3\xA4")},
                       .raw = (uint8_t *)(uintptr_t)raw,
                       .raw_length = length,
+                      .content = content,
                       .recipients = &recipient,
                       .recipient_total = 1};
     char error[256] = "";
-    if (identity == NULL)
-        identity = test_identity("f");
-    int result = render_message(&job, 0, 1700000000, identity, 1 << 20, message, error, sizeof(error));
+    int result = render_message(&job, 0, 1700000000, fuzz_identity(), 1 << 20, message, error, sizeof(error));
     must(result == 0 || (result < 0 && error[0] != '\0'));
     for (const char *at = error; *at != '\0'; at++)
         must(*at >= 32 && *at < 127);
     return result;
+}
+
+/* A recipient of a content with this message has the same, byte for byte. */
+static void same_of_content(const uint8_t *raw, size_t length, const char *from, int result, const struct message *message) {
+    static struct message other;
+    struct job fields = {.raw = (uint8_t *)(uintptr_t)raw, .raw_length = length};
+    struct render_prepared *prepared = render_prepare(&fields, "c", fuzz_identity());
+    struct content content = {.references = 1, .fields = &fields, .prepared = prepared};
+    must(prepared != NULL);
+    must(render(raw, length, from, &content, &other) == result);
+    if (result == 0) {
+        must(other.piece_count <= 1 && (other.piece_count == 0 || other.own_length == other.header_length));
+        must(message_flatten(&other) == 0);
+        must(other.length == message->length && other.header_length == message->header_length);
+        must(memcmp(other.bytes + other.start, message->bytes + message->start, message->length) == 0);
+        must(other.has_leading_dots == message->has_leading_dots && other.body_8bit == message->body_8bit);
+        must(other.needs_smtputf8 == message->needs_smtputf8 && strcmp(other.from_domain, message->from_domain) == 0);
+        must(strcmp(other.sender, message->sender) == 0 && strcmp(other.recipient, message->recipient) == 0);
+    }
+    render_prepared_free(prepared);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
@@ -213,7 +239,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         if (data[i] != 0)
             text[length++] = (char)data[i];
     text[length] = '\0';
-    if (render(raw, size - 1, from, &message) == 0) {
+    int result = render(raw, size - 1, from, NULL, &message);
+    same_of_content(raw, size - 1, from, result, &message);
+    if (result == 0) {
         wire_form(&message);
         address_form(message.sender);
         address_form(message.recipient);
@@ -222,7 +250,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         read_plainly((const char *)message.bytes + message.start, message.length, &out);
         must(!in.is_broken);
         same_fields(&in, &out);
-        must(render(message.bytes + message.start, message.length, from, &again) == 0);
+        must(render(message.bytes + message.start, message.length, from, NULL, &again) == 0);
         must(again.length == message.length && memcmp(again.bytes + again.start, message.bytes + message.start, message.length) == 0);
         must(strcmp(again.from_domain, message.from_domain) == 0 && strcmp(again.sender, message.sender) == 0);
         reading_free(&in);

@@ -106,6 +106,10 @@ class Dice:
             text += "x" * self.pick([998, 999, 5000]) + self.pick(["", "\n"])
         if self.one_in(30):
             text += "<td>" + self.line(30).replace("{{", "") + "</td>\r\n" + ("<tr><td>0123456789 é</td></tr>\n" * self.pick([300, 1000]))
+        if self.one_in(12):  # long in one script: in base64 what is between two variables is encoded ahead
+            words = WORDS[self.pick(["cyrillic", "arabic", "devanagari", "thai", "cjk", "emoji"])]
+            for _ in range(self.pick([1, 2, 3])):
+                text += " ".join(self.pick(words) for _ in range(self.pick([60, 150, 400]))) + self.pick(["", "\n", "\r\n", "\r", "x", "xy"])
         return text
 
     def email(self, utf8=True):

@@ -345,14 +345,34 @@ static bool render_one(const struct job *job, unsigned number, const struct iden
     return result == 0;
 }
 
+/* A text with a variable in it. Some are in one script and so long that base64 has stretches (control/render/stretch.h). */
+static char *random_template(void) {
+    char *text = keep(malloc(2 * TEXT_MAX * 3));
+    if (dice(3) > 0) {
+        sprintf(text, "%s\n{{v}}\n%s", random_body(), dice(2) == 0 ? random_body() : "");
+        return text;
+    }
+    static const char *const script[] = {"\xE6\x97\xA5\xE6\x9C\xAC\xE8\xAA\x9E", "\xD0\x9F\xD1\x80\xD0\xB8\xD0\xB2\xD0\xB5\xD1\x82 ",
+                                         "\xD9\x85\xD8\xB1\xD8\xAD\xD8\xA8\xD8\xA7 "};
+    const char *word = script[dice(3)];
+    size_t used = 0;
+    for (uint32_t tags = 1 + dice(3), at = 0; at <= tags; at++) {
+        for (size_t end = used + dice(TEXT_MAX); used < end;)
+            used += (size_t)sprintf(text + used, "%s%s", word, dice(20) == 0 ? "\n" : "");
+        used += (size_t)sprintf(text + used, "%s", at < tags ? "{{v}}" : "");
+    }
+    return text;
+}
+
 /* Some recipients of one content: what their bodies have in common is referred to, and its hash remembered. Returns how many. */
 static unsigned stream_content(struct signers *all, struct job *job, struct job_recipient *recipient, unsigned number, unsigned most,
                                const struct identity *identity) {
-    char *text = keep(malloc(2 * TEXT_MAX * 3)), id[32];
-    sprintf(text, "%s\n{{v}}\n%s", random_body(), dice(2) == 0 ? random_body() : "");
-    *(dice(2) == 0 ? &job->text : &job->html) = text;
-    if (dice(2) == 0)
-        job->subject = "Hello {{v}}";
+    char id[32];
+    if (job->raw == NULL) {
+        *(dice(2) == 0 ? &job->text : &job->html) = random_template();
+        if (dice(2) == 0)
+            job->subject = "Hello {{v}}";
+    }
     snprintf(id, sizeof(id), "content-%u", number);
     job->content_id = id;
     struct job fields = *job;
@@ -368,8 +388,14 @@ static unsigned stream_content(struct signers *all, struct job *job, struct job_
         recipient->kind = RECIPIENT_PRIVATE;
         recipient->merge_data = json_dumps(data, 0);
         message_init(&pending->message);
-        if (!render_one(job, number + i, identity, &pending->message))
-            die("rendering", "a content");
+        if (!render_one(job, number + i, identity, &pending->message)) { /* a raw one that cannot be sent: to nobody, then */
+            count = 0;
+            message_free(&pending->message);
+            free(pending);
+            free(recipient->merge_data);
+            json_decref(data);
+            break;
+        }
         all->contents++;
         all->with_pieces += pending->message.piece_count > 0;
         sign_one(all, number + i, pending);
@@ -399,7 +425,7 @@ static void stream(const char *directory, unsigned count, unsigned asked_count) 
         message_init(&pending->message);
         message_init(&repeat);
         random_job(&job, &recipient, pending->asked);
-        bool shares = dice(40) == 0 && job.raw == NULL;
+        bool shares = dice(40) == 0;
         if (!shares && render_one(&job, i, identity, &pending->message)) {
             const struct message *message = &pending->message;
             if (pending->asked != NULL && (!render_one(&job, i, identity, &repeat) || repeat.length != message->length ||
