@@ -35,6 +35,19 @@ static inline bool list_id_parse(const char *text, size_t *words_length, const c
     return good && dotted;
 }
 
+/* NAME of {{bypost.NAME}}: what render knows of each message without being told. */
+#define BUILT_IN_NAMES "email, unsubscribe_token, unsubscribe_url, unsubscribe_mailto, message_id, list_id, tenant, campaign, id, job"
+static inline bool built_in_is_known(const char *name) {
+    static const char names[] = BUILT_IN_NAMES;
+    size_t length = strlen(name);
+    for (const char *at = names; length > 0 && (at = strstr(at, name)) != NULL; at += length) {
+        if ((at == names || at[-1] == ' ') && (at[length] == ',' || at[length] == 0)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* Google's Feedback-ID: three parts that may be empty and the sender's, with colons between them; printable, without spaces. */
 static inline bool feedback_id_is_legal(const char *text) {
     const char *last = text;

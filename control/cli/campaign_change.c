@@ -76,15 +76,20 @@ static int change_send(struct change *change, struct campaign_client *client) {
     return code;
 }
 
+/* As `show` and `list` call it. */
+static const char *state_text(const char *state) {
+    return strcmp(state, "discarded") == 0 ? "cancelled for good" : state;
+}
+
 static int change_tell(const struct change *change, const struct campaign_client *client) {
     if (change->common.json) {
         printf("{\"campaign\":\"%s\",\"before\":\"%s\",\"after\":\"%s\"}\n", change->name, change->before, change->after);
     } else if (strcmp(change->what, "set") == 0) {
         printf("%s: set.\n", change->name);
     } else if (strcmp(change->before, change->after) == 0) {
-        printf("%s: was %s before.\n", change->name, change->after);
+        printf("%s: was %s before.\n", change->name, state_text(change->after));
     } else {
-        printf("%s: %s, was %s.\n", change->name, change->after, change->before);
+        printf("%s: %s, was %s.\n", change->name, state_text(change->after), state_text(change->before));
     }
     fflush(stdout);
     obeys_tell(change, client);

@@ -64,6 +64,17 @@ static void path_tell(const char *command, const struct yaml_node *node, const c
     free(folder);
 }
 
+/* False after the complaint, which names the line. */
+static bool path_is_readable(const char *command, const struct yaml_node *node, const char *path, int *code) {
+    if (access(path, R_OK) != 0) {
+        *code = cli_complain(CLI_NO_INPUT, command, "%s:%u: %s cannot be read: %m; correct the path, which counts from this file's folder.",
+                             node->file, node->line, path);
+        return false;
+    }
+    path_tell(command, node, path);
+    return true;
+}
+
 static json_t *body_file(const char *command, const struct yaml_node *node, int *code) {
     if (node->kind != YAML_SCALAR) {
         *code = cli_complain(CLI_DATA, command, "%s:%u: write the path of a file.", node->file, node->line);
@@ -71,10 +82,7 @@ static json_t *body_file(const char *command, const struct yaml_node *node, int 
     }
     size_t length = 0;
     char *path = path_beside(node->file, node->text);
-    if (path) {
-        path_tell(command, node, path);
-    }
-    char *text = path ? cli_read_file(command, path, BODY_MAX_BYTES, &length) : NULL;
+    char *text = path && path_is_readable(command, node, path, code) ? cli_read_file(command, path, BODY_MAX_BYTES, &length) : NULL;
     json_t *value = text ? json_stringn(text, length) : NULL;
     if (!text) {
         *code = CLI_NO_INPUT;
@@ -95,10 +103,7 @@ static json_t *attachment_json(const char *command, const struct yaml_node *node
         return NULL;
     }
     char *path = path_beside(file->file, file->text);
-    if (path) {
-        path_tell(command, file, path);
-    }
-    json_t *attachment = path ? compose_attached(command, path, code) : NULL;
+    json_t *attachment = path && path_is_readable(command, file, path, code) ? compose_attached(command, path, code) : NULL;
     free(path);
     for (uint32_t i = 0; attachment && node->kind == YAML_MAPPING && i < node->count; i++) {
         if (&node->items[i] != file) {
@@ -191,7 +196,7 @@ int campaign_content_read(const char *command, const char *path, const struct co
     code = code == CLI_OK ? content_identify(command, content) : code;
     if (code == CLI_OK) {
         struct job *job = job_decode_content((const uint8_t *)content->text, strlen(content->text), config, error, sizeof error);
-        if (!job || !variables_read(&content->variables, job, error)) {
+        if (!job || !variables_read(&content->variables, job, config, error)) {
             code = cli_complain(CLI_DATA, command, "%s: %s", path, error);
         }
         job_release(job);

@@ -293,6 +293,10 @@ static bool recipient_write(struct rows *rows, struct writer *out, char *error) 
     rows->plain = out->error == 0 && named == QUALITY_ASCII && merged != QUALITY_BAD && noted != QUALITY_BAD &&
                   (!display || display->end - display->at <= PLAIN_NAME_MAX) && out->at - begin <= PLAIN_ROW_BYTES &&
                   rows->column_count <= PLAIN_COLUMNS_MAX && address_is_plain(out->bytes + rows->address_at, rows->address_length);
+    if (!rows->plain && quality_of(out->bytes + begin, out->at - begin) == QUALITY_BAD) {
+        snprintf(error, ROW_ERROR_BYTES, "it is not valid UTF-8: convert the file, for example with `iconv -f WINDOWS-1252 -t UTF-8`");
+        return false;
+    }
     return true;
 }
 

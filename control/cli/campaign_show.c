@@ -138,7 +138,7 @@ int campaign_list_run(int argc, char **argv) {
 
 /* -- show -- */
 
-/* Why recipients are deferred or have bounced, by the last events: reason -> how many. */
+/* Why recipients are deferred or have bounced, by the last events: reason -> how many, and what was said to the newest. */
 static void reasons_gather(const char *campaign, const redisReply *reply, json_t *reasons) {
     for (size_t i = 0; reply && reply->type == REDIS_REPLY_ARRAY && i < reply->elements; i++) {
         const redisReply *entry = reply->element[i];
@@ -164,7 +164,12 @@ static void reasons_gather(const char *campaign, const redisReply *reply, json_t
             for (char *c = reason; *c; c++) {
                 *c = (unsigned char)*c < ' ' || *c == 127 ? ' ' : *c; /* a peer's text moves no cursor */
             }
-            json_object_set_new(reasons, reason, json_integer(json_integer_value(json_object_get(reasons, reason)) + 1));
+            json_t *before = json_object_get(reasons, reason);
+            if (before) {
+                json_object_set_new(before, "events", json_integer((json_int_t)count_of(before, "events") + 1));
+            } else { /* events come newest first */
+                json_object_set_new(reasons, reason, json_pack("{s:i,s:s}", "events", 1, "example", text_of(response, "content")));
+            }
         }
         json_decref(event);
     }
@@ -181,18 +186,19 @@ static json_t *reasons_read(struct campaign_client *client, const char *campaign
     }
     for (int i = 0; i < REASONS_SHOWN; i++) {
         const char *reason, *most = NULL;
-        json_t *number;
-        json_int_t highest = 0;
-        json_object_foreach(reasons, reason, number) {
-            if (json_integer_value(number) > highest) {
-                highest = json_integer_value(number);
+        json_t *found;
+        uint64_t highest = 0;
+        json_object_foreach(reasons, reason, found) {
+            if (count_of(found, "events") > highest) {
+                highest = count_of(found, "events");
                 most = reason;
             }
         }
         if (!most) {
             break;
         }
-        json_array_append_new(top, json_pack("{s:s,s:I}", "reason", most, "events", highest));
+        json_array_append_new(top, json_pack("{s:s,s:I,s:s}", "reason", most, "events", (json_int_t)highest, "example",
+                                             text_of(json_object_get(reasons, most), "example")));
         json_object_del(reasons, most);
     }
     json_decref(reasons);
@@ -278,7 +284,8 @@ static void show_print(const json_t *figures) {
     json_t *reason;
     json_array_foreach(json_object_get(figures, "reasons"), index, reason) {
         fputs(index == 0 ? "reasons, of the last events:\n" : "", stdout);
-        cli_print(stdout, "  %6" PRIu64 "  %s\n", count_of(reason, "events"), text_of(reason, "reason"));
+        cli_print(stdout, *text_of(reason, "example") ? "  %6" PRIu64 "  %s, such as: %.*s\n" : "  %6" PRIu64 "  %s%.*s\n",
+                  count_of(reason, "events"), text_of(reason, "reason"), REASON_BYTES, text_of(reason, "example"));
     }
 }
 

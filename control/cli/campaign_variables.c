@@ -1,10 +1,12 @@
 /* campaign_variables.c: reads the tags with the code that fills them in. */
 #include "campaign_variables.h"
+#include "control/bulk_field.h"
 #include "control/render/merge.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 enum { COLUMNS_SHOWN = 12 };
 
@@ -17,10 +19,28 @@ bool variables_has(const struct variables *variables, const char *name) {
     return false;
 }
 
+/* {{bypost.NAME}}: what no message could fill in is refused. */
+static bool built_in_check(const struct variables *variables, const char *name, char *error) {
+    const char *own = name + sizeof(MERGE_BUILT_IN) - 1;
+    bool is_url = strcmp(own, "unsubscribe_url") == 0, is_mailto = strcmp(own, "unsubscribe_mailto") == 0;
+    if (!built_in_is_known(own)) {
+        snprintf(error, ROW_ERROR_BYTES, "there is no variable {{%.64s}}; %s are there", name, BUILT_IN_NAMES);
+        return false;
+    }
+    if ((is_url && !variables->has_url) || (is_mailto && !variables->has_mailto)) {
+        snprintf(error, ROW_ERROR_BYTES,
+                 "it uses {{%s}}, and has no such link; give it `list_unsubscribe`, or bypost.yaml `bulk: {%s: ...}`", name, own);
+        return false;
+    }
+    return true;
+}
+
 static bool variable_add(struct variables *variables, const char *name, char *error) {
     char ignored[ROW_ERROR_BYTES];
-    bool built_in = strncmp(name, MERGE_BUILT_IN, sizeof(MERGE_BUILT_IN) - 1) == 0;
-    if (built_in || variables_has(variables, name) || merge_check(variables->global, name, ignored, sizeof ignored) == 0) {
+    if (strncmp(name, MERGE_BUILT_IN, sizeof(MERGE_BUILT_IN) - 1) == 0) {
+        return built_in_check(variables, name, error);
+    }
+    if (variables_has(variables, name) || merge_check(variables->global, name, ignored, sizeof ignored) == 0) {
         return true;
     }
     if (variables->count == VARIABLES_MAX) {
@@ -62,8 +82,20 @@ static bool text_read(struct variables *variables, const char *where, const char
     return good;
 }
 
-bool variables_read(struct variables *variables, const struct job *content, char *error) {
+/* The links of List-Unsubscribe that a campaign's messages have: the content's, else the configuration's. */
+static void links_read(struct variables *variables, const struct job *content, const struct config *config) {
+    const char *own = content->list_unsubscribe;
+    bool has_field = own != NULL || content->bulk == CHOICE_NO;
+    for (uint32_t i = 0; i < content->header_count; i++) {
+        has_field |= strcasecmp(content->headers[i].name, "List-Unsubscribe") == 0;
+    }
+    variables->has_url = own ? strcasestr(own, "https:") != NULL : !has_field && config->bulk.unsubscribe_url;
+    variables->has_mailto = own ? strcasestr(own, "mailto:") != NULL : !has_field && config->bulk.unsubscribe_mailto;
+}
+
+bool variables_read(struct variables *variables, const struct job *content, const struct config *config, char *error) {
     *variables = (struct variables){.global = calloc(1, sizeof(struct merge))};
+    links_read(variables, content, config);
     variables->global_text = content->merge_global_data ? strdup(content->merge_global_data) : NULL;
     if (!variables->global || (content->merge_global_data && !variables->global_text)) {
         snprintf(error, ROW_ERROR_BYTES, "out of memory");

@@ -12,7 +12,7 @@
 #include <string.h>
 #include <strings.h>
 
-enum { SENTENCE_BYTES = 1024, DNS_TYPE_PTR = 12, NAMES_MAX = 8 };
+enum { SENTENCE_BYTES = 1024, SPF_TERMS_BYTES = 256, DNS_TYPE_PTR = 12, NAMES_MAX = 8 };
 
 struct sender {
     const struct config *config;
@@ -134,8 +134,28 @@ static void sources_check(struct sender *sender) {
 
 /* --- SPF --- */
 
+/* " ip4:192.0.2.10 ip6:2001:db8::1": every address that receivers see, as far as there is room. */
+static void spf_terms(const struct config *config, char *out, size_t room) {
+    size_t used = 0;
+    *out = 0;
+    for (uint32_t i = 0; i < config->pool_count; i++) {
+        for (uint32_t k = 0; k < config->pools[i].source_count; k++) {
+            char text[ADDRESS_TEXT_BYTES], term[ADDRESS_TEXT_BYTES + 8];
+            const struct config_address *address = seen_address(&config->pools[i].sources[k]);
+            int length = snprintf(term, sizeof term, " ip%u:%s", address->family, address_text(address, text));
+            const char *known = strstr(out, term);
+            if (address_private(address) || (known && (known[length] == ' ' || known[length] == 0)) || used + (size_t)length >= room) {
+                continue;
+            }
+            memcpy(out + used, term, (size_t)length + 1);
+            used += (size_t)length;
+        }
+    }
+}
+
 static void spf_tell(struct sender *sender, const char *domain, const char *text, uint8_t family, enum spf_result result,
                      const struct spf *spf) {
+    char terms[SPF_TERMS_BYTES];
     if (result == SPF_TEMPERROR && resolver_gave_up(sender->resolver)) {
         return;
     }
@@ -143,7 +163,8 @@ static void spf_tell(struct sender *sender, const char *domain, const char *text
     case SPF_PASS:
         break;
     case SPF_NONE:
-        tell(sender, true, "%s has no SPF record; publish: %s IN TXT \"v=spf1 ip%u:%s ~all\".", domain, domain, family, text);
+        spf_terms(sender->config, terms, sizeof terms);
+        tell(sender, true, "%s has no SPF record; publish: %s IN TXT \"v=spf1%s ~all\".", domain, domain, terms);
         break;
     case SPF_NEUTRAL:
     case SPF_FAIL:
@@ -321,7 +342,7 @@ static void domains_check(struct sender *sender) {
             continue;
         }
         reply_check(sender, domain);
-        if (!config->verp.domain) {
+        if (!config->verp.domain || config->verp.jobs != CONFIG_VERP_ALL) { /* mail without VERP has envelope senders there */
             spf_sources_check(sender, domain);
         }
         dmarc_check(sender, domain);

@@ -2,10 +2,11 @@
 #include "cli.h"
 #include "control/config/address.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { CONNECT_TIMEOUT_S = 5, PASSWORD_MAX = 4096 };
+enum { CONNECT_TIMEOUT_S = 5, ANSWER_TIMEOUT_S = 30, PASSWORD_MAX = 4096 };
 
 static redisContext *client_connect(const char *address) {
     const struct timeval timeout = {.tv_sec = CONNECT_TIMEOUT_S};
@@ -65,6 +66,7 @@ redisContext *cli_redis(const char *command, const struct config *config, int *c
         *code = cli_complain(CLI_UNAVAILABLE, command, "Redis does not answer at %s: %s. See that it runs, or name another with --redis.",
                              config->redis.address, redis ? redis->errstr : "out of memory");
     } else {
+        redisSetTimeout(redis, (struct timeval){.tv_sec = ANSWER_TIMEOUT_S});
         *code = client_authenticate(command, redis, config);
         if (*code == CLI_OK) {
             *code = client_select(command, redis, config->redis.database);
@@ -102,6 +104,12 @@ int cli_redis_fault(const char *command, const redisContext *redis, const redisR
         {"WRONGPASS", CLI_CONFIG, "Redis refuses the password: correct redis.username and redis.password_file."},
         {"NOPERM", CLI_CONFIG, "Redis does not permit this to the user: change its ACL."},
     };
+    if (!reply && strcmp(redis->errstr, strerror(EAGAIN)) == 0) { /* what hiredis makes of the time that ran out */
+        return cli_complain(CLI_UNAVAILABLE, command,
+                            "Redis gave no answer within %d s. See what it does (`redis-cli slowlog get 3`, its log), and look what was "
+                            "submitted before trying again.",
+                            ANSWER_TIMEOUT_S);
+    }
     if (!reply) {
         return cli_complain(CLI_UNAVAILABLE, command,
                             "the connection to Redis ended: %s. See that it runs, and look what was submitted before trying again.",

@@ -10,7 +10,7 @@
 #include <strings.h>
 #include <time.h>
 
-enum { FILE_MAX_BYTES = 256 << 20 };
+enum { FILE_MAX_BYTES = 256 << 20, TYPE_BYTES = 64 };
 static const char name[] = "submit";
 
 /* Takes over `value`. */
@@ -113,6 +113,14 @@ static const char *content_type(const char *filename) {
     return "application/octet-stream";
 }
 
+/* A text without charset is US-ASCII (RFC 2046 4.1.2): UTF-8 says so. */
+static void content_type_write(const char *filename, const char *bytes, size_t length, char out[TYPE_BYTES]) {
+    const char *type = content_type(filename);
+    json_t *text = strncmp(type, "text/", 5) == 0 ? json_stringn(bytes, length) : NULL;
+    snprintf(out, TYPE_BYTES, "%s%s", type, text ? "; charset=utf-8" : "");
+    json_decref(text);
+}
+
 json_t *compose_attached(const char *command, const char *path, int *code) {
     size_t length;
     const char *slash = strrchr(path, '/'), *filename = slash ? slash + 1 : path;
@@ -121,9 +129,9 @@ json_t *compose_attached(const char *command, const char *path, int *code) {
         *code = CLI_NO_INPUT;
         return NULL;
     }
-    char *content = base64((const uint8_t *)bytes, length);
-    json_t *attachment =
-        json_pack("{s:s,s:s,s:s}", "filename", filename, "content_type", content_type(filename), "content", content ? content : "");
+    char *content = base64((const uint8_t *)bytes, length), type[TYPE_BYTES];
+    content_type_write(filename, bytes, length, type);
+    json_t *attachment = json_pack("{s:s,s:s,s:s}", "filename", filename, "content_type", type, "content", content ? content : "");
     free(content);
     free(bytes);
     if (!attachment) {

@@ -7,6 +7,7 @@
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static const char help[] =
     "Usage: bypost dkim keygen --domain DOMAIN --selector SELECTOR --out FILE [--type rsa|ed25519] [--bits N]\n"
@@ -37,11 +38,11 @@ struct options {
     bool bits_given;
 };
 
-void dkim_record_print(const char *indent, const char *selector, const char *domain, const char *record) {
-    printf("%s%s._domainkey.%s TXT\n%s%s\n\n%sIn a zone file:\n\n", indent, selector, domain, indent, record, indent);
-    printf("%s%s._domainkey.%s. IN TXT (", indent, selector, domain);
+void dkim_record_print(const char *selector, const char *domain, const char *record) {
+    printf("%s._domainkey.%s TXT\n%s\n\nIn a zone file:\n\n", selector, domain, record);
+    printf("%s._domainkey.%s. IN TXT (", selector, domain); /* from the line's first column: blanks would stand for the last owner */
     for (size_t at = 0, length = strlen(record); at < length; at += TXT_STRING) {
-        printf("\n%s    \"%.*s\"", indent, TXT_STRING, record + at);
+        printf("\n    \"%.*s\"", TXT_STRING, record + at);
     }
     printf(" )\n");
 }
@@ -78,8 +79,12 @@ static int keygen_run(const struct options *options) {
         free(ascii);
         return cli_complain(CLI_CANNOT_MAKE, command, "%s", *error ? error : strerror(-status));
     }
-    printf("The private key is in %s. Publish this record:\n\n", options->out);
-    dkim_record_print("", options->selector, ascii, record);
+    printf("The private key is in %s.", options->out);
+    if (geteuid() == 0) {
+        printf(" Only root can read it; where bypost runs as a user of its own: chown bypost %s", options->out);
+    }
+    printf("\nPublish this record:\n\n");
+    dkim_record_print(options->selector, ascii, record);
     printf("\nthen add to bypost.yaml:\n\ndkim:\n  keys:\n    - {domain: %s, selector: %s, key: %s}\n", ascii, options->selector,
            realpath(options->out, absolute) ? absolute : options->out);
     printf("\nand see whether it is there: bypost dkim check --domain %s --selector %s\n", ascii, options->selector);
@@ -103,7 +108,7 @@ static int record_run(const struct options *options, const char *path) {
         return cli_complain(CLI_NO_INPUT, command, "%s", *error ? error : strerror(-status));
     }
     if (ascii) {
-        dkim_record_print("", options->selector, ascii, record);
+        dkim_record_print(options->selector, ascii, record);
     } else {
         puts(record);
     }

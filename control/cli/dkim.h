@@ -5,8 +5,8 @@
 #include "cli.h"
 #include "resolver.h"
 
-/* Prints a key's record as web forms want it and as a zone file has it, each line behind `indent`. */
-void dkim_record_print(const char *indent, const char *selector, const char *domain, const char *record);
+/* Prints a key's record as web forms want it and as a zone file has it. */
+void dkim_record_print(const char *selector, const char *domain, const char *record);
 
 /* Asks for the key's record ahead of dkim_check_key. */
 void dkim_ask_ahead(struct resolver *resolver, const struct config_dkim_key *key);

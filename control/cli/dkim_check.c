@@ -155,7 +155,7 @@ static void check_print(const struct check *check) {
     }
     if (check->findings.verdict == DKIM_BAD && check->wanted) {
         puts("");
-        dkim_record_print("    ", check->key->selector, check->domain, check->wanted);
+        dkim_record_print(check->key->selector, check->domain, check->wanted);
         puts("");
     }
 }

@@ -9,7 +9,7 @@
 enum { ALARM_KIND_BYTES = 32, ALARM_SUBJECT_BYTES = 128, ALARM_TEXT_BYTES = 512, ALARMS_MAX = 256 };
 
 struct alarm {
-    char kind[ALARM_KIND_BYTES];       /* "false_invalid_recipient", "source_blocked", "relay_auth", "redis_full", ... */
+    char kind[ALARM_KIND_BYTES];       /* "false_invalid_recipient", "source_blocked", "relay_auth", "redis_full", "redis_away", ... */
     char subject[ALARM_SUBJECT_BYTES]; /* the provider, source, relay, campaign */
     char text[ALARM_TEXT_BYTES];       /* what happens, and the command that mends it */
     uint64_t since_ms, last_ms, times; /* CLOCK_REALTIME */

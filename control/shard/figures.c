@@ -11,7 +11,7 @@
 const char *const figure_results[RESULTS] = {"delivered", "deferred", "bounced", "stopped"};
 const char *const figure_tallies[TALLIES] = {"site", "provider", "class", "tenant", "queue"};
 
-enum { TOP_ROWS = 64 };
+enum { TOP_ROWS = 64, AWAY_S = 10 };
 
 /* --- counting --- */
 
@@ -62,6 +62,33 @@ static void memory_watch(struct figures *figures) {
     alarm_raise(alarms, "redis_full", address, text);
 }
 
+/* A restart is over sooner. */
+static bool away_for_long(uint32_t *seconds, bool away) {
+    *seconds = away ? *seconds + 1 : 0;
+    return *seconds >= AWAY_S;
+}
+
+/* Redis or the dataplane is not there, and mail waits for it. */
+static void away_watch(struct figures *figures) {
+    const struct shard *shard = figures->shard;
+    struct alarms *alarms = shard->config.alarms;
+    const char *address = shard->config.config->redis.address;
+    bool up = true;
+    for (uint32_t i = 0; i < shard->queue_count; i++)
+        up = up && redis_state(shard->queues[i].redis) == REDIS_UP;
+    if (away_for_long(&figures->redis_away_s, !up))
+        alarm_raise(alarms, "redis_away", address,
+                    "Redis does not serve: what is on the wire finishes and waits to be settled, nothing new is read, and it goes on by "
+                    "itself. See with `redis-cli ping` that it runs; the log says what it answers.");
+    else if (up)
+        alarm_clear(alarms, "redis_away", address);
+    if (away_for_long(&figures->dataplane_away_s, !dispatch_dataplane_up(shard->dispatch)))
+        alarm_raise(alarms, "dataplane_away", shard->config.config->node,
+                    "No dataplane is connected, and nothing is sent. Its log says why it ended: `journalctl -u bypost-dataplane -n 50`.");
+    else if (figures->dataplane_away_s == 0)
+        alarm_clear(alarms, "dataplane_away", shard->config.config->node);
+}
+
 static void on_second(evutil_socket_t descriptor, short what, void *argument) {
     struct figures *figures = argument;
     for (unsigned i = 0; i < TALLIES; i++)
@@ -71,6 +98,8 @@ static void on_second(evutil_socket_t descriptor, short what, void *argument) {
     if (figures->surveys[0].queue_count == 0)
         survey_ask(figures); /* soon after the start, and then at its own pace */
     memory_watch(figures);
+    if (!figures->shard->draining)
+        away_watch(figures);
 }
 
 static void on_survey(evutil_socket_t descriptor, short what, void *argument) {

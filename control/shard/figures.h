@@ -59,6 +59,7 @@ struct figures {
     struct census census;
     struct survey surveys[16];
     struct event *second_timer, *census_timer, *survey_timer;
+    uint32_t redis_away_s, dataplane_away_s; /* for how long, at the last look */
 };
 
 /* NULL without memory. Freed after the connections to Redis: their last callbacks come here. */

@@ -123,7 +123,9 @@ int dkim_keygen(const char *key_path, enum dkim_algorithm algorithm, uint32_t bi
     if (result == -EEXIST)
         snprintf(error, error_bytes, "%s exists already, and a key is never overwritten. Choose another name or move it away.", key_path);
     else if (result < 0)
-        snprintf(error, error_bytes, "%s: the key could not be made or written: %s", key_path, strerror(-result));
+        snprintf(error, error_bytes,
+                 "%s: the key could not be made or written: %s. Name a file in a folder that is there and that this user may write to.",
+                 key_path, strerror(-result));
     if (result < 0) {
         free(*record);
         *record = NULL;
