@@ -2,13 +2,15 @@
 #include "bulk.h"
 #include "address.h"
 #include "control/bulk_field.h"
+#include "control/render/render.h"
 #include "control/render/token.h"
 
 #include <ctype.h>
+#include <errno.h>
 #include <string.h>
 #include <strings.h>
 
-enum { BULK_TEXT_MAX = 900 }; /* a header's line has 998 */
+enum { BULK_TEXT_MAX = 900 /* a header's line has 998 */, BULK_ERROR_BYTES = 512 };
 
 /* Printable ASCII that may stand in a URI of a header; braces are variables'. */
 static bool uri_is_clean(const char *uri, const char *scheme) {
@@ -79,8 +81,24 @@ static void check_verp(struct reader *reader, const struct config *config) {
     }
 }
 
+/* What is malformed would be the error of every recipient. */
+static void check_template(struct reader *reader, char *const *place, const struct job *fields) {
+    char sentence[BULK_ERROR_BYTES];
+    if (*place && render_check(fields, sentence, sizeof sentence) == -EINVAL) {
+        reader_error(reader, reader_place(reader, place), "%s; write a variable as `{{bypost.unsubscribe_token}}`.", sentence);
+    }
+}
+
+static void check_templates(struct reader *reader, const struct config *config) {
+    check_template(reader, &config->bulk.list_id, &(struct job){.list_id = config->bulk.list_id});
+    check_template(reader, &config->bulk.feedback_id, &(struct job){.feedback_id = config->bulk.feedback_id});
+    check_template(reader, &config->bulk.unsubscribe_url, &(struct job){.list_unsubscribe = config->bulk.unsubscribe_url});
+    check_template(reader, &config->bulk.unsubscribe_mailto, &(struct job){.list_unsubscribe = config->bulk.unsubscribe_mailto});
+}
+
 void bulk_check(struct reader *reader, const struct config *config) {
     const char *list_id = config->bulk.list_id, *feedback_id = config->bulk.feedback_id;
+    check_templates(reader, config);
     check_unsubscribe(reader, config);
     if (list_id && (!is_line(list_id) || (!has_variables(list_id) && !list_id_parse(list_id, NULL, NULL, NULL)))) {
         reader_error(reader, reader_place(reader, &config->bulk.list_id),

@@ -2,10 +2,12 @@
  * producers. */
 #include "decode.h"
 
+#include "control/render/render.h"
 #include "fetch.h"
 #include "live.h"
 
 #include <assert.h>
+#include <errno.h>
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -650,6 +652,19 @@ static bool source_keep(struct decoder *decoder, const uint8_t *bytes, size_t le
     return true;
 }
 
+/* A malformed template would be each recipient's error. */
+static bool templates_check(struct decoder *decoder) {
+    char sentence[TEMPLATE_FAULT_BYTES];
+    int result = render_check_job(decoder->job, sentence, sizeof sentence);
+    if (result == 0) {
+        return true;
+    }
+    for (char *c = sentence; *c; c++) { /* names of the template are in it */
+        *c = (char)((unsigned char)*c < 32 || *c == 127 ? '?' : *c);
+    }
+    return decode_fail(decoder, "", "%s", result == -ENOMEM ? DECODE_STARVED : sentence);
+}
+
 static struct job *decode_run(struct decoder *decoder, const uint8_t *bytes, size_t length) {
     if (decoder->error_bytes > 0) {
         decoder->error[0] = 0;
@@ -661,7 +676,8 @@ static struct job *decode_run(struct decoder *decoder, const uint8_t *bytes, siz
     }
     decoder->job = job_create();
     bool ok = decoder->job && decode_fields(decoder, tree) && decode_whole(decoder) &&
-              (decoder->is_content || (decode_recipients(decoder) && pending_fill(decoder) && source_keep(decoder, bytes, length)));
+              (decoder->is_content ||
+               (decode_recipients(decoder) && pending_fill(decoder) && source_keep(decoder, bytes, length) && templates_check(decoder)));
     json_decref(tree);
     for (uint32_t i = 0; decoder->bcc && i < decoder->bcc_count; i++) {
         free(decoder->bcc[i].email);

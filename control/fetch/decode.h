@@ -12,6 +12,7 @@
 
 enum {
     PLACE_BYTES = 160,
+    TEMPLATE_FAULT_BYTES = 512,
     QUOTE_BYTES = 80,
     JOB_DEPTH_MAX = 16,
     JOB_VALUES_MAX = 200000, /* JSON and MessagePack values in one job: bounds what a small text can cost in memory */

@@ -1,4 +1,4 @@
-/* check.c: whether the texts of a content can be filled in at all: what no recipient's data would mend is told once. */
+/* check.c: whether the texts of a content or of a job can be filled in at all: what no recipient's data would mend is told once. */
 #include "bulk.h"
 #include "merge.h"
 #include "render.h"
@@ -7,7 +7,7 @@
 #include <errno.h>
 #include <stdio.h>
 
-enum { CHECK_ERROR_BYTES = 256, CHECK_NAME_BYTES = 80 };
+enum { CHECK_ERROR_BYTES = 512, CHECK_NAME_BYTES = 80 };
 
 static int check_text(const char *what, const char *text, char *error, size_t error_bytes) {
     char fault[CHECK_ERROR_BYTES], shown[CHECK_NAME_BYTES];
@@ -22,18 +22,33 @@ static int check_text(const char *what, const char *text, char *error, size_t er
     return result;
 }
 
+/* What has variables where merge data is brought. */
+static int check_texts(const struct job *job, char *error, size_t error_bytes) {
+    int result = check_text("subject", job->subject, error, error_bytes);
+    if (result == 0)
+        result = check_text("text", job->text, error, error_bytes);
+    if (result == 0)
+        result = check_text("html", job->html, error, error_bytes);
+    for (uint32_t i = 0; i < job->header_count && result == 0; i++)
+        result = check_text(job->headers[i].name, job->headers[i].value, error, error_bytes);
+    return result;
+}
+
+/* What has them in any case. */
+static int check_bulk(const struct job *job, char *error, size_t error_bytes) {
+    int result = check_text("list_id", job->list_id, error, error_bytes);
+    if (result == 0)
+        result = check_text("feedback_id", job->feedback_id, error, error_bytes);
+    return result == 0 ? bulk_check_unsubscribe(job->list_unsubscribe, error, error_bytes) : result;
+}
+
 int render_check(const struct job *fields, char *error, size_t error_bytes) {
-    const struct {
-        const char *what, *text;
-    } texts[] = {{"subject", fields->subject},
-                 {"text", fields->text},
-                 {"html", fields->html},
-                 {"list_id", fields->list_id},
-                 {"feedback_id", fields->feedback_id}};
-    int result = 0;
-    for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]) && result == 0; i++)
-        result = check_text(texts[i].what, texts[i].text, error, error_bytes);
-    for (uint32_t i = 0; i < fields->header_count && result == 0; i++)
-        result = check_text(fields->headers[i].name, fields->headers[i].value, error, error_bytes);
-    return result == 0 ? bulk_check_unsubscribe(fields->list_unsubscribe, error, error_bytes) : result;
+    int result = check_texts(fields, error, error_bytes);
+    return result == 0 ? check_bulk(fields, error, error_bytes) : result;
+}
+
+int render_check_job(const struct job *job, char *error, size_t error_bytes) {
+    if (job->raw != NULL)
+        return 0;
+    return rendering_wants_merge(job) ? render_check(job, error, error_bytes) : check_bulk(job, error, error_bytes);
 }

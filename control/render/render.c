@@ -261,10 +261,8 @@ static int write_envelope(struct rendering *r) {
     return bulk_verp(r);
 }
 
-/* Variables are filled in where the job or any of its recipients brings some, where a text names one of ours, and in every shared content;
- * elsewhere "{{" is text like any other. */
-static bool wants_merge(const struct job *job) {
-    bool wants = job->merge_global_data != NULL || job->content != NULL || job->fills_built_ins;
+bool rendering_wants_merge(const struct job *job) {
+    bool wants = job->merge_global_data != NULL || job->content_id != NULL || job->content != NULL || job->fills_built_ins;
     for (uint32_t i = 0; i < job_recipient_count(job) && !wants; i++)
         wants = job->recipients[i].merge_data != NULL;
     return wants;
@@ -324,7 +322,7 @@ int render_message(const struct job *job, uint32_t index, uint64_t date_s, const
     int result = 0;
     struct merge merge;
     r.prepared = job->content == NULL ? NULL : job->content->prepared;
-    r.fills_texts = job->raw == NULL && has_templates(&r) && wants_merge(job);
+    r.fills_texts = job->raw == NULL && has_templates(&r) && rendering_wants_merge(job);
     if (r.fills_texts || (job->raw == NULL && bulk_has_templates(job))) {
         result = open_merge(&r, &merge);
         r.merge = result == 0 ? &merge : NULL;

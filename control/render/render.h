@@ -64,6 +64,10 @@ void identity_free(struct identity *identity);
  * -ENOMEM with a sentence (which text, line and column). */
 int render_check(const struct job *fields, char *error, size_t error_bytes);
 
+/* The same of a job's own texts, before its content's are in it: those that will be templates. Not of its recipients' own header fields:
+ * each of those is one recipient's. */
+int render_check_job(const struct job *job, char *error, size_t error_bytes);
+
 /* What the messages of a shared content (job->content) have in common. Immutable, so that all threads share it; `fields` must outlive it,
  * and it every message that refers to its bytes. `content_id` is the one that its jobs name (job->content_id): boundaries are a keyed hash
  * of it. NULL without memory: messages are rendered all the same, only slower. */

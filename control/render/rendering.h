@@ -48,6 +48,10 @@ __attribute__((format(printf, 3, 4))) int rendering_fail(struct rendering *r, in
 /* Text of a producer in a sentence of ours: short and printable, in out. */
 const char *rendering_shown(const char *text, char *out, size_t out_bytes);
 
+/* Are variables to be filled into the job's texts? Where it or any of its recipients brings some, where a text names one of ours, and in
+ * every job with a shared content; elsewhere "{{" is text like any other. */
+bool rendering_wants_merge(const struct job *job);
+
 enum { RENDERING_FIELD_MAX = 16384 }; /* bytes of a field's value with its variables: servers refuse mail for long headers */
 
 /* Fills the variables of a header field in. *out is the text itself, or *owned, which the caller frees. 0, or -errno with a sentence in

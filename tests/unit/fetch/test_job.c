@@ -233,7 +233,24 @@ static const struct {
     {"{\"from\":\"a@b.test\",\"to\":\"<x@y.test\",\"text\":\"t\"}",
      "to: \"<x@y.test\" has a character before the @ that must be quoted."},
     {"{\"from\":\"a@b.test\",\"to\":\"x@y.test>\",\"text\":\"t\"}",
-     "to: \"x@y.test>\" has a > without its <."},};
+     "to: \"x@y.test>\" has a > without its <."},
+    /* mustache(5): what no recipient's data would mend is the whole job's fault. */
+    {"{\"from\":\"a@b.test\",\"recipients\":[{\"to\":\"x@y.test\",\"merge_data\":{}},{\"to\":\"z@y.test\"}],\"text\":\"Dear\\n  {{#a}}\"}",
+     "text, line 2, column 3: the section \"a\" has no end"},
+    {"{\"from\":\"a@b.test\",\"to\":\"x@y.test\",\"merge_global_data\":{},\"html\":\"<p>\303\274\\n{{>a}}\"}",
+     "html, line 2, column 1: \"{{>\" is not supported: there are no partials"},
+    {"{\"from\":\"a@b.test\",\"to\":\"x@y.test\",\"merge_global_data\":{},\"text\":\"t\",\"subject\":\"\303\274 {{/a}}\"}",
+     "subject, line 1, column 3: the end of a section \"a\" that did not begin"},
+    {"{\"from\":\"a@b.test\",\"to\":\"x@y.test\",\"text\":\"{{bypost.email}}\",\"headers\":{\"X-A\":\"1\",\"X-B\":\"{{b\"}}",
+     "X-B, line 1, column 1: a tag \"{{\" has no name or no end \"}}\""},
+    {"{\"content\":\"c\",\"to\":\"x@y.test\",\"subject\":\"{{}}\"}",
+     "subject, line 1, column 1: a tag \"{{\" has no name or no end \"}}\""},
+    {"{\"from\":\"a@b.test\",\"to\":\"x@y.test\",\"text\":\"t\",\"list_unsubscribe\":\"https://u.test/{{#a}}{{/a}}\"}",
+     "list_unsubscribe, in \"{{#a}}\": line 1, column 1: the section \"a\" has no end"},
+    {"{\"from\":\"a@b.test\",\"to\":\"x@y.test\",\"text\":\"t\",\"list_id\":\"{{#a}} <n.b.test>\"}",
+     "list_id, line 1, column 1: the section \"a\" has no end"},
+    {"{\"from\":\"a@b.test\",\"to\":\"x@y.test\",\"text\":\"t\",\"feedback_id\":\"{{a:b:c:sender\"}",
+     "feedback_id, line 1, column 1: a tag \"{{\" has no name or no end \"}}\""},};
 /* clang-format on */
 
 static const char *const good_jobs[] = {
@@ -254,6 +271,9 @@ static const char *const good_jobs[] = {
     "\"a.bin\",\"content\":"
     "\"AAEC\\r\\n/w==\"},{\"filename\":\"l.png\",\"content_type\":\"image/png; x=1\",\"content\":\"\",\"content_id\":\"<l@x>\"}]}",
     "{\"from\":\"a@b.test\",\"to\":\"x@b.test\",\"raw\":\"Subject: x\\r\\n\\r\\nbody\"}",
+    /* Without merge data these are texts; a recipient's own header field is that recipient's. */
+    "{\"from\":\"a@b.test\",\"to\":\"x@b.test\",\"subject\":\"{{\",\"text\":\"{{#a}}\",\"html\":\"{{>\",\"headers\":{\"X\":\"{{/\"}}",
+    "{\"from\":\"a@b.test\",\"recipients\":[{\"to\":\"x@b.test\",\"merge_data\":{},\"headers\":{\"X\":\"{{\"}}],\"text\":\"{{a}}\"}",
 };
 
 static struct job *decode(const char *text, char error[512]) {
@@ -330,10 +350,17 @@ static void test_variables_of_ours_are_seen(void **state) {
     static const struct {
         const char *text;
         bool fills, has; /* `has` also where merge data alone make a template of it: such a message is never another recipient's */
-    } cases[] = {{"{{bypost.email}}", true, true},     {"a {{{bypost.email}}}", true, true}, {"{{ & bypost.email }}", true, true},
-                 {"{{#bypost.email}}x", true, true},   {"{{^bypost.email}}x", true, true},   {"bypost.email", false, false},
-                 {"{bypost.email}", false, false},     {"{{x}} bypost.email", false, true},  {"{{=<% %>=}}<%bypost.email%>", false, true},
-                 {"{{\\nbypost.email}}", false, true}, {"bypost. {{bypost.id}}", true, true}};
+    } cases[] = {{"{{bypost.email}}", true, true},
+                 {"a {{{bypost.email}}}", true, true},
+                 {"{{& bypost.email }}", true, true},
+                 {"{{#bypost.email}}x{{/bypost.email}}", true, true},
+                 {"{{^bypost.email}}x{{/bypost.email}}", true, true},
+                 {"bypost.email", false, false},
+                 {"{bypost.email}", false, false},
+                 {"{{x}} bypost.email", false, true},
+                 {"{{=<% %>=}}<%bypost.email%>", false, true},
+                 {"{{\\nbypost.email}}", false, true},
+                 {"bypost. {{bypost.id}}", true, true}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         char text[512], error[512];
         snprintf(text, sizeof text, "{\"from\":\"a@b.test\",\"to\":\"x@y.test\",\"text\":\"%s\"}", cases[i].text);
@@ -656,10 +683,10 @@ static size_t mutate(uint8_t *bytes, size_t length, size_t size, uint64_t *seed)
 /* Whatever comes, the answer is a whole job or a sentence. */
 static void test_mutated_jobs(void **state) {
     uint64_t seed = 20, good = 0;
-    uint8_t seeds[10][2048];
-    size_t lengths[10];
-    const size_t count = sizeof good_jobs / sizeof *good_jobs;
-    for (size_t i = 0; i < count; i++) {
+    enum { COUNT = sizeof good_jobs / sizeof *good_jobs };
+    uint8_t seeds[2 * COUNT][2048];
+    size_t lengths[2 * COUNT];
+    for (size_t i = 0; i < COUNT; i++) {
         json_t *tree = json_loads(good_jobs[i], 0, NULL);
         struct bytes packed = {.length = 0};
         msgpack_write(&packed, tree);
@@ -672,7 +699,7 @@ static void test_mutated_jobs(void **state) {
     }
     for (int i = 0; i < MUTATIONS; i++) {
         uint8_t bytes[2048];
-        size_t which = next_random(&seed) % (2 * count);
+        size_t which = next_random(&seed) % (2 * COUNT);
         memcpy(bytes, seeds[which], lengths[which]);
         size_t length = mutate(bytes, lengths[which], sizeof bytes, &seed);
         uint8_t *exact = malloc(length ? length : 1); /* so that the sanitizer sees a read behind the end */
