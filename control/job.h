@@ -164,9 +164,10 @@ static inline struct job_recipient *job_recipient(const struct job *job, uint32_
 int job_place(struct job *job, const uint32_t *indexes, uint32_t count, uint32_t recipient_total);
 
 /* Gives a complete job (its content's fields are in it) what the configuration has for bulk mail and VERP, where it says nothing itself
- * (control/fetch/bulk.c). False without memory: the job is good, and may be given it again. */
+ * (control/fetch/bulk.c). NULL, or a sentence: the job asks for what the configuration has not, or (job_decode_starved) there is no memory:
+ * then the job is good, and may be given it again. */
 struct config;
-bool job_bulk_fill(struct job *job, const struct config *config);
+const char *job_bulk_fill(struct job *job, const struct config *config);
 
 static inline void job_hold(struct job *job) {
     job->references++;

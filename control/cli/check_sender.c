@@ -259,9 +259,9 @@ static bool below(const char *name, const char *domain) {
     return length > tail && name[length - tail - 1] == '.' && strcasecmp(name + length - tail, domain) == 0;
 }
 
-static void dmarc_check(struct sender *sender, const char *domain) {
+/* verp: the domain of its envelope senders, or NULL. */
+static void dmarc_check(struct sender *sender, const char *domain, const char *verp) {
     struct dmarc dmarc;
-    const char *verp = sender->config->verp.domain;
     if (!dmarc_find(sender, domain, &dmarc)) {
         return;
     }
@@ -333,6 +333,22 @@ static bool domain_first(const struct config *config, uint32_t index) {
     return true;
 }
 
+/* Domains of VERP: that of all, then the tenants' own; NULL where there is none. */
+static const char *verp_domain(const struct config *config, uint32_t index) {
+    return index == 0 ? config->verp.domain : config->verp.tenants[index - 1].domain;
+}
+
+static bool verp_first(const struct config *config, uint32_t index) {
+    const char *domain = verp_domain(config, index);
+    for (uint32_t i = 0; domain && i < index; i++) {
+        const char *other = verp_domain(config, i);
+        if (other && strcasecmp(other, domain) == 0) {
+            return false;
+        }
+    }
+    return domain != NULL;
+}
+
 static void domains_check(struct sender *sender) {
     const struct config *config = sender->config;
     char domain[DOMAIN_BYTES];
@@ -341,15 +357,18 @@ static void domains_check(struct sender *sender) {
         if (!domain_first(config, i) || domain_normalise(config->dkim[i].domain, domain) != 0) {
             continue;
         }
+        const char *verp = config_verp(config, config->dkim[i].tenant).domain;
         reply_check(sender, domain);
-        if (!config->verp.domain || config->verp.jobs != CONFIG_VERP_ALL) { /* mail without VERP has envelope senders there */
+        if (!verp || config->verp.jobs != CONFIG_VERP_ALL) { /* mail without VERP has envelope senders there */
             spf_sources_check(sender, domain);
         }
-        dmarc_check(sender, domain);
+        dmarc_check(sender, domain, verp);
     }
-    if (config->verp.domain && domain_normalise(config->verp.domain, domain) == 0 && !resolver_gave_up(sender->resolver)) {
-        reply_check(sender, domain);
-        spf_sources_check(sender, domain);
+    for (uint32_t i = 0; i <= config->verp.tenant_count && !resolver_gave_up(sender->resolver); i++) {
+        if (verp_first(config, i) && domain_normalise(verp_domain(config, i), domain) == 0) {
+            reply_check(sender, domain);
+            spf_sources_check(sender, domain);
+        }
     }
     for (uint32_t i = 0; i < config->dkim_platform_count && !resolver_gave_up(sender->resolver); i++) {
         key_check(sender, &config->dkim_platform[i]);
@@ -392,8 +411,10 @@ static void ask_ahead(struct sender *sender) {
         dkim_ask_ahead(sender->resolver, &config->dkim[i]);
         domain_ask_ahead(sender, config->dkim[i].domain);
     }
-    if (config->verp.domain) {
-        domain_ask_ahead(sender, config->verp.domain);
+    for (uint32_t i = 0; i <= config->verp.tenant_count; i++) {
+        if (verp_first(config, i)) {
+            domain_ask_ahead(sender, verp_domain(config, i));
+        }
     }
     for (uint32_t i = 0; i < config->dkim_platform_count; i++) {
         dkim_ask_ahead(sender->resolver, &config->dkim_platform[i]);

@@ -126,6 +126,19 @@ const struct config_relay *config_identity(const struct config *config, uint32_t
     return NULL;
 }
 
+static int verp_tenant_compare(const void *name, const void *tenant) {
+    return strcmp(name, ((const struct config_verp_tenant *)tenant)->name);
+}
+
+struct config_verp_sender config_verp(const struct config *config, const char *tenant) {
+    const struct config_verp_tenant *own = NULL;
+    if (tenant && config->verp.tenant_count > 0) {
+        own = bsearch(tenant, config->verp.tenants, config->verp.tenant_count, sizeof *own, verp_tenant_compare);
+    }
+    return (struct config_verp_sender){.prefix = own && own->prefix ? own->prefix : config->verp.prefix,
+                                       .domain = own && own->domain ? own->domain : config->verp.domain};
+}
+
 const struct config_pool *config_pool_named(const struct config *config, const char *name) {
     for (uint32_t i = 0; i < config->pool_count; i++) {
         if (config->pools[i].name && strcmp(config->pools[i].name, name) == 0) {

@@ -55,6 +55,11 @@ struct config_dkim_key {
     char *tenant;   /* whose jobs' messages it signs; NULL: everyone's. A tenant's own keys for a domain are used instead of everyone's */
 };
 
+/* Where bounces of a tenant's jobs go. NULL: as `verp` has it for all. */
+struct config_verp_tenant {
+    char *name, *domain, *prefix;
+};
+
 struct config_retry {
     uint64_t first_ms, max_ms, give_up_ms; /* QUEUE.md's table */
 };
@@ -226,9 +231,11 @@ struct config {
     } bulk;
 
     struct {
-        char *domain; /* of envelope senders that name job and recipient; NULL: none do */
+        char *domain; /* of envelope senders that name job and recipient; NULL: none do but those of tenants with a domain of their own */
         char *prefix; /* "b": in front of "+TOKEN" */
         enum config_verp jobs;
+        uint32_t tenant_count;
+        struct config_verp_tenant *tenants; /* by name */
     } verp;
 
     struct {
@@ -303,6 +310,11 @@ const char *config_tls_text(enum path_tls level);
 const char *config_mechanism_text(unsigned bit);
 /* A relay with this client certificate (its place from 1), or NULL past the last. */
 const struct config_relay *config_identity(const struct config *config, uint32_t place);
+/* The VERP senders of a tenant's jobs (tenant NULL: of jobs without one). domain NULL: they have none. */
+struct config_verp_sender {
+    const char *prefix, *domain;
+};
+struct config_verp_sender config_verp(const struct config *config, const char *tenant);
 const struct config_pool *config_pool_named(const struct config *config, const char *name);
 const struct config_queue *config_queue_named(const struct config *config, const char *name);
 

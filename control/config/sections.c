@@ -1,6 +1,7 @@
 /* sections.c: the keys of bypost.yaml with their kinds, defaults and ranges. */
 #include "sections.h"
 #include "address.h"
+#include "bulk.h"
 #include "control/outcome.h"
 #include "dkim.h"
 #include "lists.h"
@@ -132,6 +133,7 @@ static const struct field verp_fields[] = {
     {.key = "domain", .kind = FIELD_TEXT, .offset = AT(verp.domain)},
     {.key = "prefix", .kind = FIELD_TEXT, .offset = AT(verp.prefix), .fallback = "b"},
     {.key = "jobs", .kind = FIELD_CHOICE, .offset = AT(verp.jobs), .fallback = "bulk", .choices = verp_jobs},
+    {.key = "tenants", .kind = FIELD_CUSTOM, .read = verp_tenants_read},
     {0},
 };
 
@@ -167,7 +169,6 @@ SECTION(dns)
 SECTION(dkim)
 SECTION(metrics)
 SECTION(bulk)
-SECTION(verp)
 SECTION(queue)
 SECTION(notices)
 SECTION(tls)
@@ -180,6 +181,15 @@ static void tls_reports_section(struct reader *reader, const struct yaml_node *n
     if (!reader_given(reader, &config->tls_reports.enabled)) {
         config->tls_reports.enabled = config->tls_reports.from != NULL;
     }
+}
+/* Switched on alone it says nothing of where bounces go. */
+static void verp_section(struct reader *reader, const struct yaml_node *node, void *record) {
+    if (node->kind == YAML_SCALAR) {
+        reader_error(reader, node,
+                     "verp is not switched on alone: it needs the domain that bounces go to; write `verp: {domain: bounces.example.com}`.");
+        return;
+    }
+    section_read(reader, node, "verp", verp_fields, record, NULL);
 }
 static void logs_section(struct reader *reader, const struct yaml_node *node, void *record) {
     section_read(reader, node, "logs", log_fields, record, NULL);
@@ -282,6 +292,7 @@ void sections_complete(struct config *config) {
 
 void sections_free(struct config *config) {
     texts_free(config->former_identity_keys);
+    verp_tenants_free(config);
     for (unsigned i = 0; i < CONFIG_TABLES; i++) {
         section_free(config_tables[i], config);
     }

@@ -72,9 +72,7 @@ static void job_complete(struct item *item, struct job *job,
     }
     job->content = &item->content;
     const char *fault = content_fill(job, item->fields, error, sizeof error);
-    if (!fault && !job_bulk_fill(job, item->contents->config.config)) {
-        fault = "Out of memory.";
-    }
+    fault = fault ? fault : job_bulk_fill(job, item->contents->config.config);
     done(context, job, fault, fault && job_decode_starved(fault));
 }
 

@@ -74,34 +74,42 @@ static bool unsubscribe_give(struct job *job, const struct config *config) {
     return job->list_unsubscribe != NULL;
 }
 
-static bool verp_give(struct job *job, const struct config *config, bool is_bulk) {
+/* NULL, or what is wrong. */
+static const char *verp_give(struct job *job, const struct config *config, bool is_bulk) {
     bool wanted = job->verp == CHOICE_YES || (job->verp == CHOICE_NONE &&
                                               (config->verp.jobs == CONFIG_VERP_ALL || (config->verp.jobs == CONFIG_VERP_BULK && is_bulk)));
     bool null_sender = job->envelope_sender && job->envelope_sender[0] == 0;
-    if (!wanted || !config->verp.domain || null_sender || job->verp_address) {
-        return true;
+    struct config_verp_sender sender = config_verp(config, job->tenant);
+    if (!wanted || null_sender || job->verp_address) {
+        return NULL;
     }
-    if (asprintf(&job->verp_address, "%s@%s", config->verp.prefix, config->verp.domain) < 0) {
+    if (!sender.domain) {
+        /* A configuration without pools is a client's, who need not know what the sender has. */
+        return job->verp == CHOICE_YES && config->pool_count > 0
+                   ? "verp: The sender's configuration has no domain for it: set `verp: {domain: bounces.example.com}` there (or the "
+                     "tenant's own, below `tenants`), or leave verp out."
+                   : NULL;
+    }
+    if (asprintf(&job->verp_address, "%s@%s", sender.prefix, sender.domain) < 0) {
         job->verp_address = NULL;
+        return DECODE_STARVED;
     }
-    return job->verp_address != NULL;
+    return NULL;
 }
 
-bool job_bulk_fill(struct job *job, const struct config *config) {
+const char *job_bulk_fill(struct job *job, const struct config *config) {
     bool is_bulk = job->bulk == CHOICE_YES || (job->bulk == CHOICE_NONE && job->campaign);
-    if (!verp_give(job, config, is_bulk)) {
-        return false;
-    }
-    if (!is_bulk || job->raw) {
-        return true;
+    const char *fault = verp_give(job, config, is_bulk);
+    if (fault || !is_bulk || job->raw) {
+        return fault;
     }
     if (!unsubscribe_give(job, config) || !text_give(job, &job->list_id, "List-Id", config->bulk.list_id) ||
         !text_give(job, &job->feedback_id, "Feedback-ID", config->bulk.feedback_id)) {
-        return false;
+        return DECODE_STARVED;
     }
     if (job->precedence == PRECEDENCE_UNSET && !has_header(job, "Precedence")) {
         job->precedence = (enum job_precedence)(PRECEDENCE_NONE + config->bulk.precedence);
     }
     job->has_built_ins |= fields_name_built_ins(job);
-    return true;
+    return NULL;
 }

@@ -685,7 +685,8 @@ static struct job *decode_run(struct decoder *decoder, const uint8_t *bytes, siz
     }
     free(decoder->bcc);
     /* A job with a content gets this when it has that (control/content). */
-    ok = ok && (decoder->is_content || decoder->job->content_id || job_bulk_fill(decoder->job, decoder->config));
+    const char *fault = ok && !decoder->is_content && !decoder->job->content_id ? job_bulk_fill(decoder->job, decoder->config) : NULL;
+    ok = ok && (!fault || decode_fail(decoder, "", "%s", fault));
     if (!ok) {
         decode_fail(decoder, "", DECODE_STARVED);
         job_release(decoder->job);

@@ -22,6 +22,7 @@ enum {
     TOKEN_TEXT_BYTES = (TOKEN_PAYLOAD_MAX + TOKEN_OVERHEAD_BYTES) / 3 * 4 + 5,
     VERP_TOKEN_CHARACTERS = 38,
     VERP_PREFIX_MAX = 64 - 1 - VERP_TOKEN_CHARACTERS, /* RFC 5321 4.5.3.1.1: 64 octets of a local part, less "+" and the token */
+    VERP_DOMAIN_MAX = ADDRESS_BYTES - 1 - 64 - 1,     /* 4.5.3.1.3: 254 of an address */
 };
 
 /* What a token says. A text that is "" is not in it. */

@@ -240,6 +240,34 @@ static void dkim_key_files(void **state) {
     rmdir(folder);
 }
 
+/* A tenant's own VERP addresses, where it has some. */
+static void verp_tenants(void **state) {
+    struct fixture *fixture = fixture_good(FIXTURE_BASE "verp:\n"
+                                                        "  domain: b.example.com\n"
+                                                        "  tenants:\n"
+                                                        "    shop: {domain: b.shop.example, prefix: s}\n"
+                                                        "    mill: {prefix: m}\n"
+                                                        "    Zoo.1: {domain: b.zoo.example}\n"
+                                                        "    alp: {domain: b.alp.example}\n",
+                                           NULL);
+    static const struct {
+        const char *tenant, *prefix, *domain;
+    } cases[] = {{NULL, "b", "b.example.com"},    {"shop", "s", "b.shop.example"}, {"mill", "m", "b.example.com"},
+                 {"Zoo.1", "b", "b.zoo.example"}, {"alp", "b", "b.alp.example"},   {"zoo.1", "b", "b.example.com"},
+                 {"other", "b", "b.example.com"}, {"", "b", "b.example.com"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct config_verp_sender sender = config_verp(fixture->config, cases[i].tenant);
+        assert_string_equal(sender.prefix, cases[i].prefix);
+        assert_string_equal(sender.domain, cases[i].domain);
+    }
+    fixture_free(fixture);
+    fixture = fixture_good(FIXTURE_BASE "verp: {tenants: {shop: {domain: b.shop.example}}}\n", NULL);
+    assert_null(config_verp(fixture->config, NULL).domain);
+    assert_null(config_verp(fixture->config, "mill").domain);
+    assert_string_equal(config_verp(fixture->config, "shop").domain, "b.shop.example");
+    fixture_free(fixture);
+}
+
 /* What Gmail, Yahoo and Microsoft demand of bulk senders, as far as it can be seen from here: told when the sandbox is off, and only as
  * warnings. */
 static void sending_warnings(void **state) {
@@ -278,6 +306,6 @@ int main(void) {
         cmocka_unit_test(values),           cmocka_unit_test(faults_have_places), cmocka_unit_test(not_yaml),
         cmocka_unit_test(yaml_beyond_need), cmocka_unit_test(missing_file),       cmocka_unit_test(foreign_source),
         cmocka_unit_test(client_reading),   cmocka_unit_test(dkim_key_files),     cmocka_unit_test(sending_warnings),
-        cmocka_unit_test(damaged_files)};
+        cmocka_unit_test(verp_tenants),     cmocka_unit_test(damaged_files)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -304,6 +304,20 @@ static void faults_are_told(void **state) {
     assert_int_equal(contents_counters(w->contents)->held, 0);
 }
 
+/* Only a complete job knows what it asks of the configuration. */
+static void a_content_may_ask_for_too_much(void **state) {
+    struct world *w = *state;
+    store(w, "v", "{\"text\":\"t\",\"verp\":true}");
+    w->config->pool_count = 1; /* a sender's */
+    complete(w, "{\"content\":\"v\",\"from\":\"a@b.test\",\"to\":\"x@y.test\"}");
+    w->config->pool_count = 0;
+    assert_non_null(strstr(w->error, "verp: The sender's configuration has no domain for it"));
+    assert_int_equal(w->temporary, 0);
+    complete(w, "{\"content\":\"v\",\"from\":\"a@b.test\",\"to\":\"x@y.test\",\"verp\":false}");
+    assert_string_equal(w->error, "");
+    drop(w);
+}
+
 static void without_redis_it_is_temporary(void **state) {
     struct world *w = *state;
     contents_complete(w->contents, job_of(w, "{\"content\":\"c\",\"to\":\"x@y.test\"}"), on_done, w);
@@ -443,6 +457,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(a_job_takes_what_it_has_not, setup, teardown),
         cmocka_unit_test_setup_teardown(concurrent_requests_are_one, setup, teardown),
         cmocka_unit_test_setup_teardown(faults_are_told, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_content_may_ask_for_too_much, setup, teardown),
         cmocka_unit_test_setup_teardown(without_redis_it_is_temporary, setup, teardown),
         cmocka_unit_test_setup_teardown(memory_is_bounded, setup, teardown),
         cmocka_unit_test_setup_teardown(jobs_outlive_the_cache, setup, teardown),

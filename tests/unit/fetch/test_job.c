@@ -346,6 +346,62 @@ static void test_bulk_mail_takes_what_is_configured(void **state) {
     job_release(job);
 }
 
+/* A tenant's own addresses stand before those of all; where nobody has a domain a job cannot ask for them. */
+static void test_verp_senders_are_the_tenants(void **state) {
+    static struct config_verp_tenant tenants[] = {{(char *)"alp", (char *)"b.alp.test", NULL},
+                                                  {(char *)"mill", NULL, (char *)"m"},
+                                                  {(char *)"shop", (char *)"b.shop.test", (char *)"s"}};
+    static const char nowhere[] =
+        "verp: The sender's configuration has no domain for it: set `verp: {domain: bounces.example.com}` there (or "
+        "the tenant's own, below `tenants`), or leave verp out.";
+    static const struct {
+        const char *fields, *domain; /* of all */
+        const char *verp, *error;
+    } cases[] = {{"\"tenant\":\"shop\"", "b.test", "s@b.shop.test", ""},
+                 {"\"tenant\":\"alp\"", "b.test", "b@b.alp.test", ""},
+                 {"\"tenant\":\"mill\"", "b.test", "m@b.test", ""},
+                 {"\"tenant\":\"other\"", "b.test", "b@b.test", ""},
+                 {"\"tenant\":\"Shop\"", "b.test", "b@b.test", ""},
+                 {"\"id\":\"1\"", "b.test", "b@b.test", ""},
+                 {"\"tenant\":\"shop\"", NULL, "s@b.shop.test", ""},
+                 {"\"tenant\":\"mill\"", NULL, NULL, nowhere},
+                 {"\"tenant\":\"other\"", NULL, NULL, nowhere},
+                 {"\"id\":\"1\"", NULL, NULL, nowhere},
+                 {"\"id\":\"1\",\"envelope_sender\":\"\"", NULL, NULL, ""}};
+    struct config_pool pool = {.name = (char *)"main"};
+    struct config verp = config;
+    verp.pools = &pool;
+    verp.pool_count = 1;
+    verp.verp.prefix = (char *)"b";
+    verp.verp.tenants = tenants;
+    verp.verp.tenant_count = 3;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char text[512], error[512];
+        snprintf(text, sizeof text, "{\"from\":\"a@b.test\",\"to\":\"x@y.test\",\"text\":\"t\",\"verp\":true,%s}", cases[i].fields);
+        verp.verp.domain = (char *)cases[i].domain;
+        struct job *job = job_decode((const uint8_t *)text, strlen(text), &verp, error, sizeof error);
+        assert_string_equal(error, cases[i].error);
+        assert_int_equal(job == NULL, *cases[i].error != 0);
+        if (job && cases[i].verp) {
+            assert_string_equal(job->verp_address, cases[i].verp);
+        } else if (job) {
+            assert_null(job->verp_address);
+        }
+        job_release(job);
+    }
+    /* Not asked for by the job, or by a client who need not know: no fault. */
+    char error[512];
+    verp.verp.domain = NULL;
+    verp.verp.jobs = CONFIG_VERP_ALL;
+    struct job *job = job_decode((const uint8_t *)good_jobs[0], strlen(good_jobs[0]), &verp, error, sizeof error);
+    assert_non_null(job);
+    assert_null(job->verp_address);
+    job_release(job);
+    job = decode("{\"from\":\"a@b.test\",\"to\":\"x@y.test\",\"text\":\"t\",\"verp\":true}", error);
+    assert_non_null(job);
+    job_release(job);
+}
+
 static void test_variables_of_ours_are_seen(void **state) {
     static const struct {
         const char *text;
@@ -737,6 +793,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_each_fault_is_named),
         cmocka_unit_test(test_bulk_mail_takes_what_is_configured),
+        cmocka_unit_test(test_verp_senders_are_the_tenants),
         cmocka_unit_test(test_variables_of_ours_are_seen),
         cmocka_unit_test(test_starved),
         cmocka_unit_test(test_dsn),
