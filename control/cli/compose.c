@@ -7,10 +7,9 @@
 #include <msgpack.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <time.h>
 
-enum { FILE_MAX_BYTES = 256 << 20, TYPE_BYTES = 64 };
+enum { FILE_MAX_BYTES = 256 << 20 };
 static const char name[] = "submit";
 
 /* Takes over `value`. */
@@ -79,84 +78,34 @@ bool compose_header(json_t *job, const char *line, int *code) {
     return good;
 }
 
-/* RFC 4648 section 4. */
-static char *base64(const uint8_t *bytes, size_t length) {
-    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    char *text = malloc((length + 2) / 3 * 4 + 1), *out = text;
-    for (size_t i = 0; text && i < length; i += 3) {
-        uint32_t group =
-            (uint32_t)bytes[i] << 16 | (i + 1 < length ? (uint32_t)bytes[i + 1] << 8 : 0) | (i + 2 < length ? bytes[i + 2] : 0);
-        *out++ = digits[group >> 18];
-        *out++ = digits[group >> 12 & 63];
-        *out++ = i + 1 < length ? digits[group >> 6 & 63] : '=';
-        *out++ = i + 2 < length ? digits[group & 63] : '=';
-    }
-    if (text) {
-        *out = 0;
-    }
-    return text;
-}
-
-static const char *content_type(const char *filename) {
-    static const struct {
-        const char *suffix, *type;
-    } types[] = {{".pdf", "application/pdf"}, {".png", "image/png"},     {".jpg", "image/jpeg"},        {".jpeg", "image/jpeg"},
-                 {".gif", "image/gif"},       {".svg", "image/svg+xml"}, {".txt", "text/plain"},        {".csv", "text/csv"},
-                 {".html", "text/html"},      {".ics", "text/calendar"}, {".json", "application/json"}, {".zip", "application/zip"},
-                 {".xml", "application/xml"}, {".eml", "message/rfc822"}};
-    const char *dot = strrchr(filename, '.');
-    for (unsigned i = 0; dot && i < sizeof types / sizeof *types; i++) {
-        if (strcasecmp(dot, types[i].suffix) == 0) {
-            return types[i].type;
-        }
-    }
-    return "application/octet-stream";
-}
-
-/* A text without charset is US-ASCII (RFC 2046 4.1.2): UTF-8 says so. */
-static void content_type_write(const char *filename, const char *bytes, size_t length, char out[TYPE_BYTES]) {
-    const char *type = content_type(filename);
-    json_t *text = strncmp(type, "text/", 5) == 0 ? json_stringn(bytes, length) : NULL;
-    snprintf(out, TYPE_BYTES, "%s%s", type, text ? "; charset=utf-8" : "");
-    json_decref(text);
-}
-
-json_t *compose_attached(const char *command, const char *path, int *code) {
-    size_t length;
-    const char *slash = strrchr(path, '/'), *filename = slash ? slash + 1 : path;
-    char *bytes = cli_read_file(command, path, FILE_MAX_BYTES, &length);
-    if (!bytes) {
-        *code = CLI_NO_INPUT;
-        return NULL;
-    }
-    char *content = base64((const uint8_t *)bytes, length), type[TYPE_BYTES];
-    content_type_write(filename, bytes, length, type);
-    json_t *attachment = json_pack("{s:s,s:s,s:s}", "filename", filename, "content_type", type, "content", content ? content : "");
-    free(content);
-    free(bytes);
-    if (!attachment) {
-        *code = cli_complain(CLI_DATA, command, "%s: the file name is not valid UTF-8; rename it.", path);
-    }
-    return attachment;
-}
-
-bool compose_attachment(json_t *job, const char *path, int *code) {
-    json_t *attachment = compose_attached(name, path, code), *list = json_object_get(job, "attachments");
-    if (!attachment || (!list && !set(job, "attachments", list = json_array(), code))) {
-        json_decref(attachment);
-        return false;
-    }
-    return json_array_append_new(list, attachment) == 0;
-}
-
-bool compose_json(json_t *job, const char *field, const char *text, int *code) {
+bool compose_json(json_t *job, const char *option, const char *field, const char *text, int *code) {
     json_error_t error;
-    json_t *value = json_loads(text, JSON_REJECT_DUPLICATES, &error);
-    if (!value) {
-        *code = cli_complain(CLI_USAGE, name, "--%s: it is not JSON: %s; write for example '{\"order\": 17}'.", field, error.text);
+    size_t length;
+    char *read = *text == '@' ? cli_read_file(name, text + 1, FILE_MAX_BYTES, &length) : NULL;
+    if (*text == '@' && !read) {
+        *code = CLI_NO_INPUT;
         return false;
     }
-    return set(job, field, value, code);
+    if (json_object_get(job, field)) {
+        *code = cli_complain(CLI_USAGE, name, "--%s was given twice; give it once.", option);
+        free(read);
+        return false;
+    }
+    json_t *value = json_loads(read ? read : text, JSON_REJECT_DUPLICATES, &error);
+    if (!value) {
+        *code = cli_complain(read ? CLI_DATA : CLI_USAGE, name, "--%s: %s%sit is not JSON: %s; write for example '{\"order\": 17}'.",
+                             option, read ? text + 1 : "", read ? ": " : "", error.text);
+    }
+    free(read);
+    return value && set(job, field, value, code);
+}
+
+bool compose_flag(json_t *job, const char *field, bool value, int *code) {
+    if (json_object_get(job, field)) {
+        *code = cli_complain(CLI_USAGE, name, "%s was given twice; give it once.", field);
+        return false;
+    }
+    return set(job, field, json_boolean(value), code);
 }
 
 bool compose_time(json_t *job, const char *field, const char *text, int *code) {

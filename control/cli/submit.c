@@ -25,16 +25,29 @@ static const char help[] =
     "      --text TEXT, --html TEXT    the body\n"
     "      --text-file FILE, --html-file FILE\n"
     "      --header 'NAME: VALUE'      may be repeated\n"
-    "      --attach FILE               may be repeated\n"
-    "      --raw FILE                  a whole message instead (- for standard input)\n"
-    "      --list-unsubscribe URI\n\n"
+    "      --attach FILE[:TYPE]        may be repeated; without a TYPE such as image/png by the file's suffix\n"
+    "      --inline [ID=]FILE[:TYPE]   the same, for an image that the HTML shows as cid:ID (the file's name)\n"
+    "      --data JSON                 an object, or @FILE: values for {{name}} in subject, text, html and headers\n"
+    "      --content NAME              a shared content (bypost:content:NAME) instead of a body\n"
+    "      --raw FILE                  a whole message instead (- for standard input)\n\n"
+    "Bulk mail (RFC 2369, 2919, 8058); values may hold {{name}}, {{bypost.unsubscribe_token}}, {{bypost.email}}, ...:\n"
+    "      --list-unsubscribe URI      an https: link, which also works by one click, a mailto: address, or one of each\n"
+    "      --list-id ID                news.example.com, or 'News of ours <news.example.com>'\n"
+    "      --feedback-id ID            four parts with colons, the last the sender's name\n"
+    "      --precedence WORD           bulk, list or none\n"
+    "      --bulk, --no-bulk           with what `bulk` of the configuration has, or without (with, where there is a campaign)\n"
+    "      --verp, --no-verp           an envelope sender that names job and recipient, or not (as the configuration says)\n\n"
     "The job:\n"
     "      --queue NAME                high, normal, bulk, or a campaign's queue (normal)\n"
+    "      --priority WORD             high or normal, within its queue\n"
     "      --id ID                     yours: submitted once, and it appears in events\n"
     "      --tenant NAME, --campaign NAME, --pool NAME\n"
     "      --tag NAME                  may be repeated\n"
-    "      --metadata JSON             an object that events carry\n"
-    "      --send-at TIME, --expires-at TIME   2026-12-24T18:00:00Z, Unix seconds, or +10m\n\n"
+    "      --metadata JSON             an object that events carry, or @FILE\n"
+    "      --send-at TIME, --expires-at TIME   2026-12-24T18:00:00Z, Unix seconds, or +10m\n"
+    "      --dsn WORD                  failure, delay, success: notices of delivery to the envelope sender; may be repeated; never\n"
+    "      --require-tls               only over verified TLS, to servers with REQUIRETLS\n"
+    "      --dedupe                    an address that stands twice is sent to once\n\n"
     "      --lines                     read JSON lines; a line that is wrong is named and left out\n"
     "      --dry-run                   check only; Redis is not needed\n"
     "      --json                      print {\"queue\",\"stream\",\"entry\",\"repeated\"} a line instead of the ID\n"
@@ -249,7 +262,19 @@ static int submit_all(struct submit *submit, const struct input *input) {
 }
 
 /* Options that make a field: how each goes into the job. */
-enum option_kind { KIND_TEXT, KIND_APPEND, KIND_FILE, KIND_HEADER, KIND_ATTACH, KIND_RAW, KIND_JSON, KIND_TIME };
+enum option_kind {
+    KIND_TEXT,
+    KIND_APPEND,
+    KIND_FILE,
+    KIND_HEADER,
+    KIND_ATTACH,
+    KIND_INLINE,
+    KIND_RAW,
+    KIND_JSON,
+    KIND_TIME,
+    KIND_YES,
+    KIND_NO
+};
 static const struct message_option {
     const char *option, *field;
     enum option_kind kind;
@@ -267,8 +292,19 @@ static const struct message_option {
     {"html-file", "html", KIND_FILE},
     {"header", "headers", KIND_HEADER},
     {"attach", "attachments", KIND_ATTACH},
+    {"inline", "attachments", KIND_INLINE},
+    {"data", "merge_global_data", KIND_JSON},
+    {"content", "content", KIND_TEXT},
     {"raw", "raw", KIND_RAW},
-    {"list-unsubscribe", "list_unsubscribe", KIND_TEXT},
+    {"list-unsubscribe", "list_unsubscribe", KIND_APPEND},
+    {"list-id", "list_id", KIND_TEXT},
+    {"feedback-id", "feedback_id", KIND_TEXT},
+    {"precedence", "precedence", KIND_TEXT},
+    {"bulk", "bulk", KIND_YES},
+    {"no-bulk", "bulk", KIND_NO},
+    {"verp", "verp", KIND_YES},
+    {"no-verp", "verp", KIND_NO},
+    {"priority", "priority", KIND_TEXT},
     {"id", "id", KIND_TEXT},
     {"tenant", "tenant", KIND_TEXT},
     {"campaign", "campaign", KIND_TEXT},
@@ -277,6 +313,9 @@ static const struct message_option {
     {"metadata", "metadata", KIND_JSON},
     {"send-at", "send_at", KIND_TIME},
     {"expires-at", "expires_at", KIND_TIME},
+    {"dsn", "dsn", KIND_APPEND},
+    {"require-tls", "require_tls", KIND_YES},
+    {"dedupe", "dedupe", KIND_YES},
 };
 enum {
     MESSAGE_OPTIONS = sizeof message_options / sizeof *message_options,
@@ -300,12 +339,17 @@ static bool message_option_take(struct input *input, const struct message_option
         return compose_header(input->job, value, code);
     case KIND_ATTACH:
         return compose_attachment(input->job, value, code);
+    case KIND_INLINE:
+        return compose_inline(input->job, value, code);
     case KIND_RAW:
         return compose_raw(input->job, value, &input->raw, code);
     case KIND_JSON:
-        return compose_json(input->job, option->field, value, code);
+        return compose_json(input->job, option->option, option->field, value, code);
     case KIND_TIME:
         return compose_time(input->job, option->field, value, code);
+    case KIND_YES:
+    case KIND_NO:
+        return compose_flag(input->job, option->field, option->kind == KIND_YES, code);
     }
     return false;
 }
@@ -320,7 +364,8 @@ static int arguments_read(int argc, char **argv, struct arguments *arguments, st
     struct option options[MESSAGE_OPTIONS + 7] = {0};
     int code = CLI_OK;
     for (int i = 0; i < MESSAGE_OPTIONS; i++) {
-        options[i] = (struct option){message_options[i].option, required_argument, NULL, i + 1};
+        bool flag = message_options[i].kind == KIND_YES || message_options[i].kind == KIND_NO;
+        options[i] = (struct option){message_options[i].option, flag ? no_argument : required_argument, NULL, i + 1};
     }
     const struct option others[] = {{"queue", required_argument, NULL, OPTION_QUEUE}, {"lines", no_argument, NULL, OPTION_LINES},
                                     {"dry-run", no_argument, NULL, OPTION_DRY_RUN},   {"json", no_argument, NULL, OPTION_JSON},
