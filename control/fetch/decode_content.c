@@ -1,6 +1,7 @@
 /* decode_content.c: what a message is made of: bodies, headers, attachments. */
 #include "decode.h"
 #include "control/bulk_field.h"
+#include "control/render/content_type.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -306,18 +307,12 @@ static bool attachment_content(struct decoder *decoder, const char *place, const
 
 /* type/subtype, perhaps with parameters. */
 static bool content_type_check(struct decoder *decoder, const char *place, const char *text) {
-    static const char token[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789!#$&^_.+-";
     char quote[QUOTE_BYTES];
-    size_t type = strspn(text, token), subtype = text[type] == '/' ? strspn(text + type + 1, token) : 0;
-    const char *rest = text + type + 1 + subtype;
-    bool ok = type > 0 && subtype > 0 && (*rest == 0 || *rest == ';');
-    for (const char *c = text; *c && ok; c++) {
-        ok = (unsigned char)*c < 127;
+    const char *fault = content_type_fault(text);
+    if (fault) {
+        return decode_fail(decoder, place, "\"%s\" %s.", decode_quote(text, strlen(text), quote), fault);
     }
-    if (ok && (strncasecmp(text, "multipart/", 10) == 0)) {
-        return decode_fail(decoder, place, "An attachment cannot be multipart.");
-    }
-    return ok || decode_fail(decoder, place, "\"%s\" is not a content type like application/pdf.", decode_quote(text, strlen(text), quote));
+    return strncasecmp(text, "multipart/", 10) != 0 || decode_fail(decoder, place, "An attachment cannot be multipart.");
 }
 
 static bool content_id_check(struct decoder *decoder, const char *place, char *text) {

@@ -13,7 +13,9 @@ enum {
     PLAIN_WORD_MAX = 900,     /* longer words are encoded, because an encoded-word can be split */
     BLANKS_MAX = 32,          /* white space between two words; longer runs become one space */
     QUOTED_NAME_MAX = 60,
-    PARAMETER_ROOM = 60, /* of a value on a line of 78, with its name */
+    PARAMETER_ROOM = 60, /* of a value on a line of 78, beside a name of */
+    PARAMETER_NAME = 8,  /* characters; a longer one has less: */
+    PARAMETER_ROOM_MIN = 24,
 };
 
 static bool is_blank(char byte) {
@@ -383,8 +385,14 @@ static void parameter_begin(struct writer *writer, const char *name) {
     writer_text(writer, name);
 }
 
+static size_t parameter_room(const char *name) {
+    size_t length = strlen(name), over = length > PARAMETER_NAME ? length - PARAMETER_NAME : 0;
+    return over < PARAMETER_ROOM - PARAMETER_ROOM_MIN ? PARAMETER_ROOM - over : PARAMETER_ROOM_MIN;
+}
+
 static void parameter_extended(struct writer *writer, const char *name, const char *value, size_t length) {
     char line[PARAMETER_ROOM + 16];
+    size_t room = parameter_room(name) - 12;
     size_t at = 0;
     for (unsigned section = 0; at < length; section++) {
         size_t used = 0;
@@ -393,7 +401,7 @@ static void parameter_extended(struct writer *writer, const char *name, const ch
             char character[4], encoded[12];
             size_t size = 0, taken = take_character(value + at, length - at, character, &size);
             size_t encoded_length = percent_encode(character, size, encoded);
-            if (used + encoded_length > PARAMETER_ROOM - 12)
+            if (used + encoded_length > room)
                 break;
             memcpy(line + used, encoded, encoded_length);
             used += encoded_length;
@@ -419,7 +427,7 @@ static void parameter_extended(struct writer *writer, const char *name, const ch
 
 void header_parameter(struct writer *writer, const char *name, const char *value) {
     size_t length = strlen(value);
-    bool plain = length <= PARAMETER_ROOM;
+    bool plain = length <= parameter_room(name);
     for (size_t i = 0; i < length && plain; i++)
         plain = value[i] >= 32 && value[i] <= 126 && !(value[i] == '=' && value[i + 1] == '?'); /* readers decode RFC 2047 here too */
     if (plain) {

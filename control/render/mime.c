@@ -1,10 +1,11 @@
 /* mime.c: writes multipart/mixed { multipart/alternative { text, multipart/related { html, images } }, attachments }, less what there is no
  * need of. */
 #include "mime.h"
+#include "content_type.h"
 #include "encode.h"
 #include "header.h"
 
-enum { FILENAME_MAX_BYTES = 255, TYPE_MAX_BYTES = 255 };
+enum { FILENAME_MAX_BYTES = 255 };
 
 struct mime {
     const struct mime_output *output;
@@ -69,19 +70,9 @@ static void write_leaf(struct mime *mime, const char *type, const struct templat
         writer_crlf(mime->writer);
 }
 
-/* type/subtype of tokens, and parameters in printable ASCII (RFC 2045 5.1). Composite types may not be base64 (RFC 2046 5.2.1), so they
- * travel as octets with their file name. */
+/* Composite types may not be base64 (RFC 2046 5.2.1), so they travel as octets with their file name. */
 static bool type_is_sendable(const char *type) {
-    size_t length = strlen(type), end = strcspn(type, ";"), slash = strcspn(type, "/");
-    if (length > TYPE_MAX_BYTES || slash == 0 || slash + 1 >= end || strncasecmp(type, "multipart/", 10) == 0 ||
-        strncasecmp(type, "message/", 8) == 0)
-        return false;
-    for (size_t i = 0; i < length; i++) {
-        bool is_token = type[i] > 32 && type[i] < 127 && strchr("()<>@,;:\\\"/[]?=", type[i]) == NULL;
-        if (i < end ? i != slash && !is_token : type[i] < 32 || type[i] > 126)
-            return false;
-    }
-    return true;
+    return strlen(type) <= CONTENT_TYPE_MAX && content_type_fault(type) == NULL && !content_type_is_composite(type);
 }
 
 /* The part of a file name behind its directories, cut at a whole character, and control characters replaced. */
@@ -124,8 +115,8 @@ static void write_attachment(struct mime *mime, uint32_t index) {
     struct writer *writer = mime->writer;
     char filename[FILENAME_MAX_BYTES + 1] = "";
     bool sendable = attachment->content_type != NULL && type_is_sendable(attachment->content_type);
-    writer_text(writer, "Content-Type: ");
-    writer_text(writer, sendable ? attachment->content_type : "application/octet-stream");
+    writer_text(writer, "Content-Type:");
+    content_type_write(writer, sendable ? attachment->content_type : "application/octet-stream");
     writer_crlf(writer);
     writer_text(writer, "Content-Transfer-Encoding: base64");
     writer_crlf(writer);

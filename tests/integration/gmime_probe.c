@@ -70,6 +70,13 @@ static json_t *object_json(GMimeObject *object) {
     char *mime = g_mime_content_type_get_mime_type(type);
     json_object_set_new(out, "type", text_json(mime));
     g_free(mime);
+    json_t *parameters = json_object();
+    GMimeParamList *list = g_mime_content_type_get_parameters(type);
+    for (int i = 0; list != NULL && i < g_mime_param_list_length(list); i++) {
+        GMimeParam *param = g_mime_param_list_get_parameter_at(list, i);
+        json_object_set_new(parameters, g_mime_param_get_name(param), text_json(g_mime_param_get_value(param)));
+    }
+    json_object_set_new(out, "parameters", parameters);
     json_object_set_new(out, "charset", text_json(g_mime_content_type_get_parameter(type, "charset")));
     json_object_set_new(out, "disposition", text_json(g_mime_object_get_disposition(object)));
     json_object_set_new(out, "content_id", text_json(g_mime_object_get_content_id(object)));

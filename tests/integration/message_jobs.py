@@ -30,8 +30,15 @@ LABELS = ["müller", "例え", "пример", "παράδειγμα", "مثال
 LOCALS = ["ann", "first.last+tag", "o'neil", "a=b", "x", "!#$%&'*+-/=?^_`{|}~", '"quoted name"', '"a\\"b\\\\c"', '"semi;colon,comma"', '"at@sign"',
           '".dots."', "n" * 64, "UPPER.Case", "1"]
 UTF8_LOCALS = ["ünal", "почта", "用户", "दूत", "👻"]
-TYPES = ["application/pdf", "image/png", "text/csv; charset=utf-8", "application/octet-stream", "TEXT/plain", "message/rfc822", "application/vnd.a+b.c-d_e",
-         "text/calendar; method=REQUEST; name=\"a b.ics\""]
+# Content types with what their parameters stand for.
+TYPES = {
+    "application/pdf": {}, "image/png": {}, "text/csv; charset=utf-8": {"charset": "utf-8"}, "application/octet-stream": {}, "TEXT/plain": {}, "message/rfc822": {},
+    "application/vnd.a+b.c-d_e": {}, "text/calendar; method=REQUEST; name=\"a b.ics\"": {"method": "REQUEST", "name": "a b.ics"},
+    "application/x ;a=1 ; b=\"\";\tc=\"\\\\ \\\" ;\"": {"a": "1", "b": "", "c": '\\ " ;'}, "application/x; title=\"Größe, 日本語 👍🏽\"": {"title": "Größe, 日本語 👍🏽"},
+    "application/x; title=\"" + "ab " * 60 + "\"": {"title": "ab " * 60}, "application/x; title=\"=?utf-8?Q?x?=\"": {"title": "=?utf-8?Q?x?="},
+    "application/x; " + "n" * 40 + "=\"" + "é " * 60 + "\"; z=9": {"n" * 40: "é " * 60, "z": "9"}, "application/x; a=\"" + "b" * 90 + "\"; cc=" + "d" * 61: {"a": "b" * 90, "cc": "d" * 61},
+    "application/vnd.openxmlformats-officedocument.presentationml.presentation; v=1.2": {"v": "1.2"}, "image/x; tab=\"a\tb\"; percent=\"%41'*\"": {"tab": "a b", "percent": "%41'*"},
+}
 FILENAMES = ["a.pdf", "with space.txt", 'quo"te.txt', "semi;colon=.txt", "back\\slash.txt", "../../etc/passwd", "C:\\dir\\file.doc", "perc%41ent.txt", "it's.txt",
              "tab\there.txt", ".hidden", "no-extension", "end\\", "dir/", "a" * 59, "a" * 60, "a" * 61, "a" * 255, "=?utf-8?Q?x?=.txt", "ä" * 127, "日本語ファイル.xlsx",
              "👩‍👩‍👧‍👦" * 10, "(paren).txt", "a*0*=b", "trailing. ", " leading", "'", "%"]
@@ -144,7 +151,7 @@ class Dice:
         if self.one_in(5) and out["content"]:
             out["content"] = "\r\n".join(re.findall(".{1,76}", out["content"]))
         if not self.one_in(4):
-            out["content_type"] = self.pick(TYPES)
+            out["content_type"] = self.pick(list(TYPES))
         if self.one_in(2):
             out["content_id"] = self.pick(["logo", "img1@example.org", "<angle@x>", "a.b-c_d=e+f", "c" * 200])
         if self.one_in(4):
@@ -388,7 +395,7 @@ def filled(text, own, common, html):
 
 def attachment_asked(attachment, has_html):
     name = re.split(r"[/\\](?!$)", attachment["filename"])[-1]
-    kind = attachment.get("content_type", "application/octet-stream").split(";")[0].lower()
+    kind = attachment.get("content_type", "application/octet-stream").split(";")[0].strip(" ").lower()
     inline = attachment.get("disposition", "inline" if "content_id" in attachment else "attachment") == "inline"
     identifier = attachment.get("content_id")
     if identifier and identifier.startswith("<"):
@@ -396,6 +403,7 @@ def attachment_asked(attachment, has_html):
     return {
         "filename": re.sub(r"[\x00-\x1f\x7f]", "_", name),
         "type": "application/octet-stream" if kind.startswith("message/") else kind,
+        "parameters": TYPES.get(attachment.get("content_type"), {}),
         "bytes": base64.b64decode(attachment["content"]),
         "inline": inline,
         "content_id": identifier,

@@ -159,7 +159,8 @@ def python_tree(part):
     name = part.get_param("filename", None, "content-disposition")  # get_filename would trim it, and unquote it twice
     name = email.utils.collapse_rfc2231_value(name) if isinstance(name, tuple) else name
     identifier = part.get("Content-ID")
-    return {"type": part.get_content_type(), "bytes": part.get_payload(decode=True), "filename": name, "charset": part.get_content_charset(),
+    parameters = {one: email.utils.collapse_rfc2231_value(value) if isinstance(value, tuple) else value for one, value in part.get_params([])[1:]}
+    return {"type": part.get_content_type(), "parameters": parameters, "bytes": part.get_payload(decode=True), "filename": name, "charset": part.get_content_charset(),
             "disposition": part.get_content_disposition(), "content_id": None if identifier is None else str(identifier).strip("<>")}
 
 
@@ -185,7 +186,7 @@ def policy_tree(part):
         return (part.get_content_type(), [policy_tree(one) for one in part.iter_parts()])
     name = part["Content-Disposition"].params.get("filename") if "Content-Disposition" in part else None
     must(not part["Content-Type"].defects, "defects of Content-Type: %s", part["Content-Type"].defects)
-    return {"type": part.get_content_type(), "bytes": part.get_payload(decode=True), "filename": name}
+    return {"type": part.get_content_type(), "parameters": dict(part["Content-Type"].params), "bytes": part.get_payload(decode=True), "filename": name}
 
 
 def policy_read(raw):
@@ -203,7 +204,7 @@ def policy_read(raw):
 def gmime_tree(part):
     if "parts" in part:
         return (part["type"].lower(), [gmime_tree(one) for one in part["parts"]])
-    return {"type": part["type"].lower(), "bytes": base64.b64decode(part["bytes"]), "filename": part["filename"], "charset": part["charset"],
+    return {"type": part["type"].lower(), "parameters": part["parameters"], "bytes": base64.b64decode(part["bytes"]), "filename": part["filename"], "charset": part["charset"],
             "disposition": part["disposition"], "content_id": part["content_id"]}
 
 
