@@ -255,6 +255,8 @@ uint32_t figures_list(const struct shard *shard, struct figure *figures) {
         {"sign", "lanes", counter, "Signatures made eight at a time.", press.dkim.lanes},
         {"sign", "wolfssl", counter, "Signatures made one at a time.", press.dkim.wolfssl},
         {"sign", "flushes", counter, "Uses of the eight lanes, full or not.", press.dkim.flushes},
+        {"sign", "part_flushes", counter, "Times that fewer than eight were signed because no others came in time.",
+         press.dkim.part_flushes},
         {"sign", "faults", counter, "Signatures that did not verify, and were made again or not at all.", press.dkim.faults},
         {"sign", "body_bytes", counter, "Bytes of signed bodies.", press.dkim.body_bytes},
         {"sign", "body_bytes_hashed", counter, "Those of them that had not been hashed for other messages.", press.dkim.body_bytes_hashed},

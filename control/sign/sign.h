@@ -42,6 +42,7 @@ struct dkim_counters {
     uint64_t rsa, ed25519;                  /* signatures by algorithm ... */
     uint64_t lanes, wolfssl;                /* ... and by the way they were made */
     uint64_t flushes;                       /* uses of the eight lanes: lanes / flushes of eight were filled */
+    uint64_t part_flushes;                  /* times that fewer than eight were made because no others came in time: lanes or not */
     uint64_t faults;                        /* signatures that did not verify, and were made again or not at all */
     uint64_t body_bytes, body_bytes_hashed; /* of bodies, and those of them that were not known already */
 };

@@ -231,6 +231,7 @@ void dkim_flush(struct dkim_signer *signer, bool all) {
         sign_lanes(signer, LANES);
     if (!all || signer->waiting_count == 0)
         return;
+    count(&signer->counters.part_flushes, 1);
     if (signer->waiting_count > SIGNER_ALONE_MAX) {
         sign_lanes(signer, signer->waiting_count);
         return;
