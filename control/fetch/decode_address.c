@@ -121,6 +121,11 @@ const char *address_fault(const char *address, size_t length, size_t *domain_at)
     if (local > LOCAL_PART_MAX) {
         return "has more than 64 bytes before the @";
     }
+    /* RFC 2047 5 (3) keeps encoded-words out of addresses, and readers must not look for them there. Python's email.policy does (in atoms
+     * and in quotes), and who decodes a whole field finds them even across two addresses: both would answer to somebody else. */
+    if (memmem(address, local, "=?", 2)) {
+        return "has =? before the @, which readers take for an encoded-word (RFC 2047 5)";
+    }
     if ((fault = domain_fault(address + local + 1, length - local - 1))) {
         return fault;
     }

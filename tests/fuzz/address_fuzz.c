@@ -259,6 +259,7 @@ static bool entry_take(const char *text, size_t length, struct entry *entry, boo
     const struct mailbox *mailbox = &entry->mailbox;
     no_controls(mailbox->email);
     must(mailbox->domain > mailbox->email && mailbox->domain[-1] == '@');
+    must(memmem(mailbox->email, (size_t)(mailbox->domain - mailbox->email), "=?", 2) == NULL); /* RFC 2047 5 (3) */
     if (mailbox->name != NULL)
         no_controls(mailbox->name);
     again(mailbox);

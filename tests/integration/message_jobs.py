@@ -27,7 +27,7 @@ WORDS = {name: [word for word in text.split(" ") if word] for name, text in SCRI
 
 # U-labels; their A-labels are RFC 3492 of them (a_label), for these need no mapping.
 LABELS = ["müller", "例え", "пример", "παράδειγμα", "مثال", "उदाहरण", "דוגמה", "ตัวอย่าง", "faß", "實例", "실례", "example", "a-b", "xn--mller-kva", "x" * 63]
-LOCALS = ["ann", "first.last+tag", "o'neil", "a=b", "x", "!#$%&'*+-/=?^_`{|}~", '"quoted name"', '"a\\"b\\\\c"', '"semi;colon,comma"', '"at@sign"',
+LOCALS = ["ann", "first.last+tag", "o'neil", "a=b", "x", "!#$%&'*+-/?=^_`{|}~", '"quoted name"', '"a\\"b\\\\c"', '"semi;colon,comma"', '"at@sign"',
           '".dots."', "n" * 64, "UPPER.Case", "1"]
 UTF8_LOCALS = ["ünal", "почта", "用户", "दूत", "👻"]
 # Content types with what their parameters stand for.

@@ -234,6 +234,17 @@ static const struct {
      "to: \"<x@y.test\" has a character before the @ that must be quoted."},
     {"{\"from\":\"a@b.test\",\"to\":\"x@y.test>\",\"text\":\"t\"}",
      "to: \"x@y.test>\" has a > without its <."},
+    /* RFC 2047 5 (3). Local parts of these forms are legal (RFC 5322 3.2.3), and no reader may decode them; GMime does not. But Python 3.11's
+     * email.policy reads the first as "a@evil.test>"@y.test and the third as "a b c"@b.test, and its email.header.decode_header, for which a
+     * field is a text, finds a word in the second too, and one in the last two addresses together. */
+    {"{\"from\":\"a@b.test\",\"to\":\"=?utf-8?Q?a=40evil.test=3E?=@y.test\",\"text\":\"t\"}",
+     "to: \"=?utf-8?Q?a=40evil.test=3E?=@y.test\" has =? before the @, which readers take for an encoded-word (RFC 2047 5)."},
+    {"{\"from\":\"Ann <x=?utf-8?Q?a?=@b.test>\",\"to\":\"x@y.test\",\"text\":\"t\"}",
+     "from: \"x=?utf-8?Q?a?=@b.test\" has =? before the @, which readers take for an encoded-word (RFC 2047 5)."},
+    {"{\"from\":\"a@b.test\",\"to\":\"x@y.test\",\"text\":\"t\",\"reply_to\":{\"email\":\"\\\"a =?utf-8?Q?b?= c\\\"@b.test\"}}",
+     "reply_to.email: \"\"a =?utf-8?Q?b?= c\"@b.test\" has =? before the @, which readers take for an encoded-word (RFC 2047 5)."},
+    {"{\"from\":\"a@b.test\",\"to\":[\"=?utf-8?q?a@y.test\",\"b?=@y.test\"],\"text\":\"t\"}",
+     "to[0]: \"=?utf-8?q?a@y.test\" has =? before the @, which readers take for an encoded-word (RFC 2047 5)."},
     /* RFC 2045 5.1, RFC 2231 7. */
     {"{\"from\":\"a@b.test\",\"to\":\"x@y.test\",\"text\":\"t\",\"attachments\":[{\"filename\":\"a\",\"content\":\"QUI=\",\"content_type\":\"text/x;\"}]}",
      "attachments[0].content_type: \"text/x;\" has a parameter that is neither like charset=utf-8 nor like title=\"a title\" (RFC 2045 5.1)."},
@@ -302,7 +313,7 @@ static const char *const good_jobs[] = {
     "{\"from\":\"a@b.test\",\"to\":\"x@b.test\",\"raw\":\"Subject: x\\r\\n\\r\\nbody\"}",
     /* Without merge data these are texts; a recipient's own header field is that recipient's. */
     "{\"from\":\"a@b.test\",\"to\":\"x@b.test\",\"subject\":\"{{\",\"text\":\"{{#a}}\",\"html\":\"{{>\",\"headers\":{\"X\":\"{{/\"}}",
-    "{\"from\":\"a@b.test\",\"recipients\":[{\"to\":\"x@b.test\",\"merge_data\":{},\"headers\":{\"X\":\"{{\"}}],\"text\":\"{{a}}\"}",
+    "{\"from\":\"a@b.test\",\"recipients\":[{\"to\":\"?=a=b?@b.test\",\"merge_data\":{},\"headers\":{\"X\":\"{{\"}}],\"text\":\"{{a}}\"}",
 };
 
 static struct job *decode(const char *text, char error[512]) {
