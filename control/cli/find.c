@@ -371,6 +371,9 @@ static void find_suppressed(struct find *find) {
     for (size_t i = 0; reply && reply->type == REDIS_REPLY_ARRAY && i < reply->elements; i++) {
         const redisReply *entry = reply->element[i];
         const char *reason = entry->type == REDIS_REPLY_STRING ? entry->str : operator_text(entry, 1);
+        char word[64] = "";
+        sscanf(reason, "%*s %63s", word); /* list, reason, who, when */
+        reason = *word ? word : reason;
         if (*reason) {
             find_add(find, json_pack("{s:s, s:s, s:s}", "status", "suppressed", "recipient", i == 0 ? find->wanted : at, "reason", reason));
         }
@@ -455,6 +458,10 @@ static void finding_print(const struct find *find, const json_t *one) {
     } else if (*text_of(one, "reason")) {
         cli_print(stdout, ": ");
         cli_print(stdout, "%s", text_of(one, "reason"));
+    }
+    if (strcmp(status, "suppressed") == 0 && !*text_of(one, "job")) {
+        cli_print(stdout, " (`bypost suppress check %s`)\n", find->wanted);
+        return;
     }
     if (*text_of(one, "note")) {
         cli_print(stdout, " (");

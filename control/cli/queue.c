@@ -204,7 +204,7 @@ static void queues_print(const json_t *queues, const json_t *hand, bool answered
            " %10" JSON_INTEGER_FORMAT "\n",
            "total", "", sums[0], sums[1], sums[2], sums[3], sums[4]);
     if (empty > 0) {
-        printf("(%zu more queues of which nothing waits)\n", empty);
+        printf("(%zu more queue%s of which nothing waits)\n", empty, empty == 1 ? "" : "s");
     }
     if (beyond > 0) {
         printf("(%zu more queues; --limit shows more)\n", beyond);

@@ -622,7 +622,8 @@ static bool decode_whole(struct decoder *decoder) {
         return decode_fail(decoder, "", "The job has no content: give text, html, raw or the name of a shared content.");
     }
     if (decoder->message_bytes > decoder->config->max_message_bytes) {
-        return decode_fail(decoder, "", "The message would have at least %" PRIu64 " bytes; at most %" PRIu32 " are allowed.",
+        return decode_fail(decoder, "",
+                           "The message would have at least %" PRIu64 " bytes; at most %" PRIu32 " are allowed (`max_message_size`).",
                            decoder->message_bytes, decoder->config->max_message_bytes);
     }
     if (job->send_at_ms && job->expires_at_ms && job->expires_at_ms <= job->send_at_ms) {
