@@ -17,19 +17,30 @@ void lane_endpoint_failed(struct lane *lane, uint8_t index, uint64_t now_us) {
     lane_wake(lane);
 }
 
-bool lane_transaction_lost(struct lane *lane, uint8_t index, bool *told, uint64_t now_us) {
+bool lane_endpoint_has_source(const struct lane *lane, uint32_t index) {
+    for (uint32_t i = 0; i < lane->path.source_count; i++) {
+        if (lane->path.sources[i].family == lane->path.endpoints[index].family)
+            return true;
+    }
+    return false;
+}
+
+uint64_t lane_endpoint_rests_until(const struct lane *lane, uint32_t index) {
     const struct path_rests *rests = &lane->engine->config.journal->rests[lane->index];
+    uint64_t until_us = atomic_load_explicit(&rests->endpoint_us[index], memory_order_relaxed);
+    return lane->endpoints[index].retry_us > until_us ? lane->endpoints[index].retry_us : until_us;
+}
+
+bool lane_transaction_lost(struct lane *lane, uint8_t index, bool *told, uint64_t now_us) {
     const struct path_endpoint *lost = &lane->path.endpoints[index];
     bool another = false, free = false;
     for (uint32_t i = 0; i < lane->path.endpoint_count; i++) {
         const struct path_endpoint *other = &lane->path.endpoints[i];
-        bool reachable = false;
-        for (uint32_t j = 0; j < lane->path.source_count; j++)
-            reachable |= lane->path.sources[j].family == other->family;
-        if (!reachable || (other->family == lost->family && memcmp(other->address, lost->address, sizeof(lost->address)) == 0))
+        if (!lane_endpoint_has_source(lane, i) ||
+            (other->family == lost->family && memcmp(other->address, lost->address, sizeof(lost->address)) == 0))
             continue;
         another = true;
-        free |= lane->endpoints[i].retry_us <= now_us && atomic_load_explicit(&rests->endpoint_us[i], memory_order_relaxed) <= now_us;
+        free |= lane_endpoint_rests_until(lane, i) <= now_us;
     }
     *told = another && !lane->endpoints[index].takes_mail;
     lane->endpoints[index].takes_mail = false;

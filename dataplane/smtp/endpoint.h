@@ -6,6 +6,10 @@
 
 /* Its turn comes again after a pause, which doubles each time. */
 void lane_endpoint_failed(struct lane *lane, uint8_t endpoint, uint64_t now_us);
+/* Has the path a source of its family? */
+bool lane_endpoint_has_source(const struct lane *lane, uint32_t endpoint);
+/* Until when it rests, by control's word or by what happened here; in the past: it does not. */
+uint64_t lane_endpoint_rests_until(const struct lane *lane, uint32_t endpoint);
 /* It gave a verdict. */
 void lane_endpoint_worked(struct lane *lane, uint8_t endpoint);
 /* The connection ended within a transaction (SMTP.md section 1: next host). Where the path has another address this one waits a little;

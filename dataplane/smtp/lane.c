@@ -4,6 +4,7 @@
 #include "endpoint.h"
 #include "engine.h"
 #include "path_check.h"
+#include "seek.h"
 #include "transaction.h"
 
 #include <errno.h>
@@ -103,6 +104,7 @@ static bool load(struct smtp_engine *engine, struct lane *lane, uint32_t index, 
     TAILQ_INIT(&lane->high);
     TAILQ_INIT(&lane->normal);
     TAILQ_INIT(&lane->later);
+    TAILQ_INIT(&lane->seeking);
     deadline_init(&lane->deadline, DEADLINE_OF_LANE);
     LIST_INSERT_HEAD(&engine->loaded, lane, loaded);
     return true;
@@ -216,14 +218,6 @@ static void give_back_later(struct lane *lane, uint64_t now_us) {
 
 /* ---- sessions ---- */
 
-static bool has_source(const struct lane *lane, uint8_t family) {
-    for (uint32_t i = 0; i < lane->path.source_count; i++) {
-        if (lane->path.sources[i].family == family)
-            return true;
-    }
-    return false;
-}
-
 /* A source of that family that does not rest, in turn; -1 for none. *earliest_us falls to when one may. */
 static int pick_source(struct lane *lane, uint8_t family, const struct path_rests *rests, uint64_t now_us, uint64_t *earliest_us) {
     for (uint32_t i = 0; i < lane->path.source_count; i++) {
@@ -246,8 +240,18 @@ static void post_simple(struct lane *lane, enum path_event_kind kind, uint8_t en
     lane_post(lane, &event, now_us);
 }
 
-/* Opens one session to the first endpoint that may be tried. False: none now; next_connect_us says when to look again. */
-static bool connect_one(struct lane *lane, uint64_t now_us) {
+static uint32_t connect_interval_us(const struct lane *lane) {
+    return atomic_load_explicit(&cell_of(lane)->order.connect_interval_us, memory_order_relaxed);
+}
+
+bool lane_can_connect(struct lane *lane, uint8_t endpoint, uint64_t now_us) {
+    const struct path_rests *rests = &lane->engine->config.journal->rests[lane->index];
+    uint64_t earliest_us = UINT64_MAX;
+    return !lane_auth_rests(lane, now_us) && lane_endpoint_rests_until(lane, endpoint) <= now_us &&
+           pick_source(lane, lane->path.endpoints[endpoint].family, rests, now_us, &earliest_us) >= 0;
+}
+
+bool lane_connect(struct lane *lane, uint32_t endpoints, uint64_t now_us) {
     if (lane_auth_rests(lane, now_us)) {
         lane->next_connect_us = lane->auth_rest_us;
         lane->paced = false;
@@ -257,9 +261,9 @@ static bool connect_one(struct lane *lane, uint64_t now_us) {
     uint64_t earliest_us = now_us + LANE_BACKOFF_MAX_US;
     uint8_t count = (uint8_t)lane->path.endpoint_count; /* at most PATH_ENDPOINTS_MAX: checked when the record was copied */
     for (uint8_t i = 0; i < count; i++) {
-        uint64_t wait_us = atomic_load_explicit(&rests->endpoint_us[i], memory_order_relaxed);
-        if (lane->endpoints[i].retry_us > wait_us)
-            wait_us = lane->endpoints[i].retry_us;
+        if (!(endpoints & 1u << i))
+            continue;
+        uint64_t wait_us = lane_endpoint_rests_until(lane, i);
         if (wait_us > now_us) {
             earliest_us = wait_us < earliest_us ? wait_us : earliest_us;
             continue;
@@ -269,8 +273,11 @@ static bool connect_one(struct lane *lane, uint64_t now_us) {
             continue;
         lane->next_source = (uint8_t)((uint32_t)(source + 1) % lane->path.source_count);
         int error = session_open(lane, i, (uint8_t)source, now_us);
-        if (!error)
+        if (!error) {
+            lane->next_connect_us = now_us + connect_interval_us(lane);
+            lane->paced = true;
             return true;
+        }
         if (error == -EADDRNOTAVAIL || error == -ENOBUFS) {
             if (error == -EADDRNOTAVAIL)
                 post_simple(lane, PATH_EVENT_PORTS_EXHAUSTED, i, (uint8_t)source, 0, "every local port to this endpoint is in use", now_us);
@@ -290,14 +297,11 @@ static bool connect_one(struct lane *lane, uint64_t now_us) {
 /* Opens what demand and orders need beyond what the sessions can take: one that is in a transaction counts for what it may take next.
  * Returns whether more is wanted that only time, not another look now, allows. */
 static bool open_sessions(struct lane *lane, uint32_t allowed, uint64_t now_us) {
-    uint32_t interval_us = atomic_load_explicit(&cell_of(lane)->order.connect_interval_us, memory_order_relaxed);
     uint32_t limit = lane->path.max_deliveries_per_connection, each = lane->path.pipelined_transactions + 1;
     if (limit && limit < each)
         each = limit;
     uint64_t wanted = (uint64_t)lane->waiting + lane_demand(lane);
     uint64_t supply = (uint64_t)(lane->greeting + lane->ready - lane->busy) * each + (uint64_t)lane->busy * (each - 1);
-    if (lane->paced && lane->next_connect_us > now_us + interval_us)
-        lane->next_connect_us = now_us + interval_us;
     for (uint32_t opened = 0; wanted > supply && lane->open < allowed && lane->failures < LANE_TRY_ADDRESSES_MAX; opened++) {
         if (lane->next_connect_us > now_us)
             return true;
@@ -305,10 +309,8 @@ static bool open_sessions(struct lane *lane, uint32_t allowed, uint64_t now_us) 
             lane_wake(lane);
             return false;
         }
-        if (!connect_one(lane, now_us))
+        if (!lane_connect(lane, UINT32_MAX, now_us))
             return true;
-        lane->next_connect_us = now_us + interval_us;
-        lane->paced = true;
         supply += each;
     }
     return false;
@@ -324,17 +326,6 @@ static void end_sessions(struct lane *lane, bool greeting, uint64_t now_us) {
         if (session->state < SESSION_READY)
             session_leave(session, now_us);
     }
-}
-
-/* Who takes this order: what must go under TLS, a session that can; any other, the one that was used last. */
-static struct smtp_session *pick_session(struct lane *lane, const struct order *order) {
-    struct smtp_session *first = LIST_FIRST(&lane->idle), *session = first;
-    for (uint32_t looks = 0; order->slot_flags & SLOT_REQUIRETLS && session && looks < LANE_BINDS_MAX; looks++) {
-        if (session_offers_requiretls(session) && stream_is_open(&session->stream) && !session->reply)
-            return session;
-        session = LIST_NEXT(session, ready);
-    }
-    return first;
 }
 
 /* Gives what still waits to sessions that can begin another transaction before the verdict on their last. */
@@ -359,7 +350,7 @@ static uint32_t bind_behind(struct lane *lane, uint32_t allowed, uint64_t now_us
         struct order *order = next_order(lane);
         if (!order)
             break;
-        session_bind(session, order, now_us);
+        seek_bind(session, order, now_us);
         steps++;
     }
     return steps;
@@ -388,7 +379,7 @@ static uint32_t bind_orders(struct lane *lane, uint32_t allowed, uint64_t now_us
         struct order *order = next_order(lane);
         if (!order)
             break;
-        session_bind(pick_session(lane, order), order, now_us);
+        seek_bind(session, order, now_us);
         steps++;
     }
     return steps + bind_behind(lane, allowed, now_us);
@@ -401,7 +392,7 @@ static void give_back_hopeless(struct lane *lane, uint64_t now_us) {
     const struct path_endpoint *named = NULL;
     enum tls_failure failure = TLS_FAILURE_NONE;
     for (uint32_t i = 0; i < lane->path.endpoint_count; i++) {
-        if (!has_source(lane, lane->path.endpoints[i].family))
+        if (!lane_endpoint_has_source(lane, i))
             continue;
         failure = (enum tls_failure)lane->endpoints[i].tls_failure;
         if (failure == TLS_FAILURE_NONE) {
@@ -508,16 +499,23 @@ uint32_t lane_serve(struct lane *lane, uint64_t now_us) {
     uint32_t steps = 1;
     if (lane->engine->draining) {
         give_back_later(lane, now_us);
+        seek_give_back(lane, now_us);
         give_back(lane, &returned, now_us);
         end_sessions(lane, true, now_us);
     } else if (lane->refused) {
         refuse(lane, now_us);
     } else {
         take_due(lane, now_us);
+        if (lane->paced && lane->next_connect_us > now_us + connect_interval_us(lane))
+            lane->next_connect_us = now_us + connect_interval_us(lane);
+        if (is_open_for_more(lane))
+            steps += seek_serve(lane, allowed, now_us, &look_us);
+        else
+            seek_give_back(lane, now_us);
         steps += bind_orders(lane, allowed, now_us);
         end_try(lane, now_us);
         if (is_open_for_more(lane)) {
-            if (open_sessions(lane, allowed, now_us))
+            if (open_sessions(lane, allowed, now_us) && lane->next_connect_us < look_us)
                 look_us = lane->next_connect_us;
         } else {
             give_back_later(lane, now_us);

@@ -29,6 +29,11 @@ struct lane_endpoint {
     uint8_t tls_failure;          /* enum tls_failure: why the last session did not become ready, where the path does without no TLS */
     bool known_good;              /* a session became ready since it last failed */
     bool takes_mail;              /* it gave a verdict since it last lost a transaction */
+    bool verified;                /* with `offers` and `size_max_bytes`: of its last session, and good until ... */
+    uint32_t sessions;            /* on their way to it, or ready */
+    uint32_t offers;              /* enum capability_flag */
+    uint64_t size_max_bytes;
+    uint64_t known_until_us;
 };
 
 LIST_HEAD(session_list, smtp_session);
@@ -51,6 +56,7 @@ struct lane {
     uint64_t next_connect_us;
     uint64_t hope_us; /* since when orders wait without a ready session; 0: they do not */
     struct order_queue high, normal, later;
+    struct order_queue seeking;                /* those that the servers met so far cannot take (seek.h) */
     struct session_list sessions, idle, roomy; /* roomy: in a transaction, and can take another behind it */
     TAILQ_ENTRY(lane) activity;
     LIST_ENTRY(lane) loaded;
@@ -69,6 +75,11 @@ uint32_t lane_serve(struct lane *lane, uint64_t now_us);
 void lane_enqueue(struct lane *lane, struct order *first);
 /* Recipients of a chain wait for another transaction: before all others. */
 void lane_requeue(struct lane *lane, struct order *first);
+/* May a session with that endpoint be opened, as far as rests go? */
+bool lane_can_connect(struct lane *lane, uint8_t endpoint, uint64_t now_us);
+/* Opens one session to the first of these endpoints (a bit each) that may be tried. False: none now; next_connect_us says when to look
+ * again. */
+bool lane_connect(struct lane *lane, uint32_t endpoints, uint64_t now_us);
 /* Control's cell: deliveries that wait. */
 uint32_t lane_demand(const struct lane *lane);
 /* Should a session that has just finished a transaction stay? */

@@ -58,6 +58,9 @@ struct order {
     uint32_t begin, end; /* places in what its session queued (smtp_session.queued): of its last words, and behind its body */
     uint64_t pieces;
     uint64_t not_before_us;
+    uint64_t seek_since_us; /* it looks for a server that can take it (seek.c) */
+    uint16_t lacking;       /* endpoints whose server cannot take it, a bit each ... */
+    uint8_t lack;           /* ... and for want of what: enum seek_lack */
 };
 TAILQ_HEAD(order_queue, order);
 

@@ -6,6 +6,7 @@
 #include "endpoint.h"
 #include "engine.h"
 #include "phase.h"
+#include "seek.h"
 #include "transaction.h"
 
 #include <arpa/inet.h>
@@ -88,6 +89,9 @@ static bool is_busy(enum session_state state) {
 static bool is_ready(enum session_state state) {
     return state >= SESSION_READY && state <= SESSION_RSET;
 }
+static bool is_alive(enum session_state state) {
+    return state <= SESSION_RSET;
+}
 
 /* How many deliveries this session may still begin. */
 uint32_t session_deliveries_left(const struct smtp_session *session) {
@@ -153,6 +157,8 @@ void session_enter(struct smtp_session *session, enum session_state state, uint6
         LIST_INSERT_HEAD(&lane->idle, session, ready);
     count_class(lane, before, (uint32_t)-1);
     count_class(lane, state, 1);
+    if (is_alive(before) && !is_alive(state))
+        lane->endpoints[session->endpoint].sessions--;
     if (is_ready(before) != is_ready(state))
         counter_add(&lane->engine->counters->sessions_ready, is_ready(state) ? 1 : (uint64_t)-1);
     recount(session);
@@ -216,6 +222,7 @@ int session_open(struct lane *lane, uint8_t endpoint, uint8_t source, uint64_t n
     LIST_INSERT_HEAD(&lane->sessions, session, siblings);
     lane->open++;
     lane->greeting++;
+    lane->endpoints[endpoint].sessions++;
     lane->opened_total++;
     counter_add(&engine->counters->sessions_open, 1);
     return 0;
@@ -329,6 +336,7 @@ void session_settle(struct smtp_session *session, uint64_t now_us) {
 
 void session_be_ready(struct smtp_session *session, uint64_t now_us) {
     bool first = lane_endpoint_ready(session->lane, session->endpoint);
+    seek_heard(session, now_us);
     session_enter(session, SESSION_READY, now_us);
     if ((session->security & (SESSION_SECURE | SESSION_TLS_FLAWED)) == SESSION_SECURE)
         session->lane->secured_total++;

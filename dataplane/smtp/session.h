@@ -90,15 +90,9 @@ struct smtp_session {
 enum { SMTP_SESSION_BYTES_MAX = 512 };
 static_assert(sizeof(struct smtp_session) <= SMTP_SESSION_BYTES_MAX, "with a connection of 512 bytes an idle session stays within 1 KiB");
 
-/* May it be given an order of SLOT_REQUIRETLS: verified TLS to a server that offers REQUIRETLS (RFC 8689 4.2.1)? */
-static inline bool session_offers_requiretls(const struct smtp_session *session) {
-    return session->security & SESSION_TLS_VERIFIED && session->capabilities.flags & CAP_REQUIRETLS;
-}
-
 /* Opens a connection from a source to an endpoint of the lane's path. 0 or the error of stream_open; -ENOBUFS when the pool is empty. */
 int session_open(struct lane *lane, uint8_t endpoint, uint8_t source, uint64_t now_us);
-/* Gives an order to a session that is ready, or has SESSION_ROOMY. The order may be answered from here when the server could not take it.
- */
+/* Gives an order that its server can take (seek.h) to a session that is ready, or has SESSION_ROOMY. */
 void session_bind(struct smtp_session *session, struct order *order, uint64_t now_us);
 /* Ends a session in SESSION_READY politely; one that is not greeted yet at once; others end after their transaction (see lane_keeps). */
 void session_leave(struct smtp_session *session, uint64_t now_us);

@@ -67,34 +67,6 @@ bool transaction_has_room(const struct smtp_session *session) {
 
 /* ---- beginning ---- */
 
-static bool refuse_locally(struct smtp_session *session, struct order *order, uint16_t code, uint16_t subject, uint16_t detail,
-                           const char *text, uint64_t now_us) {
-    struct verdict verdict = {.outcome = OUTCOME_LOCAL,
-                              .stage = STAGE_MAIL,
-                              .code = code,
-                              .enhanced = {(uint16_t)(code / 100), subject, detail},
-                              .text = text,
-                              .text_length = (uint32_t)strlen(text)};
-    order_answer_all(order, &verdict, session, now_us);
-    return true;
-}
-
-/* What this server cannot take is answered without asking it. */
-static bool cannot_take(struct smtp_session *session, struct order *order, uint64_t now_us) {
-    const struct capabilities *can = &session->capabilities;
-    if (can->size_max_bytes && order->size_bytes > can->size_max_bytes)
-        return refuse_locally(session, order, 552, 3, 4, "the message is larger than the server's SIZE", now_us);
-    if (order->slot_flags & SLOT_BODY_8BIT && !(can->flags & CAP_8BITMIME))
-        return refuse_locally(session, order, 554, 6, 3, "the message is 8-bit and the server has no 8BITMIME", now_us);
-    if (order->slot_flags & SLOT_SMTPUTF8 && !(can->flags & CAP_SMTPUTF8))
-        return refuse_locally(session, order, 553, 6, 7, "the addresses need SMTPUTF8, which the server does not have", now_us);
-    if (order->slot_flags & SLOT_REQUIRETLS && session->security & SESSION_WITHOUT_TLS)
-        return refuse_locally(session, order, 454, 7, 5, "the message requires TLS, which fails with this server at present", now_us);
-    if (order->slot_flags & SLOT_REQUIRETLS && !session_offers_requiretls(session)) /* RFC 8689 4.2.1 */
-        return refuse_locally(session, order, 550, 7, 30, "REQUIRETLS support required", now_us);
-    return false;
-}
-
 /* FNV-1a over the domain, in lower case. */
 static uint32_t domain_of(const struct order *order) {
     char copy[SLOT_ADDRESS_MAX];
@@ -161,8 +133,6 @@ static void append(struct smtp_session *session, struct order *order) {
 
 void session_bind(struct smtp_session *session, struct order *order, uint64_t now_us) {
     assert(session->state == SESSION_READY ? !session->order : (session->flags & SESSION_ROOMY) != 0);
-    if (cannot_take(session, order, now_us))
-        return;
     if (!take_recipients(session, order)) {
         lane_requeue(session->lane, order);
         session->flags |= SESSION_LAST;

@@ -30,7 +30,7 @@ USER, SECRET = "relay-user", "relay-secret"
 
 class Cell:
     """What a server is like: {"cell": NUMBER, "addresses": [FAULTY, GOOD], "domain", "phase", "fault", "hit", "sticky", "everywhere", "transfer",
-    "starttls", "implicit", "auth", "lockstep", "refuse": [REGEX of recipients that get a 550], "without": [extensions that it has not], "inject": what
+    "starttls", "implicit", "auth", "lockstep", "refuse": [REGEX of recipients that get a 550], "without": [extensions that it has not], "also": [EHLO words besides, under TLS where it has TLS], "inject": what
     STARTTLS `extra` and handshake `early` say in plain behind the 220}; all but cell and addresses may be left out."""
 
     def __init__(self, fields):
@@ -44,7 +44,7 @@ class Cell:
         self.starttls, self.implicit, self.auth = fields.get("starttls", False), fields.get("implicit", False), fields.get("auth")
         self.lockstep = fields.get("lockstep", False)
         self.refuse = [re.compile(pattern) for pattern in fields.get("refuse", [])]
-        self.without = fields.get("without", [])
+        self.without, self.also = fields.get("without", []), fields.get("also", [])
         self.inject = fields.get("inject", "250 2.0.0 extra\r\n").encode("latin-1")
         self.fired = 0
         self.has = set()  # (message, recipient) that it has taken
@@ -277,6 +277,8 @@ class Dialogue:
         if cell.auth:
             words.append(b"AUTH " + cell.auth.encode())
         words = [word for word in words if word.decode().split(" ")[0] not in cell.without]
+        if not offers_tls:
+            words += [word.encode() for word in cell.also]
         good = b"".join(b"250-" + word + b"\r\n" for word in words[:-1]) + b"250 " + words[-1] + b"\r\n"
         self.forget()
         # The plain EHLO of a session that goes on in TLS has no faults of its own.

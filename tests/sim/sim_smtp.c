@@ -31,6 +31,8 @@ static int say_totals(const struct mail_totals *totals, bool judges) {
         {totals->uncertain_stored, "uncertain and stored"},
         {totals->returned, "returned"},
         {totals->local, "local"},
+        {totals->lacking, "lacking at every server"},
+        {totals->not_asked, "lacking at those that could be asked"},
         {totals->withdrawn, "withdrawn"},
         {totals->retired, "paths retired"},
         {totals->rests, "rests"},

@@ -2,6 +2,8 @@
  * comes back. */
 #include "smtp_world.h"
 
+#include "dataplane/smtp/capability.h"
+
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -397,6 +399,40 @@ static void check_blame(struct mail_world *world, const struct mail_attempt *att
         mail_fail(world, "attempt %u: answered in plain where the level is %u", (uint32_t)(attempt - world->attempts), server->level);
 }
 
+/* A server that takes such messages, whatever befalls it. */
+static bool takes(const struct mail_server *server, const struct mail_message *message) {
+    uint32_t both = server->offers & server->offers_secure, either = server->offers | server->offers_secure;
+    if (server->trouble || server->helo_only)
+        return false;
+    if (either & CAP_SIZE && server->size_max && message->length > server->size_max)
+        return false;
+    if (message->flags & SLOT_BODY_8BIT && !(both & CAP_8BITMIME))
+        return false;
+    if (message->flags & SLOT_REQUIRETLS)
+        return server->level != PATH_TLS_NONE && (server->implicit || server->offers & CAP_STARTTLS) && server->believed &&
+               server->certificate == CERTIFICATE_GOOD && server->offers_secure & CAP_REQUIRETLS;
+    return true;
+}
+
+/* What this side refuses for good, no server of the path can take, and each could be asked (RFC 8689 4.2.1). */
+static void check_refusal(struct mail_world *world, const struct mail_attempt *attempt) {
+    const struct slot_reply *reply = &attempt->reply;
+    uint32_t index = (uint32_t)(attempt - world->attempts);
+    if (reply->outcome != OUTCOME_LOCAL || reply->stage > STAGE_MAIL)
+        return;
+    world->totals->lacking += reply->code / 100 == 5;
+    world->totals->not_asked += reply->code == 451;
+    for (uint32_t i = 0; i < world->server_count && reply->code / 100 == 5; i++) {
+        const struct mail_server *server = &world->servers[i];
+        if (server->path != attempt->path || server->generation != attempt->path_generation)
+            continue;
+        if (!server->listens)
+            mail_fail(world, "attempt %u is refused with %u, and server %u could not be asked", index, reply->code, i);
+        else if (takes(server, &world->messages[attempt->message]))
+            mail_fail(world, "attempt %u is refused with %u, and server %u takes such messages", index, reply->code, i);
+    }
+}
+
 static void take_outcome(struct mail_world *world, uint32_t slot, uint32_t generation) {
     struct mail_totals *totals = world->totals;
     uint32_t index = slot < MAIL_SLOTS ? world->slot_attempt[slot] : MAIL_NONE;
@@ -424,6 +460,7 @@ static void take_outcome(struct mail_world *world, uint32_t slot, uint32_t gener
     if (reply->outcome >= OUTCOME_KINDS)
         mail_fail(world, "attempt %u: outcome %u", index, reply->outcome);
     check_blame(world, attempt);
+    check_refusal(world, attempt);
     world->jobs[attempt->job].delivered |= delivered;
     if (delivered || reply->code / 100 == 5)
         world->jobs[attempt->job].over = true;

@@ -135,7 +135,7 @@ struct mail_totals {
     uint64_t worlds, sessions, handshakes, resumed, delivered, refused, lost, uncertain, returned, local, withdrawn, retired, drained,
         segments_lost, retransmits, tls_failed, injected, stalls, resets, fins, garbled, doubled, early, wrong, shutdowns, chunks, datas,
         behind, credentials, requiretls, dsn, rests, failures[TLS_FAILURES], pools_empty, empty_lines, after_refusal,
-        events[PATH_EVENT_KINDS], implicit, hellos, cut_chains, slow, icmp, doubled_segments, uncertain_stored, testing;
+        events[PATH_EVENT_KINDS], implicit, hellos, cut_chains, slow, icmp, doubled_segments, uncertain_stored, testing, lacking, not_asked;
 };
 
 struct mail_world {

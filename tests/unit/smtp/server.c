@@ -187,6 +187,15 @@ static void take_auth(struct world *world, struct tcp_conn *conn, struct server 
     say(world, conn, reply);
 }
 
+static const char *ehlo_of(const struct script *script, const struct tcp_conn *conn) {
+    const struct server *server = conn->server;
+    uint32_t place = conn->remote.bytes[3] - 1u;
+    bool last = server->secure || !script->ehlo || !strstr(script->ehlo, "STARTTLS");
+    if (last && place < sizeof(script->ehlos) / sizeof(script->ehlos[0]) && script->ehlos[place])
+        return script->ehlos[place];
+    return server->secure ? script->ehlo_secure : script->ehlo;
+}
+
 static void take_command(struct world *world, struct tcp_conn *conn, struct server *server) {
     const struct script *script = &world->script;
     strncat(world->commands, server->line, sizeof(world->commands) - strlen(world->commands) - 2);
@@ -194,7 +203,7 @@ static void take_command(struct world *world, struct tcp_conn *conn, struct serv
     if (server->in_auth || is_command(server, "AUTH")) {
         take_auth(world, conn, server);
     } else if (is_command(server, "EHLO")) {
-        say(world, conn, server->secure ? script->ehlo_secure : script->ehlo);
+        say(world, conn, ehlo_of(script, conn));
     } else if (is_command(server, "STARTTLS")) {
         say(world, conn, script->starttls);
         if (script->starttls && strncmp(script->starttls, "220", 3) == 0)

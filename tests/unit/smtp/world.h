@@ -19,6 +19,7 @@ struct script {
     const char *rcpts[4];             /* instead of `rcpt`, for the first, second ... of a transaction, where not NULL */
     const char *starttls, *handshake; /* to STARTTLS, and to the hello (fake_stream.h) */
     const char *ehlo_secure;          /* instead of `ehlo` under TLS */
+    const char *ehlos[4];             /* instead of either where there is no STARTTLS left to do: at 192.0.2.1, .2 ..., where not NULL */
     const char *auth[12];             /* to AUTH and each line that follows, one after the other */
     bool implicit_tls;                /* the handshake comes before the banner */
     const char *idle;                 /* said by itself once the first message was answered */
