@@ -721,7 +721,7 @@ static void test_sizes(void **state) {
     tree = json_pack("{s:s,s:s,s:s}", "from", "a@b.test", "text", body, "to", "x@b.test");
     text = json_dumps(tree, 0);
     assert_null(decode(text, error));
-    assert_string_equal(error, "The message would have at least 1048577 bytes; at most 1048576 are allowed.");
+    assert_string_equal(error, "The message would have at least 1048577 bytes; at most 1048576 are allowed (`max_message_size`).");
     free(text);
     free(body);
     json_decref(tree);
