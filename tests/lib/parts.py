@@ -10,6 +10,7 @@ import re
 import shlex
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import process
 import tap
@@ -18,13 +19,14 @@ ROOMS = ("include", "dataplane", "control", "bench", "tests", "deploy")
 CORES = os.cpu_count() or 1
 
 BUILD_LIMIT_SECONDS = 900
+HARNESS_LIMIT_SECONDS = 120
 UNIT_LIMIT_SECONDS = 60  # where meson says nothing else
 SIM_LIMIT_SECONDS = 300
 INTEGRATION_LIMIT_SECONDS = 300
 HEADER_LIMIT_SECONDS = 60
-TIDY_LIMIT_SECONDS = 180  # one file
+TIDY_LIMIT_SECONDS = 180  # of processor time, one file
 TIDY_NODES = 30000  # of the exploded graph, for each function (225000 by default)
-TIDY_BUDGET_SECONDS = 480  # all files; those not reached are skipped and named
+TIDY_BUDGET_SECONDS = 480  # from when all else is done; files not reached are skipped and named
 SANITIZER_SLOWDOWN = 4
 FUZZ_SECONDS = 4
 
@@ -84,6 +86,7 @@ class Part:
     name = ""
     slow = False
     jobs = CORES
+    beside = False  # needs nothing but processors: begins at once, and takes the time that the other parts leave
 
     def __init__(self, place):
         self.place = place
@@ -97,6 +100,9 @@ class Part:
 
     def finish(self):
         """Called behind the last test."""
+
+    def awaited(self):
+        """Called when nothing is left but to wait for a part that runs beside the others."""
 
 
 def judge_tap(name, outcome, need_plan):
@@ -146,7 +152,7 @@ class Harness(Part):
 
     def check(self, name):
         path = os.path.join(self.place.root, "tests/lib/test_harness.py")
-        return judge_tap(name, process.run(["/usr/bin/python3", "-B", path], 60, watch_leftover=True), need_plan=True)
+        return judge_tap(name, process.run(["/usr/bin/python3", "-B", path], HARNESS_LIMIT_SECONDS, watch_leftover=True), need_plan=True)
 
 
 class Format(Part):
@@ -160,9 +166,12 @@ class Format(Part):
         if refusal:
             return skip(name, refusal)
         files = self.place.sources(".c", ".h")
-        outcome = process.run(["clang-format", "--dry-run", "-Werror"] + files, 120, cwd=self.place.root)
-        wrong = sorted({line.split(":", 1)[0] for line in outcome.text.splitlines() if " error: " in line})
-        return single(name, outcome.failure(), "mend with: clang-format -i " + " ".join(wrong), outcome.seconds)
+        with ThreadPoolExecutor(CORES) as pool:
+            shares = [files[first::CORES] for first in range(CORES)]
+            outcomes = list(pool.map(lambda share: process.run(["clang-format", "--dry-run", "-Werror"] + share, 120, cwd=self.place.root), shares))
+        wrong = sorted({line.split(":", 1)[0] for outcome in outcomes for line in outcome.text.splitlines() if " error: " in line})
+        failure = next((outcome.failure() for outcome in outcomes if outcome.failure()), "")
+        return single(name, failure, "mend with: clang-format -i " + " ".join(wrong), max(outcome.seconds for outcome in outcomes))
 
 
 def compile_commands(build):
@@ -285,9 +294,12 @@ def build_targets(build, targets, tests, target_of):
         if again.failure() or "no work to do" not in again.text:
             test.ready = False
             results.append(single(test.name, "does not compile"))
-    errors = [line for line in outcome.text.splitlines() if not line.startswith(("[", "ninja:"))]
-    results.append(single("build of " + os.path.basename(build), outcome.failure(), "\n".join(errors[:200])))
+    results.append(single("build of " + os.path.basename(build), outcome.failure(), build_errors(outcome)))
     return results
+
+
+def build_errors(outcome):
+    return "\n".join([line for line in outcome.text.splitlines() if not line.startswith(("[", "ninja:"))][:200])
 
 
 class Sanitize(Unit):
@@ -318,7 +330,7 @@ class Sanitize(Unit):
         return super().prepare(tests)
 
 
-def configure(place, build, options, env):
+def configure(place, build, options, env, idle):
     """meson setup, anew when the directory is of another tree or other options. Returns a failed result or None."""
     marker = os.path.join(build, ".bypost-options")
     wanted = "\n".join([place.root, place.cache] + options)
@@ -331,7 +343,7 @@ def configure(place, build, options, env):
     command = ["meson", "setup", build, place.root, "-Dwolfssl_prefix=" + os.path.join(place.cache, "wolfssl")] + options
     if os.path.exists(os.path.join(build, "meson-private")):
         command.insert(2, "--wipe")
-    outcome = process.run(command, 180, env=env)
+    outcome = process.run(command, 180, env=env, idle=idle)
     if outcome.failure():
         return single("configure " + os.path.basename(build), outcome.failure(), outcome.text, outcome.seconds)
     with open(marker, "w", encoding="utf-8") as file:
@@ -343,18 +355,17 @@ def sanitized_build(place):
     return place.build + "-clang"
 
 
-def configure_sanitized(place):
+def configure_sanitized(place, idle=False):
     # fuzzer-no-link: the rooms are instrumented too, or libFuzzer would see no coverage.
     options = ["-Dfuzz=true", "-Db_sanitize=address,undefined", "-Db_lundef=false", "-Doptimization=1", "-Ddebug=true"]
     options.append("-Dc_args=-fsanitize=fuzzer-no-link")
-    return configure(place, sanitized_build(place), options, {"CC": "clang"})
+    return configure(place, sanitized_build(place), options, {"CC": "clang"}, idle)
 
 
 class Sim(Part):
     """The protocol rooms under virtual time, from many seeds."""
 
     name = "sim"
-    jobs = 1
 
     def tests(self):
         found = []
@@ -455,11 +466,66 @@ class Alone(Integration):
     alone = True
 
 
+class Clang(Part):
+    """The second compiler takes the tree. The fuzz targets and the sanitized tests are in its build."""
+
+    name = "clang"
+    slow = True
+    beside = True
+
+    def tests(self):
+        return [Test("clang/build", self.check)]
+
+    def check(self, name):
+        failure = configure_sanitized(self.place, idle=True)
+        if failure:
+            return failure
+        command = ["ninja", "-C", sanitized_build(self.place), "-k", "0", "-j", str(CORES)]
+        outcome = process.run(command, BUILD_LIMIT_SECONDS, idle=True)
+        return single(name, outcome.failure(), build_errors(outcome), outcome.seconds)
+
+
+class Fuzz(Part):
+    """A few seconds of each fuzz target from its corpus."""
+
+    name = "fuzz"
+    slow = True
+
+    def tests(self):
+        paths = sorted(glob.glob(os.path.join(self.place.root, "tests/fuzz/*_fuzz.c")))
+        return [Test("clang/fuzz_" + os.path.basename(path)[: -len("_fuzz.c")], self.check) for path in paths]
+
+    @staticmethod
+    def target(name):
+        return "tests/fuzz/" + name.split("/", 1)[1]
+
+    def prepare(self, tests):
+        failure = configure_sanitized(self.place)
+        if failure:
+            for test in tests:
+                test.ready = False
+            return [failure]
+        return build_targets(sanitized_build(self.place), [self.target(test.name) for test in tests], tests, self.target)
+
+    def check(self, name):
+        build = sanitized_build(self.place)
+        short = name.split("/fuzz_", 1)[1]
+        corpus = [os.path.join(self.place.root, "tests/fuzz/corpus", short)]
+        scratch = os.path.join(build, "fuzz-" + short)
+        os.makedirs(scratch, exist_ok=True)
+        command = [os.path.join(build, self.target(name)), "-max_total_time=%d" % FUZZ_SECONDS, "-timeout=10", "-rss_limit_mb=2048", scratch]
+        words = os.path.join(self.place.root, "tests/fuzz", short + ".dict")
+        command += ["-dict=" + words] if os.path.exists(words) else []
+        outcome = process.run(command + [path for path in corpus if os.path.isdir(path)], 60, cwd=scratch)
+        return single(name, outcome.failure(), outcome.text[-6000:], outcome.seconds)
+
+
 class Tidy(Part):
     """clang-tidy on every source of the compile database."""
 
     name = "tidy"
     slow = True
+    beside = True
     deadline = None
 
     def tests(self):
@@ -472,67 +538,24 @@ class Tidy(Part):
 
     def prepare(self, tests):
         self.refusal = tool_refusal("clang-tidy")
-        self.deadline = time.monotonic() + TIDY_BUDGET_SECONDS
         return []
+
+    def awaited(self):
+        self.deadline = time.monotonic() + TIDY_BUDGET_SECONDS
 
     def check(self, name):
         if self.refusal:
             return skip(name, self.refusal)
-        left = self.deadline - time.monotonic()
-        if left <= 0:
+        if self.deadline and time.monotonic() > self.deadline:
             return skip(name, "the %d s for clang-tidy are used up" % TIDY_BUDGET_SECONDS)
         path = name.split("/", 1)[1]
         # The database is gcc's: clang is asked to overlook flags of gcc that it does not know.
         # A bound on the analyzer's paths: with its own the whole takes three times as long, and found nothing more in this tree.
         bound = ["--extra-arg=" + word for word in ("-Xclang", "-analyzer-config", "-Xclang", "max-nodes=%d" % TIDY_NODES)]
         command = ["clang-tidy", "--quiet", "-p", self.place.build, "--extra-arg=-Wno-unknown-warning-option", *bound, path]
-        outcome = process.run(command, TIDY_LIMIT_SECONDS, cwd=self.place.root)
+        outcome = process.run(command, TIDY_LIMIT_SECONDS, cwd=self.place.root, idle=True)
         return single(name, outcome.failure(), outcome.text, outcome.seconds)
 
 
-class Clang(Part):
-    """The second compiler, and a few seconds of each fuzz target from its corpus."""
-
-    name = "clang"
-    slow = True
-
-    def build(self):
-        return sanitized_build(self.place)
-
-    def tests(self):
-        found = [Test("clang/build", self.check_build)]
-        for path in sorted(glob.glob(os.path.join(self.place.root, "tests/fuzz/*_fuzz.c"))):
-            found.append(Test("clang/fuzz_" + os.path.basename(path)[: -len("_fuzz.c")], self.check_fuzz))
-        return found
-
-    def prepare(self, tests):
-        self.failure = configure_sanitized(self.place)
-        self.outcome = None
-        if not self.failure:
-            self.outcome = process.run(["ninja", "-C", self.build(), "-k", "0"], BUILD_LIMIT_SECONDS)
-        return []
-
-    def check_build(self, name):
-        if self.failure:
-            return self.failure
-        errors = [line for line in self.outcome.text.splitlines() if not line.startswith(("[", "ninja:"))]
-        return single(name, self.outcome.failure(), "\n".join(errors[:200]), self.outcome.seconds)
-
-    def check_fuzz(self, name):
-        target = name.split("/", 1)[1]
-        program = os.path.join(self.build(), "tests/fuzz", target)
-        if not os.access(program, os.X_OK):
-            return single(name, "was not built")
-        short = target[len("fuzz_") :]
-        corpus = [os.path.join(self.place.root, "tests/fuzz/corpus", short)]
-        scratch = os.path.join(self.build(), "fuzz-" + short)
-        os.makedirs(scratch, exist_ok=True)
-        command = [program, "-max_total_time=%d" % FUZZ_SECONDS, "-timeout=10", "-rss_limit_mb=2048", scratch]
-        words = os.path.join(self.place.root, "tests/fuzz", short + ".dict")
-        command += ["-dict=" + words] if os.path.exists(words) else []
-        outcome = process.run(command + [path for path in corpus if os.path.isdir(path)], 60, cwd=scratch)
-        return single(name, outcome.failure(), outcome.text[-6000:], outcome.seconds)
-
-
 def all_parts(place):
-    return [kind(place) for kind in (Harness, Format, Headers, Unit, Sim, Integration, Alone, Clang, Sanitize, Tidy)]
+    return [kind(place) for kind in (Harness, Format, Headers, Unit, Sim, Integration, Alone, Clang, Fuzz, Sanitize, Tidy)]

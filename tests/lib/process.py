@@ -8,9 +8,14 @@ import time
 
 MAX_OUTPUT_BYTES = 4 << 20
 LEFTOVER_GRACE_SECONDS = 1.0
+END_GRACE_SECONDS = 5.0  # for a test to take down its namespaces
+IDLE_LIMIT_SECONDS = 1500  # of what takes only the time that others leave: it may have to wait for long
 
-_running = set()
+_running = {}  # processes by session
+_idle = set()  # those of them that take what others leave
 _lock = threading.Lock()
+_hurried = threading.Event()
+_interrupted = threading.Event()
 
 
 class Outcome:
@@ -58,9 +63,38 @@ def _end_session(session):
             pass
 
 
-def run(command, timeout, env=None, cwd=None, watch_leftover=False):
-    """Runs command without standard input; output and errors come back together."""
+# Kernels that share processors by session (sched_autogroup) see the idle class within a session only; so the session gets the least share, too.
+IDLE = ["/bin/sh", "-c", '{ echo 19 >/proc/self/autogroup; } 2>/dev/null; exec chrt --idle 0 "$@"', "idle"]
+
+
+def hurry(on):
+    """From here on, or until here, idle runs are like others: nothing is left that they could be in the way of."""
+    with _lock:
+        _hurried.set() if on else _hurried.clear()
+        sessions = list(_idle)
+    for session in sessions:
+        try:
+            with open("/proc/%d/autogroup" % session, "w", encoding="ascii") as file:
+                file.write("0" if on else "19")
+        except OSError:
+            pass  # the kernel has none, or the process has ended
+        for pid, _ in _members(session):
+            try:
+                os.sched_setscheduler(pid, os.SCHED_OTHER if on else os.SCHED_IDLE, os.sched_param(0))
+            except OSError:
+                pass  # it has ended, or only root may
+
+
+def run(command, timeout, env=None, cwd=None, watch_leftover=False, idle=False):
+    """Runs command without standard input; output and errors come back together.
+
+    idle: with the processor time that nothing else wants, but in a hurry. `timeout` is then processor time, of each process."""
     started = time.monotonic()
+    if _interrupted.is_set():
+        return Outcome(-signal.SIGTERM, "", 0.0, False, [])
+    if idle:
+        command = ([] if _hurried.is_set() else IDLE) + ["prlimit", "--cpu=%d:%d" % (timeout, timeout + 5)] + command
+        timeout = IDLE_LIMIT_SECONDS
     full_env = dict(os.environ)
     full_env.update(env or {})
     try:
@@ -76,7 +110,11 @@ def run(command, timeout, env=None, cwd=None, watch_leftover=False):
     except OSError as error:
         return Outcome(127, "%s: %s\n" % (command[0], error), 0.0, False, [])
     with _lock:
-        _running.add(child.pid)
+        _running[child.pid] = child
+        if idle:
+            _idle.add(child.pid)
+    if _interrupted.is_set():
+        child.terminate()
     chunks = []
 
     def read():
@@ -97,7 +135,7 @@ def run(command, timeout, env=None, cwd=None, watch_leftover=False):
         # First the polite way, so that a test can take down its namespaces.
         try:
             os.kill(child.pid, signal.SIGTERM)
-            child.wait(5)
+            child.wait(END_GRACE_SECONDS)
         except (ProcessLookupError, subprocess.TimeoutExpired):
             pass
         _end_session(child.pid)
@@ -109,15 +147,26 @@ def run(command, timeout, env=None, cwd=None, watch_leftover=False):
         _end_session(child.pid)
     reader.join(5)
     with _lock:
-        _running.discard(child.pid)
+        del _running[child.pid]
+        _idle.discard(child.pid)
     text = b"".join(chunks).decode("utf-8", "replace")
     names = ["%s (pid %d)" % (name, pid) for pid, name in leftover] if watch_leftover and not timed_out else []
     return Outcome(child.returncode, text, time.monotonic() - started, timed_out, names)
 
 
 def end_all():
-    """Ends what is running, for an interrupted run."""
+    """Ends what is running, for an interrupted run, and what may still begin."""
+    _interrupted.set()
     with _lock:
-        sessions = list(_running)
-    for session in sessions:
-        _end_session(session)
+        running = dict(_running)
+    deadline = time.monotonic() + END_GRACE_SECONDS
+    try:
+        for child in running.values():
+            child.terminate()
+        for child in running.values():
+            child.wait(max(0, deadline - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        pass
+    finally:
+        for session in running:
+            _end_session(session)

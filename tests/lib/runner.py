@@ -2,8 +2,10 @@
 
 import argparse
 import os
+import queue
 import signal
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
@@ -85,19 +87,58 @@ class Tally:
             print("failed: " + " ".join(result.name for result, _ in self.failures))
 
 
-def run_part(part, tests, tally):
-    started = time.monotonic()
+def run_part(part, tests, take):
+    """Prepares the part and runs the tests, and gives each result to take() when it is there."""
+    for result in part.prepare(tests):
+        take(result)
     with ThreadPoolExecutor(max_workers=part.jobs) as pool:
-        futures = [pool.submit(test.run) for test in tests]
+        futures = [pool.submit(test.run) for test in tests if test.ready]
         try:
             for future in as_completed(futures):
-                tally.take(future.result())
+                take(future.result())
         except BaseException:
             for future in futures:
                 future.cancel()
             process.end_all()
             raise
-    return time.monotonic() - started
+    part.finish()
+
+
+class Beside:
+    """Runs parts that need nothing but processors, one after the other, beside those that also wait. Their results are told when it is their turn."""
+
+    def __init__(self, chosen):
+        self.results = {part.name: queue.SimpleQueue() for part, _ in chosen}
+        threading.Thread(target=self.run, args=(chosen,), daemon=True).start()
+
+    def run(self, chosen):
+        for part, tests in chosen:
+            end = None
+            try:
+                run_part(part, tests, self.results[part.name].put)
+            except BaseException as error:
+                end = error
+            self.results[part.name].put(end)
+
+    def wait(self, part, take):
+        part.awaited()
+        process.hurry(True)
+        while (result := self.results[part.name].get()) is not None:
+            if isinstance(result, BaseException):
+                raise result
+            take(result)
+        process.hurry(False)
+
+
+def run_parts(chosen, tally):
+    beside = Beside([(part, tests) for part, tests in chosen if part.beside])
+    for part, tests in chosen:
+        started = time.monotonic()
+        if part.beside:
+            beside.wait(part, tally.take)
+        else:
+            run_part(part, tests, tally.take)
+        tally.part_seconds[part.name] = time.monotonic() - started
 
 
 def arguments():
@@ -122,7 +163,7 @@ def main():
     tally = Tally(args.verbose)
     parts.Integration.strict = args.strict
     left_out = []
-    matched = 0
+    chosen = []
     status = 0
     try:
         for part in parts.all_parts(place):
@@ -134,19 +175,13 @@ def main():
                 tests = [test for test in tests if test not in slow]
                 if slow:
                     left_out.append(("%s, %d tests" % (part.name, len(slow)) if part.slow else slow_names(slow), "--quick"))
-            matched += len(tests)
-            if args.list:
-                for test in tests:
-                    print(test.name)
-            elif tests:
-                started = time.monotonic()
-                for result in part.prepare(tests):
-                    tally.take(result)
-                run_part(part, [test for test in tests if test.ready], tally)
-                part.finish()
-                tally.part_seconds[part.name] = time.monotonic() - started
+            if tests:
+                chosen.append((part, tests))
         if args.list:
+            for _, tests in chosen:
+                print("\n".join(test.name for test in tests))
             return 0
+        run_parts(chosen, tally)
     except KeyboardInterrupt:
         process.end_all()
         print("\ninterrupted")
@@ -154,7 +189,7 @@ def main():
     if os.geteuid() != 0:
         print("\nnot root: tests that need namespaces or reserved memory are skipped")
     tally.print_end(left_out)
-    if not matched:
+    if not chosen:
         print("no test has %s in its name; tests/run --list names them" % (" or ".join(args.only) or "anything"))
         status = status or 2
     print("%d passed, %d failed" % (tally.passed, tally.failed), flush=True)

@@ -1,12 +1,18 @@
 """Checks the test runner: each way in which a test program can fail must be seen as a failure, and a skip as neither."""
 
 import os
+import signal
+import subprocess
 import sys
+import tempfile
+import threading
+import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 import parts  # noqa: E402
 import process  # noqa: E402
+import runner  # noqa: E402
 
 
 def counts(script, timeout=10):
@@ -36,23 +42,79 @@ CHECKS = (
 )
 
 
-def main():
-    failed = 0
-    print("1..%d" % (len(CHECKS) + 2))
-    for number, (name, script, wanted) in enumerate(CHECKS, 1):
-        got = counts(script)
-        failed += got != wanted
-        print("%sok %d - %s" % ("" if got == wanted else "not ", number, name))
-        if got != wanted:
-            print("# passed, failed, skipped: %s, wanted %s" % (got, wanted))
-    # A hanging program that ignores SIGTERM, with a child: ended at its limit, and nothing of it lives on.
+def ended_at_its_limit():
+    """A hanging program that ignores SIGTERM, with a child."""
     outcome = process.run(["/bin/sh", "-c", "trap '' TERM; echo 1..1; sleep 97 & while :; do sleep 1; done"], 1)
-    alive = [entry for entry in os.listdir("/proc") if entry.isdigit() and command_of(entry) == "sleep 97 "]
-    good = outcome.timed_out and not alive
-    print("%sok %d - a program over its limit is ended with its children" % ("" if good else "not ", len(CHECKS) + 1))
-    unsteady = told_as_unsteady()
-    print("%sok %d - a test that fails once is told as unsteady, one that fails twice as failed" % ("" if unsteady else "not ", len(CHECKS) + 2))
-    return 1 if failed or not good or not unsteady else 0
+    return outcome.timed_out and not alive("sleep 97 ")
+
+
+def least_share():
+    """Of a program that takes what others leave."""
+    tell = "cat /proc/self/autogroup 2>/dev/null; chrt -p $$; echo limit $(ulimit -t)"
+    said = process.run(["/bin/sh", "-c", tell], 10, idle=True).text
+    process.hurry(True)
+    hurried = process.run(["/bin/sh", "-c", tell], 10, idle=True).text
+    process.hurry(False)
+    return ("SCHED_IDLE" in said and ("autogroup" not in said or "nice 19" in said) and "limit 10" in said and
+            "SCHED_OTHER" in hurried and "nice 19" not in hurried)
+
+
+class Beside(parts.Part):
+    """Ends before the other part does."""
+
+    name = "beside"
+    beside = True
+
+    def tests(self):
+        return [parts.Test("beside/a", lambda name: done.set() or parts.single(name, "no good"))]
+
+
+class Waits(parts.Part):
+    name = "waits"
+
+    def tests(self):
+        return [parts.Test("waits/b", lambda name: parts.single(name, "" if done.wait(10) else "what is beside did not begin"))]
+
+
+done = threading.Event()
+
+
+def told_in_turn():
+    """What runs beside others is told behind them, its failures too."""
+    told = []
+    tally = runner.Tally(False)
+    tally.print_line = lambda result, good, bad: told.append((result.name, bool(bad)))
+    runner.run_parts([(part, part.tests()) for part in (Waits(None), Beside(None))], tally)
+    return told == [("waits/b", False), ("beside/a", True)] and (tally.passed, tally.failed) == (1, 1)
+
+
+def ended_by_interrupt():
+    """SIGINT at a run with a test that has a child and something to take down."""
+    with tempfile.TemporaryDirectory(prefix="bypost-harness-") as root:
+        os.makedirs(root + "/tests/integration")
+        test = root + "/tests/integration/test_sleeps"
+        with open(test, "w", encoding="utf-8") as file:
+            file.write("#!/bin/sh\ntrap 'touch %s/down; exit 143' TERM\ntouch %s/up\nsleep 98 &\nwait\n" % (root, root))
+        os.chmod(test, 0o755)
+        env = dict(os.environ, BYPOST_ROOT=root, BYPOST_BUILD=root, BYPOST_CACHE=root)
+        command = ["env", "--default-signal=INT", "/usr/bin/python3", "-B", runner.__file__, "--only", "integration/test_sleeps"]
+        child = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True)
+        until(lambda: os.path.exists(root + "/up"), 30)
+        child.send_signal(signal.SIGINT)
+        text, _ = child.communicate(timeout=30)
+        lines = text.splitlines()
+        return (child.returncode == 130 and "interrupted" in lines and lines[-1] == "0 passed, 0 failed" and
+                os.path.exists(root + "/down") and not alive("sleep 98 "))
+
+
+def until(condition, seconds):
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
+def alive(command):
+    return [entry for entry in os.listdir("/proc") if entry.isdigit() and command_of(entry) == command]
 
 
 def told_as_unsteady():
@@ -72,6 +134,31 @@ def command_of(pid):
             return file.read().replace("\0", " ")
     except OSError:
         return ""
+
+
+WHOLES = (
+    ("a program over its limit is ended with its children", ended_at_its_limit),
+    ("a test that fails once is told as unsteady, one that fails twice as failed", told_as_unsteady),
+    ("what runs beside the tests takes the least share of the processors, and a bounded time of them", least_share),
+    ("what runs beside the tests begins at once and is told in its turn", told_in_turn),
+    ("an interrupted run ends what it started, and lets it take down what it made", ended_by_interrupt),
+)
+
+
+def main():
+    failed = 0
+    print("1..%d" % (len(CHECKS) + len(WHOLES)))
+    for number, (name, script, wanted) in enumerate(CHECKS, 1):
+        got = counts(script)
+        failed += got != wanted
+        print("%sok %d - %s" % ("" if got == wanted else "not ", number, name))
+        if got != wanted:
+            print("# passed, failed, skipped: %s, wanted %s" % (got, wanted))
+    for number, (name, check) in enumerate(WHOLES, len(CHECKS) + 1):
+        good = check()
+        failed += not good
+        print("%sok %d - %s" % ("" if good else "not ", number, name))
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":
