@@ -8,53 +8,48 @@ void body_begin(struct body *body, struct writer *writer, struct message *messag
     *body = (struct body){.writer = writer, .message = message, .shared = shared, .begin = writer->at, .own_from = writer->at};
 }
 
-static struct message_piece *add_piece(struct body *body) {
+/* Room for two pieces. */
+static bool has_room(struct body *body) {
     struct message *message = body->message;
-    if (message->piece_count == message->piece_capacity) {
-        uint32_t capacity = message->piece_capacity == 0 ? 16 : message->piece_capacity * 2;
-        struct message_piece *grown = realloc(message->pieces, capacity * sizeof(*grown));
-        if (grown == NULL) {
-            body->writer->error = -ENOMEM;
-            return NULL;
-        }
-        message->pieces = grown;
-        message->piece_capacity = capacity;
+    if (message->piece_count + 2 <= message->piece_capacity)
+        return true;
+    uint32_t capacity = message->piece_capacity == 0 ? 16 : message->piece_capacity * 2;
+    struct message_piece *grown = realloc(message->pieces, capacity * sizeof(*grown));
+    if (grown == NULL) {
+        body->writer->error = -ENOMEM;
+        return false;
     }
-    return &message->pieces[message->piece_count++];
+    message->pieces = grown;
+    message->piece_capacity = capacity;
+    return true;
 }
 
+/* There is room. */
 static void add_own(struct body *body) {
+    struct message *message = body->message;
     size_t length = body->writer->at - body->own_from;
-    struct message_piece *piece = length == 0 ? NULL : add_piece(body);
-    if (piece != NULL)
-        *piece = (struct message_piece){.offset = (uint32_t)(body->own_from - body->begin), .length = (uint32_t)length};
+    if (length > 0)
+        message->pieces[message->piece_count++] =
+            (struct message_piece){.offset = (uint32_t)(body->own_from - body->begin), .length = (uint32_t)length};
     body->own_from = body->writer->at;
 }
 
-static void add_shared(struct body *body, const struct shared_range *range) {
-    add_own(body);
-    struct message_piece *piece = add_piece(body);
-    if (piece == NULL)
-        return;
-    *piece = (struct message_piece){.shared = true,
-                                    .offset = range->offset,
-                                    .length = range->length,
-                                    .relaxed_offset = range->relaxed_offset,
-                                    .relaxed_length = range->relaxed_length};
-    body->message->shared = body->shared;
-    body->shared_length += range->length;
-}
-
-void body_own(struct body *body) {
-    struct shared_range range = body->pending;
+void body_settle(struct body *body) {
+    struct message *message = body->message;
+    const struct shared_range range = body->pending;
     body->pending.length = 0;
-    if (range.length == 0)
-        return;
-    if (RENDER_SHARES && range.length >= BODY_SHARED_MIN && body->message->piece_count + 3 <= BODY_PIECES_MAX) {
-        add_shared(body, &range);
-    } else {
+    if (!RENDER_SHARES || range.length < BODY_SHARED_MIN || message->piece_count + 3 > BODY_PIECES_MAX) {
         writer_bytes(body->writer, body->shared->bytes + range.offset, range.length);
         body->writer->line = body->writer->at;
+    } else if (has_room(body)) {
+        add_own(body);
+        message->pieces[message->piece_count++] = (struct message_piece){.shared = true,
+                                                                         .offset = range.offset,
+                                                                         .length = range.length,
+                                                                         .relaxed_offset = range.relaxed_offset,
+                                                                         .relaxed_length = range.relaxed_length};
+        message->shared = body->shared;
+        body->shared_length += range.length;
     }
 }
 
@@ -72,6 +67,6 @@ void body_share(struct body *body, const struct shared_range *range) {
 
 void body_end(struct body *body) {
     body_own(body);
-    if (body->message->piece_count > 0)
+    if (body->message->piece_count > 0 && has_room(body))
         add_own(body);
 }

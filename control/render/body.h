@@ -27,8 +27,13 @@ struct body {
 
 /* The body begins where the writer is. */
 void body_begin(struct body *body, struct writer *writer, struct message *message, const struct shared_bytes *shared);
+/* What is pending becomes a piece, or is copied. */
+void body_settle(struct body *body);
 /* Before bytes are written to the writer. */
-void body_own(struct body *body);
+static inline void body_own(struct body *body) {
+    if (body->pending.length > 0)
+        body_settle(body);
+}
 void body_share(struct body *body, const struct shared_range *range);
 /* Puts the pieces into the message. Without memory the writer has an error. */
 void body_end(struct body *body);

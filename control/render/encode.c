@@ -1,14 +1,12 @@
 /* encode.c: quoted-printable, 7bit and base64, each in one pass over the text. */
 #include "encode.h"
+#include "quoted.h"
 
 #include <stdlib.h>
 
 enum {
-    PLAIN_LINE_MAX = 78, /* RFC 5322 2.1.1 recommends it */
-    QP_LINE_MAX = 75,    /* 76 with the "=" of a soft line break */
-    QP_CHUNK_BYTES = 1024,
-    QP_CHUNK_ROOM = QP_CHUNK_BYTES * 4 + 16, /* every byte as =XX, a soft break each 72 */
-    LINE_WINDOW_BYTES = 256,                 /* a line end is looked for in: of two kinds, one may be megabytes away */
+    PLAIN_LINE_MAX = 78,     /* RFC 5322 2.1.1 recommends it */
+    LINE_WINDOW_BYTES = 256, /* a line end is looked for in: of two kinds, one may be megabytes away */
     BASE64_LINE_IN = 57,
     BASE64_LINE_OUT = 76,
 };
@@ -19,14 +17,8 @@ static const char base64_digits[64] = {'A', 'B', 'C', 'D', 'E', 'F', 'G', 'H', '
                                        'g', 'h', 'i', 'j', 'k', 'l', 'm', 'n', 'o', 'p', 'q', 'r', 's', 't', 'u', 'v',
                                        'w', 'x', 'y', 'z', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', '+', '/'};
 
-enum { QP_LITERAL = 1, PLAIN_BYTE = 2 };
-
-/* QP_LITERAL: stands for itself in quoted-printable (33-60, 62-126, space and tab); PLAIN_BYTE: these and "=". */
-static const uint8_t byte_kind[256] = {['\t'] = 3, [' ' ... '<'] = 3, ['='] = PLAIN_BYTE, ['>' ... '~'] = 3};
-
-static bool is_line_end(char byte) {
-    return byte == '\n' || byte == '\r';
-}
+/* Printable ASCII and tabs. */
+static const bool plain_byte[256] = {['\t'] = true, [' ' ... '~'] = true};
 
 static bool is_risky_start(const char *line, size_t length) {
     return length > 0 && (line[0] == '.' || (line[0] == 'F' && length >= 5 && memcmp(line, "From ", 5) == 0));
@@ -57,7 +49,7 @@ static size_t line_end(const char *text, size_t at, size_t length, size_t *next)
 /* Printable ASCII and tabs; eight bytes at a time where there is no tab. */
 static bool is_printable(const char *text, size_t length) {
     static const uint64_t ones = 0x0101010101010101, tops = 0x8080808080808080;
-    unsigned all = PLAIN_BYTE;
+    bool all = true;
     size_t at = 0;
     while (at < length) {
         uint64_t word;
@@ -69,9 +61,9 @@ static bool is_printable(const char *text, size_t length) {
                 continue;
             }
         }
-        all &= byte_kind[(uint8_t)text[at++]];
+        all &= plain_byte[(uint8_t)text[at++]];
     }
-    return all != 0;
+    return all;
 }
 
 bool encode_is_plain(const char *text, size_t length) {
@@ -94,86 +86,17 @@ void encode_plain(struct writer *writer, const char *text, size_t length) {
     }
 }
 
-/* Where a run of bytes that stand for themselves in quoted-printable ends; eight at a time. */
-static size_t qp_run(const char *text, size_t at, size_t end) {
-    static const uint64_t ones = 0x0101010101010101, tops = 0x8080808080808080;
-    for (uint64_t word; end - at >= sizeof(word); at += sizeof(word)) {
-        memcpy(&word, text + at, sizeof(word));
-        uint64_t equals = word ^ '=' * ones;
-        /* No byte over 126, none under 32, and no "=". */
-        if ((((word + ones) | word | ((word - 32 * ones) & ~word) | ((equals - ones) & ~equals)) & tops) != 0)
-            break;
-    }
-    while (at < end && (byte_kind[(uint8_t)text[at]] & QP_LITERAL))
-        at++;
-    return at;
-}
-
-/* One byte as =XX at `out`. */
-static uint8_t *qp_escape(uint8_t *out, uint8_t byte) {
-    out[0] = '=';
-    out[1] = (uint8_t)encode_hex[byte >> 4];
-    out[2] = (uint8_t)encode_hex[byte & 15];
-    return out + 3;
-}
-
-static uint8_t *qp_soft_break(uint8_t *out) {
-    memcpy(out, "=\r\n", 3);
-    return out + 3;
-}
-
 void encode_quoted_printable(struct writer *writer, const char *text, size_t length) {
     encode_quoted_printable_part(writer, text, length, false);
 }
 
 void encode_quoted_printable_part(struct writer *writer, const char *text, size_t length, bool soft) {
-    size_t at = 0, column = 0;
-    while (at < length) {
-        if (!writer_room(writer, QP_CHUNK_ROOM))
-            return;
-        uint8_t *out = writer->bytes + writer->at;
-        size_t chunk_end = length - at > QP_CHUNK_BYTES ? at + QP_CHUNK_BYTES : length;
-        while (at < chunk_end) {
-            size_t run_max = at + (QP_LINE_MAX - column);
-            if (run_max > chunk_end)
-                run_max = chunk_end;
-            if (column == 0 && is_risky_start(text + at, length - at)) {
-                out = qp_escape(out, (uint8_t)text[at++]);
-                column = 3;
-                continue;
-            }
-            size_t run = qp_run(text, at, run_max);
-            bool at_line_end = run == length || is_line_end(text[run]);
-            /* White space before a line's end would be lost on the way. */
-            bool blank_end = at_line_end && run > at && (text[run - 1] == ' ' || text[run - 1] == '\t');
-            if (blank_end)
-                run--;
-            memcpy(out, text + at, run - at);
-            out += run - at;
-            column += run - at;
-            at = run;
-            if (blank_end || (at < chunk_end && !(byte_kind[(uint8_t)text[at]] & QP_LITERAL) && !is_line_end(text[at]))) {
-                if (column + 3 > QP_LINE_MAX) {
-                    out = qp_soft_break(out);
-                    column = 0;
-                }
-                out = qp_escape(out, (uint8_t)text[at++]);
-                column += 3;
-            } else if (at < chunk_end && is_line_end(text[at])) {
-                at += text[at] == '\r' && at + 1 < length && text[at + 1] == '\n' ? 2 : 1;
-                memcpy(out, "\r\n", 2);
-                out += 2;
-                column = 0;
-            } else if (column == QP_LINE_MAX && at < length && !is_line_end(text[at])) {
-                out = qp_soft_break(out);
-                column = 0;
-            }
-        }
-        writer->at = (size_t)(out - writer->bytes);
-    }
-    if (column > 0)
-        writer_text(writer, soft ? "=\r\n" : "\r\n");
-    writer->line = writer->at;
+    struct quoted quoted;
+    if (length == 0)
+        return;
+    quoted_begin(&quoted, writer);
+    quoted_text(&quoted, text, length);
+    quoted_end(&quoted, soft);
 }
 
 size_t base64_write(char *out, const uint8_t *bytes, size_t length) {

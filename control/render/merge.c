@@ -5,23 +5,28 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-int merge_open_over(struct merge *merge, const struct values *global, const char *own, char *error, size_t error_bytes) {
+int merge_open_named(struct merge *merge, const struct values *read_global, const char *global, const char *own,
+                     const struct value_names *names, char *error, size_t error_bytes) {
     merge->has_own = own != NULL;
-    merge->has_global = false;
-    merge->global = global;
+    merge->has_global = read_global == NULL && global != NULL;
+    merge->global = merge->has_global ? &merge->read_global : read_global;
     merge->built_in = NULL;
-    return own == NULL ? 0 : values_read(&merge->own, own, "merge_data", error, error_bytes);
+    merge->work = (struct merge_work){.steps = 0};
+    int result = merge->has_global ? values_read(&merge->read_global, global, "merge_global_data", error, error_bytes) : 0;
+    if (result != 0 || own == NULL)
+        return result;
+    result = values_read_named(&merge->own, names, own, "merge_data", error, error_bytes);
+    if (result != 0 && merge->has_global)
+        values_free(&merge->read_global);
+    return result;
+}
+
+int merge_open_over(struct merge *merge, const struct values *global, const char *own, char *error, size_t error_bytes) {
+    return merge_open_named(merge, global, NULL, own, NULL, error, error_bytes);
 }
 
 int merge_open(struct merge *merge, const char *global, const char *own, char *error, size_t error_bytes) {
-    int result = global == NULL ? 0 : values_read(&merge->read_global, global, "merge_global_data", error, error_bytes);
-    if (result != 0)
-        return result;
-    result = merge_open_over(merge, global == NULL ? NULL : &merge->read_global, own, error, error_bytes);
-    if (result != 0 && global != NULL)
-        values_free(&merge->read_global);
-    merge->has_global = global != NULL;
-    return result;
+    return merge_open_named(merge, NULL, global, own, NULL, error, error_bytes);
 }
 
 void merge_close(struct merge *merge) {
@@ -43,11 +48,11 @@ bool merge_is_template(const char *text) {
 /* The rest of a name, object by object; at each the whole rest first, since a member's name may have dots. */
 static const struct value *look_deeper(struct merge_run *run, const struct value *object, const char *name, size_t length) {
     for (;;) {
-        const struct value *value = value_member(object, name, length, value_hash(name, length), &run->members);
+        const struct value *value = value_member(object, name, length, value_hash(name, length), &run->work->members);
         const char *dot = memchr(name, '.', length);
         if (value != NULL || dot == NULL)
             return value;
-        object = value_member(object, name, (size_t)(dot - name), value_hash(name, (size_t)(dot - name)), &run->members);
+        object = value_member(object, name, (size_t)(dot - name), value_hash(name, (size_t)(dot - name)), &run->work->members);
         length -= (size_t)(dot + 1 - name);
         name = dot + 1;
         if (object == NULL)
@@ -55,18 +60,32 @@ static const struct value *look_deeper(struct merge_run *run, const struct value
     }
 }
 
+/* The member of an object for a name or its head; `values`: the object is theirs, and may have it at hand. */
+static const struct value *member(struct merge_run *run, const struct values *values, const struct value *object, uint8_t number,
+                                  const char *name, size_t length, uint32_t hash) {
+    if (values != NULL && values->names != NULL && number != VALUES_UNNUMBERED)
+        return values_numbered(values, number, &run->work->members);
+    return value_member(object, name, length, hash, &run->work->members);
+}
+
 /* The value of a name in one object. *ends: it is decided here, even where it is missing: the object has the name's first word. */
-static const struct value *look_in(struct merge_run *run, const struct value *object, const struct mustache_op *name, bool *ends) {
-    const struct value *value = value_member(object, name->text, name->length, name->hash, &run->members);
+static const struct value *look_in(struct merge_run *run, const struct values *values, const struct value *object,
+                                   const struct mustache_op *name, bool *ends) {
+    const struct value *value = member(run, values, object, name->number, name->text, name->length, name->hash);
     const struct value *head = value != NULL || name->head_length == 0
                                    ? NULL
-                                   : value_member(object, name->text, name->head_length, name->head_hash, &run->members);
+                                   : member(run, values, object, name->head_number, name->text, name->head_length, name->head_hash);
     *ends = value != NULL || head != NULL;
     return head == NULL ? value : look_deeper(run, head, name->text + name->head_length + 1, name->length - name->head_length - 1);
 }
 
 static bool is_built_in(const struct mustache_op *name) {
     return name->length >= sizeof(MERGE_BUILT_IN) && memcmp(name->text, MERGE_BUILT_IN, sizeof(MERGE_BUILT_IN) - 1) == 0;
+}
+
+/* {{.}} */
+static bool is_context(const struct mustache_op *name) {
+    return name->length == 1 && name->text[0] == '.';
 }
 
 static const struct value *look_up_built_in(struct merge_run *run, const struct mustache_op *op) {
@@ -89,22 +108,37 @@ static const struct value *look_up(struct merge_run *run, const struct mustache_
     const struct value *own = merge->has_own ? &merge->own.nodes[0] : NULL;
     const struct value *global = merge->global == NULL ? NULL : &merge->global->nodes[0];
     bool ends;
-    if (name->length == 1 && name->text[0] == '.')
+    if (is_context(name))
         return run->depth > 0 ? run->frames[run->depth - 1].item : own != NULL ? own : global;
     for (uint32_t i = run->depth; i-- > 0;) {
-        const struct value *value = look_in(run, run->frames[i].item, name, &ends);
+        const struct value *value = look_in(run, NULL, run->frames[i].item, name, &ends);
         if (ends)
             return value;
     }
-    const struct value *value = look_in(run, own, name, &ends);
-    return value != NULL ? value : look_in(run, global, name, &ends);
+    const struct value *value = look_in(run, own == NULL ? NULL : &merge->own, own, name, &ends);
+    return value != NULL ? value : look_in(run, merge->global, global, name, &ends);
 }
 
-void merge_run_begin(struct merge_run *run, const struct mustache *program, const struct merge *merge) {
+void merge_number(struct mustache *program, struct value_names *names) {
+    for (uint32_t i = 0; i < program->count; i++) {
+        struct mustache_op *op = &program->ops[i];
+        bool looks_up = op->kind != MUSTACHE_LITERAL && op->kind != MUSTACHE_END;
+        if (!looks_up || is_built_in(op) || is_context(op))
+            continue;
+        op->number = value_names_add(names, op->text, op->length, op->hash);
+        if (op->head_length > 0)
+            op->head_number = value_names_add(names, op->text, op->head_length, op->head_hash);
+    }
+}
+
+void merge_run_begin(struct merge_run *run, const struct mustache *program, const struct merge *merge, struct merge_work *work) {
     run->program = program;
     run->merge = merge;
-    run->op = run->depth = run->steps = 0;
-    run->members = 0;
+    run->work = work;
+    run->own = merge != NULL && merge->has_own && merge->own.names != NULL ? &merge->own : NULL;
+    run->next = program->ops;
+    run->end = program->ops + program->count;
+    run->depth = 0;
 }
 
 /* A section's value becomes the context: of a list one item after the other. */
@@ -116,39 +150,43 @@ static void enter(struct merge_run *run, const struct value *value) {
     }
     frame->item = value->kind == VALUE_LIST ? value + 1 : value;
     frame->end = value + value->size;
-    run->op++;
+    run->next++;
 }
 
 /* At the end of a section: once more with the next item, or on. */
-static void leave(struct merge_run *run, uint32_t section) {
-    run->op++;
-    if (run->program->ops[section].kind == MUSTACHE_INVERTED)
+static void leave(struct merge_run *run, const struct mustache_op *section) {
+    run->next++;
+    if (section->kind == MUSTACHE_INVERTED)
         return;
     struct merge_frame *frame = &run->frames[run->depth - 1];
     frame->item += frame->item->size;
     if (frame->item < frame->end)
-        run->op = section + 1;
+        run->next = section + 1;
     else
         run->depth--;
 }
 
-int merge_run_next(struct merge_run *run, struct merge_step *step, char *error, size_t error_bytes) {
-    while (run->op < run->program->count) {
-        const struct mustache_op *op = &run->program->ops[run->op];
+__attribute__((noinline)) static int too_much_work(struct merge_work *work, char *error, size_t error_bytes) {
+    if (work->steps > MUSTACHE_STEPS_MAX) {
+        work->steps = MUSTACHE_STEPS_MAX; /* and so for what is tried in spite of it */
+        snprintf(error, error_bytes, "a message has more than %d tags and texts, with its lists item by item", MUSTACHE_STEPS_MAX);
+    } else {
+        snprintf(error, error_bytes, "a message's names were looked for among more than %d members of merge data", MUSTACHE_MEMBERS_MAX);
+    }
+    return -EINVAL;
+}
+
+int merge_run_on(struct merge_run *run, struct merge_step *step, char *error, size_t error_bytes) {
+    while (run->next < run->end) {
+        const struct mustache_op *op = run->next, *partner = &run->program->ops[op->partner];
         const struct value *value = op->kind == MUSTACHE_LITERAL || op->kind == MUSTACHE_END ? NULL : look_up(run, op);
-        if (run->steps++ == MUSTACHE_STEPS_MAX) {
-            snprintf(error, error_bytes, "a text has more than %d tags and texts, with its lists item by item", MUSTACHE_STEPS_MAX);
-            return -EINVAL;
-        }
-        if (run->members > MUSTACHE_MEMBERS_MAX) {
-            snprintf(error, error_bytes, "a text's names were looked for among more than %d members of merge data", MUSTACHE_MEMBERS_MAX);
-            return -EINVAL;
-        }
+        if (run->work->steps++ >= MUSTACHE_STEPS_MAX || run->work->members > MUSTACHE_MEMBERS_MAX)
+            return too_much_work(run->work, error, error_bytes);
         switch ((enum mustache_kind)op->kind) {
         case MUSTACHE_LITERAL:
         case MUSTACHE_VARIABLE:
             *step = (struct merge_step){.op = op, .value = value};
-            run->op++;
+            run->next++;
             if (op->kind == MUSTACHE_LITERAL)
                 return 1;
             if (value == NULL && run->merge->built_in != NULL && is_built_in(op))
@@ -164,15 +202,15 @@ int merge_run_next(struct merge_run *run, struct merge_step *step, char *error, 
             return -EINVAL;
         case MUSTACHE_SECTION:
             if (value_is_false(value))
-                run->op = op->partner + 1;
+                run->next = partner + 1;
             else
                 enter(run, value);
             break;
         case MUSTACHE_INVERTED:
-            run->op = value_is_false(value) ? run->op + 1 : op->partner + 1;
+            run->next = value_is_false(value) ? op + 1 : partner + 1;
             break;
         case MUSTACHE_END:
-            leave(run, op->partner);
+            leave(run, partner);
             break;
         }
     }
@@ -183,17 +221,17 @@ int merge_check(const struct merge *merge, const char *name, char *error, size_t
     struct mustache program;
     struct merge_run run;
     struct merge_step step;
+    struct merge_work work = {.steps = 0};
     mustache_variable(&program, name);
-    merge_run_begin(&run, &program, merge);
+    merge_run_begin(&run, &program, merge, &work);
     return merge_run_next(&run, &step, error, error_bytes) < 0 ? -EINVAL : 0;
 }
 
-int merge_write(const struct merge *merge, const struct mustache *program, bool html, struct writer *writer, char *error,
-                size_t error_bytes) {
+int merge_write(struct merge *merge, const struct mustache *program, bool html, struct writer *writer, char *error, size_t error_bytes) {
     struct merge_run run;
     struct merge_step step;
     int result;
-    merge_run_begin(&run, program, merge);
+    merge_run_begin(&run, program, merge, &merge->work);
     while ((result = merge_run_next(&run, &step, error, error_bytes)) > 0 && writer->error == 0)
         if (step.value == NULL)
             writer_bytes(writer, step.op->text, step.op->length);
@@ -202,7 +240,7 @@ int merge_write(const struct merge *merge, const struct mustache *program, bool 
     return result < 0 ? result : 0;
 }
 
-int merge_expand(const struct merge *merge, const char *text, bool html, size_t max_bytes, char **out, char *error, size_t error_bytes) {
+int merge_expand(struct merge *merge, const char *text, bool html, size_t max_bytes, char **out, char *error, size_t error_bytes) {
     struct writer writer = {.limit = max_bytes};
     struct mustache program;
     *out = NULL;

@@ -1,6 +1,5 @@
 /* mustache.c: a text becomes literals and tags, in one pass; the tags of a section know each other. */
 #include "mustache.h"
-#include "values.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -210,7 +209,11 @@ static bool is_alone(const struct compiler *compiler, const struct tag *tag, con
 }
 
 static struct mustache_op op_of(enum mustache_kind kind, const struct tag *tag) {
-    struct mustache_op op = {.kind = (uint8_t)kind, .text = tag->name, .length = (uint32_t)tag->length};
+    struct mustache_op op = {.kind = (uint8_t)kind,
+                             .number = VALUES_UNNUMBERED,
+                             .head_number = VALUES_UNNUMBERED,
+                             .text = tag->name,
+                             .length = (uint32_t)tag->length};
     op.hash = value_hash(tag->name, tag->length);
     const char *dot = memchr(tag->name, '.', tag->length);
     if (dot != NULL && dot > tag->name) {

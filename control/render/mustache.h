@@ -3,6 +3,8 @@
 #ifndef CONTROL_RENDER_MUSTACHE_H
 #define CONTROL_RENDER_MUSTACHE_H
 
+#include "values.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -10,7 +12,7 @@
 enum {
     MUSTACHE_NAME_BYTES = 128,
     MUSTACHE_DEPTH_MAX = 16,         /* of sections in one another */
-    MUSTACHE_STEPS_MAX = 1000000,    /* literals and tags that one message passes in a text, item by item of its lists */
+    MUSTACHE_STEPS_MAX = 1000000,    /* literals and tags that one message passes in all its texts, item by item of its lists */
     MUSTACHE_MEMBERS_MAX = 16000000, /* of objects that its names are compared with: a list in a list of names is their product */
     MUSTACHE_OPS_MAX = 65536,        /* literals and tags of a text */
     MUSTACHE_DELIMITER_BYTES = 8,
@@ -21,9 +23,10 @@ enum mustache_kind { MUSTACHE_LITERAL, MUSTACHE_VARIABLE, MUSTACHE_SECTION, MUST
 
 struct mustache_op {
     uint8_t kind;
-    bool raw;         /* a variable: never escaped */
-    uint32_t partner; /* of a section its end, of an end its section */
-    const char *text; /* a literal's, or a name: in the template's text */
+    bool raw;                    /* a variable: never escaped */
+    uint8_t number, head_number; /* of the name and of its head (merge_number), or VALUES_UNNUMBERED */
+    uint32_t partner;            /* of a section its end, of an end its section */
+    const char *text;            /* a literal's, or a name: in the template's text */
     uint32_t length;
     uint32_t hash;                   /* of a name (value_hash), */
     uint32_t head_length, head_hash; /* and of what is before its first dot; length 0: no dot */

@@ -157,6 +157,10 @@ static void prepare_body(struct render_prepared *prepared) {
     struct prepared_body *body = &prepared->body;
     prepared->text = compile(fields->text, false);
     prepared->html = compile(fields->html, true);
+    if (prepared->text != NULL)
+        merge_number(&prepared->text->program, &prepared->names);
+    if (prepared->html != NULL)
+        merge_number(&prepared->html->program, &prepared->names);
     body->attachments = calloc(fields->attachment_count + 1, sizeof(*body->attachments));
     if ((prepared->text == NULL) != (fields->text == NULL) || (prepared->html == NULL) != (fields->html == NULL) ||
         body->attachments == NULL)
@@ -268,27 +272,34 @@ static size_t prepared_memory(const struct render_prepared *prepared) {
            (prepared->fields->attachment_count + 1) * sizeof(struct shared_range);
 }
 
+/* Behind the texts, whose names it is read with. */
+static void prepare_global(struct render_prepared *prepared) {
+    const char *text = prepared->fields->merge_global_data;
+    char error[ERROR_BYTES];
+    if (text != NULL)
+        prepared->global = malloc(sizeof(*prepared->global));
+    if (prepared->global != NULL &&
+        values_read_named(prepared->global, &prepared->names, text, "merge_global_data", error, sizeof(error)) != 0) {
+        free(prepared->global);
+        prepared->global = NULL;
+    }
+}
+
 struct render_prepared *render_prepare(const struct job *fields, const char *content_id, const struct identity *identity) {
     struct render_prepared *prepared = calloc(1, sizeof(*prepared));
     if (prepared == NULL)
         return NULL;
-    char error[ERROR_BYTES];
     prepared->fields = fields;
+    value_names_init(&prepared->names);
     prepared->bytes = sizeof(*prepared) + 3 * sizeof(struct template);
     if (fields->raw != NULL) {
         prepare_raw(prepared);
         return prepared;
     }
     identity_boundary(identity, content_id, prepared->boundary);
-    if (fields->merge_global_data != NULL)
-        prepared->global = malloc(sizeof(*prepared->global));
-    if (prepared->global != NULL &&
-        values_read(prepared->global, fields->merge_global_data, "merge_global_data", error, sizeof(error)) != 0) {
-        free(prepared->global);
-        prepared->global = NULL;
-    }
     prepare_body(prepared);
     prepare_header(prepared);
+    prepare_global(prepared);
     prepared->bytes += prepared_memory(prepared);
     return prepared;
 }

@@ -38,6 +38,7 @@ struct raw_prepared;
 struct render_prepared {
     const struct job *fields; /* the content's */
     char boundary[IDENTITY_HEX_BYTES];
+    struct value_names names;     /* those of its texts */
     struct values *global;        /* merge_global_data, or NULL: it has none, or it is no JSON */
     struct template *text, *html; /* or NULL: there is none, or it is malformed */
     struct prepared_body body;

@@ -291,9 +291,10 @@ static bool has_templates(const struct rendering *r) {
 
 static int open_merge(const struct rendering *r, struct merge *merge) {
     const struct job *job = r->job;
-    if (r->prepared != NULL && r->prepared->global != NULL && job->merge_global_data == r->prepared->fields->merge_global_data)
-        return merge_open_over(merge, r->prepared->global, r->recipient->merge_data, r->error, r->error_bytes);
-    return merge_open(merge, job->merge_global_data, r->recipient->merge_data, r->error, r->error_bytes);
+    const struct render_prepared *prepared = r->prepared;
+    bool global_is_read = prepared != NULL && prepared->global != NULL && job->merge_global_data == prepared->fields->merge_global_data;
+    return merge_open_named(merge, global_is_read ? prepared->global : NULL, job->merge_global_data, r->recipient->merge_data,
+                            prepared == NULL ? NULL : &prepared->names, r->error, r->error_bytes);
 }
 
 int render_message(const struct job *job, uint32_t index, uint64_t date_s, const struct identity *identity, size_t max_bytes,

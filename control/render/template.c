@@ -12,6 +12,8 @@ void template_forget(struct template *template) {
         return;
     free(template->blocks);
     free(template->stretches);
+    free(template->ahead.bytes);
+    template->ahead = (struct writer){.limit = UINT32_MAX / 2};
     template->blocks = NULL;
     template->stretches = NULL;
     template->stretch_count = 0;
@@ -27,7 +29,7 @@ size_t template_bytes(const struct template *template) {
     const struct mustache *program = &template->program;
     return (program->ops == program->inlined ? 0 : program->capacity * sizeof(*program->ops)) +
            (template->joined == NULL ? 0 : strlen(template->joined)) +
-           (template->blocks == NULL ? 0 : program->count * sizeof(*template->blocks)) +
+           (template->blocks == NULL ? 0 : program->count * sizeof(*template->blocks)) + template->ahead.capacity +
            template->stretch_count * sizeof(*template->stretches);
 }
 
@@ -79,6 +81,7 @@ static enum template_encoding choose_encoding(const struct template *template) {
 int template_open(struct template *template, const char *text, bool html, bool merges, char *error, size_t error_bytes) {
     template->joined = NULL;
     template->blocks = NULL;
+    template->ahead = (struct writer){.limit = UINT32_MAX / 2};
     template->stretches = NULL;
     template->stretch_count = 0;
     template->html = html;
@@ -153,6 +156,16 @@ static void encode_block(const struct template *template, const struct mustache_
     }
 }
 
+/* The rest of a literal: behind a block a line begins, and with the text the first one. */
+static void encode_ahead(struct template *template, uint32_t index) {
+    const struct mustache_op *op = &template->program.ops[index];
+    struct template_block *block = &template->blocks[index];
+    bool whole = block->end == block->begin;
+    quoted_ahead_make(&block->before, op->text, whole ? op->length : block->begin, index == 0, &template->ahead);
+    if (!whole)
+        quoted_ahead_make(&block->behind, op->text + block->end, op->length - block->end, true, &template->ahead);
+}
+
 /* Base64 with variables: its blocks begin in the middle of a group of three bytes (stretch.h). */
 static bool has_stretches(const struct template *template) {
     return template->encoding == TEMPLATE_BASE64 && template->has_variables;
@@ -186,90 +199,177 @@ int template_record(struct template *template, struct writer *writer) {
         if (template->program.ops[i].kind != MUSTACHE_LITERAL)
             continue;
         *block = cut(template, i);
+        if (template->encoding == TEMPLATE_QUOTED_PRINTABLE)
+            encode_ahead(template, i);
         if (block->end == block->begin || has_stretches(template))
             continue;
         block->range.offset = (uint32_t)writer->at;
         encode_block(template, &template->program.ops[i], block, writer);
         block->range.length = (uint32_t)(writer->at - block->range.offset);
     }
-    return writer->error == 0 && has_stretches(template) ? record_stretches(template, writer) : writer->error;
+    quoted_ahead_end(&template->ahead);
+    if (writer->error == 0 && template->ahead.error == 0)
+        return has_stretches(template) ? record_stretches(template, writer) : 0;
+    return writer->error != 0 ? writer->error : template->ahead.error;
 }
 
-/* A text on its way into a body. */
+/* -- a message's text -- */
+
+/* A text on its way into a body: blocks, and the text between them. */
 struct filling {
     const struct template *template;
     struct body *body;
-    struct writer lines; /* text since the last block */
-    struct stretch_run run;
-    bool open_line; /* the block before ended within a line */
+    struct quoted quoted; /* the text since the last block */
+    bool empty;           /* there is none */
+    bool open_line;       /* the block before ended within a line */
 };
 
-/* Encodes the text since the last block. At the end of the text its last line is ended, elsewhere it goes on in the next block. */
-static void flush(struct filling *filling, bool end) {
-    struct writer *lines = &filling->lines, *writer = filling->body->writer;
-    if (has_stretches(filling->template)) {
-        stretch_own(&filling->run, (const char *)lines->bytes, lines->at);
-        lines->at = 0;
-        return;
+static void begin_text(struct filling *filling) {
+    if (filling->empty)
+        body_own(filling->body);
+    filling->empty = false;
+}
+
+/* Ends the text since the last block. At the end of the whole its last line is ended, elsewhere it goes on in the next block. */
+static void end_text(struct filling *filling, bool end) {
+    if (!filling->empty) {
+        quoted_end(&filling->quoted, !end);
+        filling->open_line = false;
+    } else if (end && filling->open_line) {
+        body_own(filling->body);
+        writer_crlf(filling->body->writer);
+        filling->open_line = false;
     }
-    if (lines->at == 0 && !(end && filling->open_line))
+    filling->empty = true;
+}
+
+static void add_text(void *context, const char *text, size_t length) {
+    struct filling *filling = context;
+    if (length == 0)
         return;
-    body_own(filling->body);
-    if (lines->at == 0)
-        writer_crlf(writer);
-    else if (filling->template->encoding == TEMPLATE_BASE64)
-        encode_base64_text(writer, (const char *)lines->bytes, lines->at);
-    else
-        encode_quoted_printable_part(writer, (const char *)lines->bytes, lines->at, !end);
-    lines->at = 0;
-    filling->open_line = false;
+    begin_text(filling);
+    quoted_text(&filling->quoted, text, length);
+}
+
+static void add_ahead(struct filling *filling, const struct quoted_ahead *ahead, const char *text, size_t length) {
+    if (length == 0)
+        return;
+    begin_text(filling);
+    quoted_ahead_put(&filling->quoted, ahead, filling->template->ahead.bytes, text, length);
+}
+
+static void add_block(struct filling *filling, const struct mustache_op *op, const struct template_block *block) {
+    end_text(filling, false);
+    if (filling->template->blocks != NULL) {
+        body_share(filling->body, &block->range);
+    } else {
+        body_own(filling->body);
+        encode_block(filling->template, op, block, filling->body->writer);
+    }
+    filling->open_line = block->soft_end;
 }
 
 static void add_literal(struct filling *filling, const struct mustache_op *op) {
     const struct template *template = filling->template;
     uint32_t index = (uint32_t)(op - template->program.ops);
-    struct template_block cut_here, *block = template->blocks == NULL ? &cut_here : &template->blocks[index];
-    if (template->blocks == NULL)
-        cut_here = cut(template, index);
-    if (block->end == block->begin) {
-        writer_bytes(&filling->lines, op->text, op->length);
+    if (template->blocks == NULL) {
+        struct template_block block = cut(template, index);
+        bool whole = block.end == block.begin;
+        add_text(filling, op->text, whole ? op->length : block.begin);
+        if (whole)
+            return;
+        add_block(filling, op, &block);
+        add_text(filling, op->text + block.end, op->length - block.end);
         return;
     }
-    writer_bytes(&filling->lines, op->text, block->begin);
-    flush(filling, false);
-    if (has_stretches(template)) {
-        if (block->stretch != NULL)
-            stretch_share(&filling->run, block->stretch, filling->body);
-        else
-            stretch_encode(&filling->run, &template->program, index, filling->body);
-    } else if (template->blocks != NULL) {
-        body_share(filling->body, &block->range);
-    } else {
-        body_own(filling->body);
-        encode_block(template, op, block, filling->body->writer);
-    }
-    filling->open_line = block->soft_end;
-    writer_bytes(&filling->lines, op->text + block->end, op->length - block->end);
+    const struct template_block *block = &template->blocks[index];
+    bool whole = block->end == block->begin;
+    add_ahead(filling, &block->before, op->text, whole ? op->length : block->begin);
+    if (whole)
+        return;
+    add_block(filling, op, block);
+    add_ahead(filling, &block->behind, op->text + block->end, op->length - block->end);
 }
 
-int template_write(const struct template *template, const struct merge *merge, size_t max_bytes, struct body *body, char *error,
-                   size_t error_bytes) {
-    struct filling filling = {.template = template, .body = body, .lines = {.limit = max_bytes}};
-    struct merge_run run;
+static void add_value(struct filling *filling, const struct value *value, bool escape) {
+    if (value->kind == VALUE_STRING && value->plain && value->length > 0) {
+        begin_text(filling);
+        quoted_literal(&filling->quoted, value->text, value->length);
+    } else {
+        value_put(value, escape, add_text, filling);
+    }
+}
+
+/* All but base64 with variables; what has none is one block. */
+static int write_lines(const struct template *template, struct merge_run *run, struct body *body, char *error, size_t error_bytes) {
+    struct filling filling = {.template = template, .body = body, .empty = true};
     struct merge_step step;
     int result;
-    merge_run_begin(&run, &template->program, merge);
-    while ((result = merge_run_next(&run, &step, error, error_bytes)) > 0 && filling.lines.error == 0 && body->writer->error == 0)
+    quoted_begin(&filling.quoted, body->writer);
+    while ((result = merge_run_next(run, &step, error, error_bytes)) > 0 && body->writer->error == 0)
         if (step.value == NULL)
             add_literal(&filling, step.op);
         else
-            value_write(step.value, template->html && !step.op->raw, &filling.lines);
-    if (result >= 0 && (result = filling.lines.error) == 0)
-        flush(&filling, true);
-    else if (filling.lines.error != 0)
+            add_value(&filling, step.value, template->html && !step.op->raw);
+    if (result >= 0)
+        end_text(&filling, true);
+    return result < 0 ? result : 0;
+}
+
+/* Text of a message in base64 on its way into a body: stretches, and the text between them. */
+struct grouping {
+    const struct template *template;
+    struct body *body;
+    struct writer text; /* since the last stretch */
+    struct stretch_run run;
+};
+
+static void end_group(struct grouping *grouping) {
+    stretch_own(&grouping->run, (const char *)grouping->text.bytes, grouping->text.at);
+    grouping->text.at = 0;
+}
+
+static void group_literal(struct grouping *grouping, const struct mustache_op *op) {
+    const struct template *template = grouping->template;
+    uint32_t index = (uint32_t)(op - template->program.ops);
+    struct template_block block = template->blocks == NULL ? cut(template, index) : template->blocks[index];
+    writer_bytes(&grouping->text, op->text, block.end == block.begin ? op->length : block.begin);
+    if (block.end == block.begin)
+        return;
+    end_group(grouping);
+    if (block.stretch != NULL)
+        stretch_share(&grouping->run, block.stretch, grouping->body);
+    else
+        stretch_encode(&grouping->run, &template->program, index, grouping->body);
+    writer_bytes(&grouping->text, op->text + block.end, op->length - block.end);
+}
+
+static int write_groups(const struct template *template, struct merge_run *run, size_t max_bytes, struct body *body, char *error,
+                        size_t error_bytes) {
+    struct grouping grouping = {.template = template, .body = body, .text = {.limit = max_bytes}};
+    struct merge_step step;
+    int result;
+    while ((result = merge_run_next(run, &step, error, error_bytes)) > 0 && grouping.text.error == 0 && body->writer->error == 0)
+        if (step.value == NULL)
+            group_literal(&grouping, step.op);
+        else
+            value_write(step.value, template->html && !step.op->raw, &grouping.text);
+    if (result >= 0 && (result = grouping.text.error) == 0)
+        end_group(&grouping);
+    else if (grouping.text.error != 0)
         snprintf(error, error_bytes, result == -E2BIG ? "a text is over %zu bytes with its variables filled in" : "out of memory (%zu)",
                  max_bytes);
-    stretch_end(&filling.run, body);
-    free(filling.lines.bytes);
+    stretch_end(&grouping.run, body);
+    free(grouping.text.bytes);
     return result;
+}
+
+int template_write(const struct template *template, struct merge *merge, size_t max_bytes, struct body *body, char *error,
+                   size_t error_bytes) {
+    struct merge_work own_work = {.steps = 0};
+    struct merge_run run;
+    merge_run_begin(&run, &template->program, merge, merge == NULL ? &own_work : &merge->work);
+    if (has_stretches(template))
+        return write_groups(template, &run, max_bytes, body, error, error_bytes);
+    return write_lines(template, &run, body, error, error_bytes);
 }

@@ -7,6 +7,7 @@
 #include "body.h"
 #include "merge.h"
 #include "mustache.h"
+#include "quoted.h"
 #include "stretch.h"
 
 enum {
@@ -17,12 +18,13 @@ enum {
 
 enum template_encoding { TEMPLATE_7BIT, TEMPLATE_QUOTED_PRINTABLE, TEMPLATE_BASE64 };
 
-/* What of a literal is encoded by itself. */
+/* What of a literal is encoded by itself. The rest has its line's variables for neighbours. */
 struct template_block {
     uint32_t begin, end; /* equal: nothing */
     bool soft_end;       /* its last line goes on behind it */
     struct shared_range range;
-    struct stretch *stretch; /* in base64 with variables, where it is recorded: instead of the range; or NULL */
+    struct quoted_ahead before, behind; /* the rest */
+    struct stretch *stretch;            /* in base64 with variables, where it is recorded: instead of the range; or NULL */
 };
 
 /* It points into itself: it stays where it was opened. */
@@ -30,6 +32,7 @@ struct template {
     struct mustache program;
     char *joined;                  /* the literals around comments in one, or NULL */
     struct template_block *blocks; /* [program.count] where template_record has put them; or NULL */
+    struct writer ahead;           /* what is encoded ahead beside them */
     struct stretch *stretches;     /* [stretch_count] that blocks point at, or NULL */
     uint32_t stretch_count;
     enum template_encoding encoding;
@@ -52,7 +55,7 @@ void template_forget(struct template *template);
 
 /* Writes one message's text, encoded. `merge` may be NULL where there are no variables. 0; or -EINVAL, -E2BIG (over max_bytes), -ENOMEM
  * with a sentence; the writer of the body may have an error of its own. */
-int template_write(const struct template *template, const struct merge *merge, size_t max_bytes, struct body *body, char *error,
+int template_write(const struct template *template, struct merge *merge, size_t max_bytes, struct body *body, char *error,
                    size_t error_bytes);
 
 #endif

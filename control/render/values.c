@@ -5,6 +5,9 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
 
 enum { KEY_BYTES_MAX = 256, CHARACTER_BYTES = 4 };
 
@@ -16,10 +19,15 @@ struct scan {
     uint32_t depth;
 };
 
-/* What ends a run of a string's plain bytes: the quote, the backslash, control characters, and the first byte of what is not ASCII. */
-static const bool string_stop[256] = {[0 ... 31] = true, ['"'] = true, ['\\'] = true, [128 ... 255] = true};
+/* STOP ends a run of a string's bytes that stand for themselves: the quote, the backslash, control characters, what is not ASCII. MARK
+ * stands for itself in JSON, but not in HTML or in quoted-printable. */
+enum { STOP = 1, MARK = 2 };
+static const uint8_t byte_kind[256] = {
+    [0 ... 31] = STOP, ['"'] = STOP, ['\\'] = STOP, [128 ... 255] = STOP, ['&'] = MARK,
+    ['<'] = MARK,      ['>'] = MARK, ['\''] = MARK, ['='] = MARK,         [127] = MARK,
+};
 
-uint32_t value_hash(const char *name, size_t length) {
+static inline uint32_t hash_of(const char *name, size_t length) {
     uint32_t first = 0, last = 0;
     if (length >= sizeof(first)) {
         memcpy(&first, name, sizeof(first));
@@ -29,6 +37,10 @@ uint32_t value_hash(const char *name, size_t length) {
         memcpy(&last, name + length - 1, 1);
     }
     return (first * 31 + last) * 31 + (uint32_t)length;
+}
+
+uint32_t value_hash(const char *name, size_t length) {
+    return hash_of(name, length);
 }
 
 static int hex_digit(char digit) {
@@ -81,75 +93,175 @@ static size_t read_escape(const char *at, char *out, size_t *used) {
     return length;
 }
 
+/* -- names -- */
+
+/* A member's name without its escapes; of one that is longer than any variable's only the begin. Its length. */
+static size_t key_unescape(const struct value *value, char *key) {
+    size_t filled = 0;
+    for (size_t at = 0; at < value->key_length && filled <= KEY_BYTES_MAX;) {
+        size_t used = 1;
+        if (value->key[at] == '\\')
+            filled += read_escape(value->key + at, key + filled, &used);
+        else
+            key[filled++] = value->key[at];
+        at += used;
+    }
+    return filled;
+}
+
+static bool escaped_key_is(const struct value *value, const char *name, size_t length) {
+    char key[KEY_BYTES_MAX + CHARACTER_BYTES];
+    return key_unescape(value, key) == length && memcmp(key, name, length) == 0;
+}
+
+static uint32_t slot_of(uint32_t hash) {
+    return (hash * 0x9E3779B1u) >> 16 & (VALUES_NAMES_SLOTS - 1); /* of Knuth's multiplicative hash the middle */
+}
+
+void value_names_init(struct value_names *names) {
+    names->count = 0;
+    memset(names->slots, VALUES_UNNUMBERED, sizeof(names->slots));
+}
+
+static bool name_is(const struct value_name *name, const char *text, size_t length, uint32_t hash) {
+    return name->hash == hash && name->length == length && memcmp(name->text, text, length) == 0;
+}
+
+/* The slot of a name, or the one that is free for it: at most half of them are taken. */
+static uint32_t names_slot(const struct value_names *names, const char *text, size_t length, uint32_t hash) {
+    uint32_t slot = slot_of(hash);
+    while (names->slots[slot] != VALUES_UNNUMBERED && !name_is(&names->names[names->slots[slot]], text, length, hash))
+        slot = (slot + 1) & (VALUES_NAMES_SLOTS - 1);
+    return slot;
+}
+
+uint8_t value_names_add(struct value_names *names, const char *text, size_t length, uint32_t hash) {
+    uint32_t slot = names_slot(names, text, length, hash);
+    if (names->slots[slot] == VALUES_UNNUMBERED && names->count < VALUES_NAMES_MAX) {
+        names->slots[slot] = (uint8_t)names->count;
+        struct value_name *name = &names->names[names->count++];
+        *name = (struct value_name){.text = text, .length = (uint32_t)length, .hash = hash};
+        name->short_mask = length > VALUES_NAME_SHORT ? UINT32_MAX : (1u << length) - 1;
+        memcpy(name->first, text, length < VALUES_NAME_SHORT ? length : VALUES_NAME_SHORT);
+    }
+    return names->slots[slot];
+}
+
+static uint8_t names_find_escaped(const struct value_names *names, const struct value *member) {
+    char key[KEY_BYTES_MAX + CHARACTER_BYTES];
+    size_t length = key_unescape(member, key);
+    return names->slots[names_slot(names, key, length, hash_of(key, length))];
+}
+
+/* -- reading -- */
+
 static bool scan_fail(struct scan *scan, const char *fault) {
     scan->fault = fault;
     return false;
 }
 
-static const char *skip_blanks(const char *at) {
-    while (*at == ' ' || *at == '\n' || *at == '\t' || *at == '\r')
+static inline const char *skip_blanks(const char *at) {
+    while ((uint8_t)*at <= ' ' && (*at == ' ' || *at == '\n' || *at == '\t' || *at == '\r'))
         at++;
     return at;
 }
 
-/* Where a run of a string's plain bytes ends; eight at a time. */
-static const char *skip_plain(const char *at, const char *end) {
-    static const uint64_t ones = 0x0101010101010101, tops = 0x8080808080808080;
-    for (uint64_t word; (size_t)(end - at) >= sizeof(word); at += sizeof(word)) {
-        memcpy(&word, at, sizeof(word));
-        uint64_t quote = word ^ '"' * ones, backslash = word ^ '\\' * ones;
-        uint64_t stops = (((quote - ones) & ~quote) | ((backslash - ones) & ~backslash) | ((word - 32 * ones) & ~word) | word) & tops;
-        if (stops != 0)
-            return at + __builtin_ctzll(stops) / 8;
-    }
-    while (!string_stop[(uint8_t)*at])
-        at++;
-    return at;
+/* What ends a run of a string's bytes but no string: an escape, or a character that is not ASCII. Its length, or 0: it may not be in one.
+ */
+static size_t special_length(const char *at) {
+    char character[CHARACTER_BYTES];
+    size_t used = 0;
+    if (*at == '\\')
+        return read_escape(at, character, &used) == 0 ? 0 : used;
+    return (uint8_t)*at >= 0x80 ? utf8_character(at, CHARACTER_BYTES) : 0;
 }
 
-/* The string whose quote is behind: up to its end quote, which is passed. */
-static bool scan_string(struct scan *scan, const char **text, uint32_t *length, bool *escaped) {
-    const char *at = scan->at, *begin = at;
-    *escaped = false;
+/* A string, without its quotes. */
+struct span {
+    const char *end; /* its end quote; NULL: it is malformed */
+    bool escaped, plain;
+};
+
+#ifdef __SSE2__
+enum { VECTOR_BYTES = 16 };
+
+/* A bit for each of 16 bytes that is a STOP, or a MARK. */
+static inline void classify(const char *at, unsigned *stops, unsigned *marks) {
+    const __m128i bytes = _mm_loadu_si128((const __m128i *)at);
+    __m128i quote = _mm_cmpeq_epi8(bytes, _mm_set1_epi8('"')), backslash = _mm_cmpeq_epi8(bytes, _mm_set1_epi8('\\'));
+    __m128i low = _mm_cmplt_epi8(bytes, _mm_set1_epi8(' ')); /* signed: so is what is not ASCII */
+    /* & is 38 and ' 39, < 60, = 61, > 62. */
+    __m128i ampersand = _mm_cmpeq_epi8(_mm_or_si128(bytes, _mm_set1_epi8(1)), _mm_set1_epi8('\''));
+    __m128i angle = _mm_cmpeq_epi8(_mm_and_si128(bytes, _mm_set1_epi8(~1)), _mm_set1_epi8('<'));
+    __m128i others = _mm_or_si128(_mm_cmpeq_epi8(bytes, _mm_set1_epi8('>')), _mm_cmpeq_epi8(bytes, _mm_set1_epi8(127)));
+    *stops = (unsigned)_mm_movemask_epi8(_mm_or_si128(_mm_or_si128(quote, backslash), low));
+    *marks = (unsigned)_mm_movemask_epi8(_mm_or_si128(_mm_or_si128(ampersand, angle), others));
+}
+#endif
+
+/* Any string, from behind its quote. */
+__attribute__((noinline)) static struct span scan_long_string(struct scan *scan, const char *at) {
+    struct span span = {.plain = true};
     for (;;) {
-        at = skip_plain(at, scan->end);
+#ifdef __SSE2__
+        unsigned stops, marks;
+        if (scan->end - at >= VECTOR_BYTES) {
+            classify(at, &stops, &marks);
+            span.plain &= (stops == 0 ? marks : marks & (stops - 1) & ~stops) == 0;
+            at += stops == 0 ? VECTOR_BYTES : __builtin_ctz(stops);
+            if (stops == 0)
+                continue;
+        }
+#endif
+        for (; (byte_kind[(uint8_t)*at] & STOP) == 0; at++)
+            span.plain &= byte_kind[(uint8_t)*at] != MARK;
         if (*at == '"')
             break;
-        char character[CHARACTER_BYTES];
-        size_t used = 0;
-        if (*at == '\\') {
-            *escaped = true;
-            if (read_escape(at, character, &used) == 0)
-                used = 0;
-        } else if ((uint8_t)*at >= 0x80) {
-            used = utf8_character(at, CHARACTER_BYTES);
+        size_t used = special_length(at);
+        if (used == 0) {
+            scan->at = at;
+            scan_fail(scan, *at == '\0' ? "a text has no end" : "a text has a character that may not be in one");
+            return span;
         }
-        scan->at = at;
-        if (used == 0)
-            return scan_fail(scan, *at == '\0' ? "a text has no end" : "a text has a character that may not be in one");
+        span.escaped |= *at == '\\';
+        span.plain = false;
         at += used;
     }
-    *text = begin;
-    *length = (uint32_t)(at - begin);
-    scan->at = at + 1;
+    span.end = at;
+    return span;
+}
+
+static inline struct span scan_string(struct scan *scan, const char *at) {
+#ifdef __SSE2__
+    unsigned stops, marks;
+    if (scan->end - at >= VECTOR_BYTES) {
+        classify(at, &stops, &marks);
+        const char *end = at + __builtin_ctz(stops | 1u << VECTOR_BYTES);
+        if (*end == '"' && stops != 0)
+            return (struct span){.end = end, .plain = (marks & (stops - 1) & ~stops) == 0};
+    }
+#endif
+    return scan_long_string(scan, at);
+}
+
+__attribute__((noinline)) static bool scan_grow(struct scan *scan) {
+    struct values *values = scan->values;
+    uint32_t capacity = values->capacity * 2;
+    struct value *grown = malloc(capacity * sizeof(*grown));
+    if (grown == NULL) {
+        scan->starved = true;
+        return false;
+    }
+    memcpy(grown, values->nodes, values->count * sizeof(*grown));
+    values_free(values);
+    values->nodes = grown;
+    values->capacity = capacity;
     return true;
 }
 
 static struct value *scan_add(struct scan *scan) {
     struct values *values = scan->values;
-    if (values->count == values->capacity) {
-        uint32_t capacity = values->capacity * 2;
-        struct value *grown = malloc(capacity * sizeof(*grown));
-        if (grown == NULL) {
-            scan->starved = true;
-            return NULL;
-        }
-        memcpy(grown, values->nodes, values->count * sizeof(*grown));
-        values_free(values);
-        values->nodes = grown;
-        values->capacity = capacity;
-    }
-    return &values->nodes[values->count++];
+    return values->count == values->capacity && !scan_grow(scan) ? NULL : &values->nodes[values->count++];
 }
 
 static const char *skip_digits(const char *at) {
@@ -192,25 +304,74 @@ static bool scan_word(struct scan *scan, struct value *value, const char *word, 
 
 static bool scan_value(struct scan *scan, struct value *value);
 
+/* A member of the object that is read with names. */
+static inline uint8_t names_find(const struct scan *scan, const struct value_names *names, const struct value *member) {
+    if (member->key_escaped)
+        return names_find_escaped(names, member);
+#ifdef __SSE2__
+    /* Most often it is the first that has its hash. */
+    uint8_t number = names->slots[slot_of(member->key_hash)];
+    if (number != VALUES_UNNUMBERED && scan->end - member->key >= VALUES_NAME_SHORT) {
+        const struct value_name *name = &names->names[number];
+        __m128i same = _mm_cmpeq_epi8(_mm_loadu_si128((const __m128i *)member->key), _mm_loadu_si128((const __m128i *)name->first));
+        unsigned others = ~(unsigned)_mm_movemask_epi8(same);
+        if (name->length == member->key_length && (others & name->short_mask) == 0) /* there are always others beyond 16 */
+            return number;
+    }
+#endif
+    return names->slots[names_slot(names, member->key, member->key_length, member->key_hash)];
+}
+
+static inline void member_found(struct scan *scan, uint32_t node) {
+    struct values *values = scan->values;
+    struct value *member = &values->nodes[node];
+    member->place = values->members++;
+    uint8_t number = names_find(scan, values->names, member);
+    if (number != VALUES_UNNUMBERED && values->found[number] == 0)
+        values->found[number] = node;
+}
+
 /* The hash is of the name itself, without its escapes. A name too long for any variable gets none. */
-static bool scan_key(struct scan *scan, struct value *value) {
-    if (*scan->at != '"')
+static inline bool scan_key(struct scan *scan, struct value *value) {
+    const char *at = scan->at;
+    if (*at != '"')
         return scan_fail(scan, "a name is missing");
-    scan->at++;
-    if (!scan_string(scan, &value->key, &value->key_length, &value->key_escaped))
+    struct span span = scan_string(scan, ++at);
+    if (span.end == NULL)
         return false;
-    value->key_hash = value->key_escaped ? 0 : value_hash(value->key, value->key_length);
-    scan->at = skip_blanks(scan->at);
-    if (*scan->at != ':')
+    value->key = at;
+    value->key_length = (uint32_t)(span.end - at);
+    value->key_escaped = span.escaped;
+    value->key_hash = span.escaped ? 0 : hash_of(at, value->key_length);
+    at = skip_blanks(span.end + 1);
+    scan->at = at;
+    if (*at != ':')
         return scan_fail(scan, "a name has no value");
-    scan->at = skip_blanks(scan->at + 1);
+    scan->at = skip_blanks(at + 1);
+    return true;
+}
+
+static inline bool scan_string_value(struct scan *scan, struct value *value) {
+    const char *at = scan->at + 1;
+    struct span span = scan_string(scan, at);
+    if (span.end == NULL)
+        return false;
+    value->kind = VALUE_STRING;
+    value->size = 1;
+    value->text = at;
+    value->length = (uint32_t)(span.end - at);
+    value->escaped = span.escaped;
+    value->plain = span.plain;
+    scan->at = span.end + 1;
     return true;
 }
 
 /* What is between the brackets of a list or an object. Nodes move when they grow: the container is known by its place. */
 static bool scan_container(struct scan *scan, struct value *container) {
+    struct values *values = scan->values;
     bool object = container->kind == VALUE_OBJECT;
-    uint32_t place = (uint32_t)(container - scan->values->nodes);
+    uint32_t place = (uint32_t)(container - values->nodes);
+    bool named = object && place == 0 && values->names != NULL;
     char close = object ? '}' : ']';
     if (++scan->depth > VALUES_DEPTH_MAX)
         return scan_fail(scan, "lists and objects lie too deep in one another");
@@ -222,11 +383,16 @@ static bool scan_container(struct scan *scan, struct value *container) {
         if (!first)
             scan->at = skip_blanks(scan->at + 1);
         first = false;
+        uint32_t node = values->count;
         struct value *value = scan_add(scan);
         if (value == NULL)
             return false;
         value->key = NULL;
-        if ((object && !scan_key(scan, value)) || !scan_value(scan, value))
+        if (object && !scan_key(scan, value))
+            return false;
+        if (named)
+            member_found(scan, node);
+        if (*scan->at == '"' ? !scan_string_value(scan, value) : !scan_value(scan, value))
             return false;
         scan->at = skip_blanks(scan->at);
         if (*scan->at == close)
@@ -234,7 +400,7 @@ static bool scan_container(struct scan *scan, struct value *container) {
     }
     scan->at++;
     scan->depth--;
-    scan->values->nodes[place].size = scan->values->count - place;
+    values->nodes[place].size = values->count - place;
     return true;
 }
 
@@ -243,9 +409,7 @@ static bool scan_value(struct scan *scan, struct value *value) {
     value->length = 0;
     switch (*scan->at) {
     case '"':
-        scan->at++;
-        value->kind = VALUE_STRING;
-        return scan_string(scan, &value->text, &value->length, &value->escaped);
+        return scan_string_value(scan, value);
     case '{':
     case '[':
         value->kind = *scan->at == '{' ? VALUE_OBJECT : VALUE_LIST;
@@ -261,11 +425,17 @@ static bool scan_value(struct scan *scan, struct value *value) {
     }
 }
 
-int values_read(struct values *values, const char *json, const char *what, char *error, size_t error_bytes) {
+int values_read_named(struct values *values, const struct value_names *names, const char *json, const char *what, char *error,
+                      size_t error_bytes) {
     struct scan scan = {.at = skip_blanks(json), .end = json + strlen(json), .values = values};
     values->nodes = values->inlined;
     values->capacity = VALUES_INLINED;
     values->count = 1;
+    values->names = names;
+    values->members = 0;
+    if (names != NULL)
+        memset(values->found, 0, names->count * sizeof(values->found[0]));
+    values->found[VALUES_UNNUMBERED] = 0;
     values->nodes[0].key = NULL;
     bool good = scan_value(&scan, &values->nodes[0]);
     if (good && *(scan.at = skip_blanks(scan.at)) != '\0')
@@ -282,24 +452,14 @@ int values_read(struct values *values, const char *json, const char *what, char 
     return scan.starved ? -ENOMEM : -EINVAL;
 }
 
+int values_read(struct values *values, const char *json, const char *what, char *error, size_t error_bytes) {
+    return values_read_named(values, NULL, json, what, error, error_bytes);
+}
+
 void values_free(struct values *values) {
     if (values->nodes != values->inlined)
         free(values->nodes);
     values->nodes = values->inlined;
-}
-
-static bool escaped_key_is(const struct value *value, const char *name, size_t length) {
-    char key[KEY_BYTES_MAX + CHARACTER_BYTES];
-    size_t filled = 0;
-    for (size_t at = 0; at < value->key_length && filled <= KEY_BYTES_MAX;) {
-        size_t used = 1;
-        if (value->key[at] == '\\')
-            filled += read_escape(value->key + at, key + filled, &used);
-        else
-            key[filled++] = value->key[at];
-        at += used;
-    }
-    return filled == length && memcmp(key, name, length) == 0;
 }
 
 const struct value *value_member(const struct value *object, const char *name, size_t length, uint32_t hash, uint64_t *passed) {
@@ -320,28 +480,32 @@ bool value_is_false(const struct value *value) {
            (value->kind == VALUE_STRING && value->length == 0) || (value->kind == VALUE_LIST && value->size == 1);
 }
 
-static void write_escaped(struct writer *writer, const char *text, size_t length) {
+/* -- writing -- */
+
+/* Where the text of a value goes. */
+struct sink {
+    void (*put)(void *context, const char *text, size_t length);
+    void *context;
+    bool escape;
+};
+
+static void put_text(const struct sink *sink, const char *text, size_t length) {
     static const bool special[256] = {['&'] = true, ['<'] = true, ['>'] = true, ['"'] = true, ['\''] = true};
-    for (size_t at = 0;;) {
+    for (size_t at = 0; sink->escape;) {
         size_t run = at;
         while (at < length && !special[(uint8_t)text[at]])
             at++;
-        writer_bytes(writer, text + run, at - run);
+        sink->put(sink->context, text + run, at - run);
         if (at == length)
             return;
         char byte = text[at++];
-        writer_text(writer, byte == '&' ? "&amp;" : byte == '<' ? "&lt;" : byte == '>' ? "&gt;" : byte == '"' ? "&quot;" : "&#39;");
+        const char *entity = byte == '&' ? "&amp;" : byte == '<' ? "&lt;" : byte == '>' ? "&gt;" : byte == '"' ? "&quot;" : "&#39;";
+        sink->put(sink->context, entity, strlen(entity));
     }
+    sink->put(sink->context, text, length);
 }
 
-static void write_text(struct writer *writer, const char *text, size_t length, bool escape) {
-    if (escape)
-        write_escaped(writer, text, length);
-    else
-        writer_bytes(writer, text, length);
-}
-
-static void write_string(struct writer *writer, const struct value *value, bool escape) {
+static void put_string(const struct sink *sink, const struct value *value) {
     const char *at = value->text, *end = at + value->length;
     while (value->escaped && at < end) {
         const char *backslash = memchr(at, '\\', (size_t)(end - at));
@@ -349,31 +513,33 @@ static void write_string(struct writer *writer, const struct value *value, bool 
             break;
         char character[CHARACTER_BYTES];
         size_t used, length = read_escape(backslash, character, &used);
-        write_text(writer, at, (size_t)(backslash - at), escape);
-        write_text(writer, character, length, escape);
+        put_text(sink, at, (size_t)(backslash - at));
+        put_text(sink, character, length);
         at = backslash + used;
     }
-    write_text(writer, at, (size_t)(end - at), escape);
+    put_text(sink, at, (size_t)(end - at));
 }
 
-int value_write(const struct value *value, bool escape, struct writer *writer) {
+int value_put(const struct value *value, bool escape, void (*put)(void *context, const char *text, size_t length), void *context) {
     char number[32];
     switch ((enum value_kind)value->kind) {
     case VALUE_STRING:
-        write_string(writer, value, escape);
+        if (value->plain)
+            put(context, value->text, value->length);
+        else
+            put_string(&(struct sink){put, context, escape}, value);
         return 0;
     case VALUE_INTEGER:
-        writer_bytes(writer, value->text, value->length);
+        put(context, value->text, value->length);
         return 0;
     case VALUE_REAL:
-        snprintf(number, sizeof(number), "%.15g", strtod(value->text, NULL));
-        writer_text(writer, number);
+        put(context, number, (size_t)snprintf(number, sizeof(number), "%.15g", strtod(value->text, NULL)));
         return 0;
     case VALUE_TRUE:
-        writer_text(writer, "true");
+        put(context, "true", strlen("true"));
         return 0;
     case VALUE_FALSE:
-        writer_text(writer, "false");
+        put(context, "false", strlen("false"));
         return 0;
     case VALUE_NULL:
         return 0;
@@ -382,4 +548,12 @@ int value_write(const struct value *value, bool escape, struct writer *writer) {
         break;
     }
     return -EINVAL;
+}
+
+static void put_writer(void *context, const char *text, size_t length) {
+    writer_bytes(context, text, length);
+}
+
+int value_write(const struct value *value, bool escape, struct writer *writer) {
+    return value_put(value, escape, put_writer, writer);
 }

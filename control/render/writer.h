@@ -33,6 +33,28 @@ static inline void writer_bytes(struct writer *writer, const void *bytes, size_t
     }
 }
 
+/* The same of few bytes, without a call. */
+static inline void writer_short(struct writer *writer, const char *bytes, size_t length) {
+    if (!writer_room(writer, length))
+        return;
+    uint8_t *out = writer->bytes + writer->at;
+    writer->at += length;
+    if (length >= 16) {
+        for (size_t at = 0; at < length - 16; at += 16)
+            memcpy(out + at, bytes + at, 16);
+        memcpy(out + length - 16, bytes + length - 16, 16);
+    } else if (length >= 8) {
+        memcpy(out, bytes, 8);
+        memcpy(out + length - 8, bytes + length - 8, 8);
+    } else if (length >= 4) {
+        memcpy(out, bytes, 4);
+        memcpy(out + length - 4, bytes + length - 4, 4);
+    } else {
+        for (size_t at = 0; at < length; at++)
+            out[at] = (uint8_t)bytes[at];
+    }
+}
+
 static inline void writer_text(struct writer *writer, const char *text) {
     writer_bytes(writer, text, strlen(text));
 }

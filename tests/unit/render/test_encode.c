@@ -1,6 +1,7 @@
 /* Content transfer encodings: RFC 2045 6.7 (quoted-printable) and 6.8 (base64), RFC 2049 3, RFC 3629. */
 #include "unit.h"
 #include "control/render/encode.h"
+#include "control/render/quoted.h"
 
 static const char *encoded(void (*encode)(struct writer *, const char *, size_t), const char *text, size_t length) {
     static char out[65536];
@@ -101,6 +102,69 @@ static void quoted_printable_lines_are_at_most_76(void **state) {
     }
 }
 
+/* Bytes that encoders look at, and none of them. */
+static size_t draw_bytes(char *out, size_t most, uint64_t *seed) {
+    static const char special[] = "\r\n\r\n. \tF From =\x7F\xC3\xA9";
+    size_t length = unit_random(seed) % (most + 1), dull = unit_random(seed) % 40;
+    for (size_t i = 0; i < length; i++)
+        out[i] =
+            unit_random(seed) % (dull + 1) == 0 ? special[unit_random(seed) % (sizeof(special) - 1)] : (char)('a' + unit_random(seed) % 26);
+    if (length > 5 && unit_random(seed) % 4 == 0)
+        memcpy(out, "From ", 5);
+    return length;
+}
+
+/* A text in parts, each as a template puts it: as it is, as a value that needs no escape, or encoded ahead (RFC 2045 6.7). */
+static void parts_of_a_text_do_not_show(void **state) {
+    enum { ROUNDS = 30000, TEXT_BYTES = 600, PARTS = 12 };
+    uint64_t seed = 11;
+    uint32_t parts = 0, fitting = 0;
+    for (int round = 0; round < ROUNDS; round++) {
+        char text[TEXT_BYTES];
+        size_t length = draw_bytes(text, sizeof(text), &seed), at = 0, most = 1 + unit_random(&seed) % (TEXT_BYTES / 4);
+        bool soft = unit_random(&seed) % 2;
+        struct writer whole = {.limit = 1 << 20}, out = {.limit = 1 << 20}, ahead_bytes = {.limit = 1 << 20};
+        struct quoted quoted;
+        encode_quoted_printable_part(&whole, text, length, soft);
+        quoted_begin(&quoted, &out);
+        while (at < length) {
+            size_t part = unit_random(&seed) % (most < length - at ? most + 1 : length - at + 1);
+            struct quoted_ahead ahead;
+            bool literal = true;
+            for (size_t i = at; i < at + part; i++)
+                literal &= text[i] >= 32 && text[i] < 127 && text[i] != '=';
+            size_t before = ahead_bytes.at;
+            switch (unit_random(&seed) % 3) {
+            case 0:
+                quoted_text(&quoted, text + at, part);
+                break;
+            case 1:
+                if (literal)
+                    quoted_literal(&quoted, text + at, part);
+                else
+                    quoted_text(&quoted, text + at, part);
+                break;
+            default:
+                quoted_ahead_make(&ahead, text + at, part, quoted.column == 0, &ahead_bytes);
+                quoted_ahead_end(&ahead_bytes);
+                fitting += ahead_bytes.at > before && quoted.column >= ahead.first_column && quoted.column <= ahead.last_column;
+                parts++;
+                quoted_ahead_put(&quoted, &ahead, ahead_bytes.bytes, text + at, part);
+            }
+            at += part;
+        }
+        quoted_end(&quoted, soft);
+        assert_int_equal(out.error | whole.error | ahead_bytes.error, 0);
+        assert_int_equal(out.at, whole.at);
+        if (out.at > 0)
+            assert_memory_equal(out.bytes, whole.bytes, out.at);
+        free(whole.bytes);
+        free(out.bytes);
+        free(ahead_bytes.bytes);
+    }
+    assert_true(fitting > parts / 4);
+}
+
 static void plain_is_only_what_no_relay_touches(void **state) {
     const char *good[] = {"", "Hi\n", "a\r\nb", "tab\there\n", "=20 is fine\n", "x\n\n\ny"};
     const char *bad[] = {"trailing \n", "trailing\t", ".\n", "x\n.dot", "From x\n", "\x07", "\xC3\xA9"};
@@ -196,6 +260,7 @@ int main(void) {
         cmocka_unit_test(quoted_printable_follows_the_rules),
         cmocka_unit_test(quoted_printable_needs_no_dot_stuffing_and_survives_mailboxes),
         cmocka_unit_test(quoted_printable_lines_are_at_most_76),
+        cmocka_unit_test(parts_of_a_text_do_not_show),
         cmocka_unit_test(plain_is_only_what_no_relay_touches),
         cmocka_unit_test(base64_gives_the_known_answers),
         cmocka_unit_test(utf8_is_the_shortest_form_without_surrogates),

@@ -87,6 +87,57 @@ static void hostile_data_do_not_hold_a_thread(void **state) {
     free(own);
 }
 
+/* What a message may cost is counted over its subject, texts and header fields together, prepared or not; the next message begins anew. */
+static void all_texts_of_a_message_share_one_budget(void **state) {
+    enum { ITEMS = 600, HEADERS = 50 };
+    static char data[ITEMS * 2 + 64];
+    static struct job_header headers[HEADERS];
+    struct unit_job u;
+    strcpy(data, "{\"x\":1,\"l\":[1");
+    for (int i = 1; i < ITEMS; i++)
+        strcat(data, ",1");
+    strcat(data, "]}");
+    char *square = (char *)"{{#l}}{{#l}}{{/l}}{{/l}}"; /* 360,000 steps and some */
+    for (int i = 0; i < HEADERS; i++)
+        headers[i] = (struct job_header){.name = (char *)"X-Cost", .value = (char *)"{{x}}"};
+    unit_job_init(&u);
+    u.job.headers = headers;
+    u.job.header_count = HEADERS;
+    u.recipients[0].merge_data = data;
+    u.recipients[1] = u.recipients[0];
+    u.job.recipient_total = 2;
+    struct {
+        char **text;
+        const char *cheap;
+    } texts[] = {{&u.job.subject, "s"},
+                 {&u.job.text, "t {{x}}\n"},
+                 {&u.job.html, "h {{x}}\n"},
+                 {&headers[0].value, "v"},
+                 {&headers[HEADERS - 1].value, "{{x}}"}};
+    enum { TEXTS = sizeof(texts) / sizeof(texts[0]) };
+    for (int costly = 0; costly < 1 << TEXTS; costly++) {
+        int count = __builtin_popcount((unsigned)costly);
+        for (int i = 0; i < TEXTS; i++)
+            *texts[i].text = costly >> i & 1 ? square : (char *)texts[i].cheap;
+        struct identity *identity = unit_identity('k');
+        struct render_prepared *prepared = render_prepare(&u.job, "c", identity);
+        struct job fields = u.job;
+        struct content content = {.references = 1, .fields = &fields, .prepared = prepared};
+        for (int shared = 0; shared < 2; shared++) {
+            u.job.content = shared ? &content : NULL;
+            u.job.content_id = (char *)"c";
+            for (uint32_t index = 0; index < 2; index++)
+                if (count < 3)
+                    unit_render(&u.job, index);
+                else
+                    unit_assert_has(unit_render_error(&u.job, index, -EINVAL), "a message has more than 1000000 tags");
+        }
+        u.job.content = NULL;
+        render_prepared_free(prepared);
+        identity_free(identity);
+    }
+}
+
 static const char *name_itself(void *context, const char *name) {
     (void)context;
     static char text[2][16];
@@ -205,6 +256,7 @@ int main(void) {
         cmocka_unit_test(values_are_no_templates),
         cmocka_unit_test(what_is_missing_or_malformed_is_an_error),
         cmocka_unit_test(hostile_data_do_not_hold_a_thread),
+        cmocka_unit_test(all_texts_of_a_message_share_one_budget),
         cmocka_unit_test(a_section_of_a_variable_of_ours_keeps_its_value),
         cmocka_unit_test(data_are_read_as_json),
         cmocka_unit_test(a_message_is_filled_everywhere_for_its_recipient),

@@ -270,6 +270,9 @@ static void limits_have_names(void **state) {
     assert_int_equal(merge_open(&merge, NULL, data, error, sizeof(error)), 0);
     assert_int_equal(merge_expand(&merge, "{{#l}}{{#l}}{{/l}}{{/l}}", false, 10000, &out, error, sizeof(error)), -EINVAL);
     unit_assert_has(error, "more than 1000000 tags");
+    assert_int_equal(merge_expand(&merge, "{{#l}}{{.}}{{/l}}", false, 10000, &out, error, sizeof(error)), -EINVAL); /* it is spent */
+    merge_close(&merge);
+    assert_int_equal(merge_open(&merge, NULL, data, error, sizeof(error)), 0);
     assert_int_equal(merge_expand(&merge, "{{#l}}{{#l}}x{{/l}}{{/l}}", false, 10000, &out, error, sizeof(error)), -E2BIG);
     assert_int_equal(merge_expand(&merge, "{{#l}}{{.}}{{/l}}", false, 10000, &out, error, sizeof(error)), 0);
     assert_int_equal(strlen(out), 2000);
