@@ -105,8 +105,23 @@ void fair_give_back(struct fair *fair, struct delivery *delivery) {
     fair->count++;
 }
 
+void fair_set_aside(struct fair *fair, struct delivery *delivery) {
+    delivery_list_push(&fair->aside, delivery);
+    fair->aside_count++;
+    fair->count++;
+}
+
+struct delivery *fair_pop_aside(struct fair *fair) {
+    struct delivery *delivery = delivery_list_pop(&fair->aside);
+    if (delivery) {
+        fair->aside_count--;
+        fair->count--;
+    }
+    return delivery;
+}
+
 struct delivery *fair_pop(struct fair *fair) {
-    if (fair->count == 0)
+    if (fair->count == fair->aside_count)
         return NULL;
     fair->count--;
     if (fair->returned.head)
@@ -155,7 +170,9 @@ static uint32_t take_from(struct delivery_list *list, const struct delivery *fir
 uint32_t fair_take_like(struct fair *fair, uint64_t key, const struct delivery *first,
                         bool (*fits)(void *context, const struct delivery *first, const struct delivery *other), void *context,
                         uint32_t maximum, struct delivery_list *out) {
-    uint32_t taken = take_from(&fair->returned, first, fits, context, maximum, out);
+    uint32_t taken = take_from(&fair->aside, first, fits, context, maximum, out);
+    fair->aside_count -= taken;
+    taken += take_from(&fair->returned, first, fits, context, maximum - taken, out);
     for (uint32_t i = 0; i < fair->queue_count && taken < maximum; i++) {
         struct fair_queue *queue = &fair->queues[i];
         bool may_hold = queue->key == key || (fair->queue_count == FAIR_QUEUES_MAX && i == key % FAIR_QUEUES_MAX);
@@ -187,6 +204,9 @@ static uint32_t filter_list(struct delivery_list *list, bool (*match)(void *cont
 
 void fair_filter(struct fair *fair, bool (*match)(void *context, const struct delivery *delivery), void *context,
                  struct delivery_list *out) {
+    uint32_t from_aside = filter_list(&fair->aside, match, context, out);
+    fair->aside_count -= from_aside;
+    fair->count -= from_aside;
     fair->count -= filter_list(&fair->returned, match, context, out);
     for (uint32_t i = 0; i < fair->queue_count; i++) {
         struct fair_queue *queue = &fair->queues[i];

@@ -21,13 +21,15 @@ struct fair_queue {
 };
 
 struct fair {
-    uint32_t count; /* deliveries */
+    uint32_t count; /* deliveries, those set aside among them */
+    uint32_t aside_count;
     uint32_t queue_count, queue_capacity;
     uint32_t turn;    /* whose it is, when count - returned_count > 0 */
     uint32_t in_ring; /* queues that are not empty */
     uint32_t last;    /* the queue of the last push: the next one's most likely */
     struct fair_queue *queues;
     struct delivery_list returned; /* came back unattempted: before all others, in their order */
+    struct delivery_list aside;    /* come when they are asked for, in their order */
 };
 
 void delivery_list_push(struct delivery_list *list, struct delivery *delivery);
@@ -37,11 +39,13 @@ void fair_free(struct fair *fair);
 /* `key` stands for tenant and queue. 0 or -ENOMEM. */
 int fair_push(struct fair *fair, struct delivery *delivery, uint64_t key);
 void fair_give_back(struct fair *fair, struct delivery *delivery);
-/* The next in turn, or NULL. */
+void fair_set_aside(struct fair *fair, struct delivery *delivery);
+/* The next in turn of those that are not set aside, or NULL. */
 struct delivery *fair_pop(struct fair *fair);
-/* What `first`, popped just now, may share with: deliveries of its job that `fits`, as they lie in the queue of `key` or came back; at most
- * `maximum`, appended to `out`. Recipients of a job lie together: the search ends behind the first few of others. Each costs its queue a
- * turn, which others get first. Returns how many. */
+struct delivery *fair_pop_aside(struct fair *fair);
+/* What `first`, popped just now, may share with: deliveries of its job that `fits`, as they lie in the queue of `key`, aside or came back;
+ * at most `maximum`, appended to `out`. Recipients of a job lie together: the search ends behind the first few of others. Each costs its
+ * queue a turn, which others get first. Returns how many. */
 uint32_t fair_take_like(struct fair *fair, uint64_t key, const struct delivery *first,
                         bool (*fits)(void *context, const struct delivery *first, const struct delivery *other), void *context,
                         uint32_t maximum, struct delivery_list *out);

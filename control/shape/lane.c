@@ -137,10 +137,7 @@ uint32_t lane_window(const struct lane_state *lane) {
     return rate * WINDOW_S <= SHAPE_WINDOW_MIN ? SHAPE_WINDOW_MIN : (uint32_t)(rate * WINDOW_S);
 }
 
-struct delivery *lane_pop(struct lane_state *lane) {
-    struct delivery *delivery = fair_pop(&lane->high);
-    if (!delivery)
-        delivery = fair_pop(&lane->normal);
+static struct delivery *popped(struct lane_state *lane, struct delivery *delivery) {
     if (delivery) {
         lane->lane.waiting--;
         lane->shape->total--;
@@ -148,10 +145,27 @@ struct delivery *lane_pop(struct lane_state *lane) {
     return delivery;
 }
 
+struct delivery *lane_pop(struct lane_state *lane) {
+    struct delivery *delivery = fair_pop(&lane->high);
+    return popped(lane, delivery ? delivery : fair_pop(&lane->normal));
+}
+
+struct delivery *lane_pop_aside(struct lane_state *lane) {
+    struct delivery *delivery = fair_pop_aside(&lane->high);
+    delivery = popped(lane, delivery ? delivery : fair_pop_aside(&lane->normal));
+    lane_count_aside(lane);
+    return delivery;
+}
+
+void lane_count_aside(struct lane_state *lane) {
+    lane->lane.aside = lane->high.aside_count + lane->normal.aside_count;
+}
+
 void lane_filter(struct lane_state *lane, bool (*match)(void *context, const struct delivery *delivery), void *context,
                  struct delivery_list *out) {
     fair_filter(&lane->high, match, context, out);
     fair_filter(&lane->normal, match, context, out);
+    lane_count_aside(lane);
     uint32_t waiting = lane->high.count + lane->normal.count;
     lane->shape->total -= lane->lane.waiting - waiting;
     if (waiting != lane->lane.waiting)
@@ -204,7 +218,7 @@ static bool defer(struct lane_state *lane, uint64_t now_us) {
     if (!lane_rests_long(lane, now_us))
         return false;
     struct delivery *delivery;
-    for (uint32_t i = 0; i < HANDOVER_MAX && (delivery = lane_pop(lane)); i++)
+    for (uint32_t i = 0; i < HANDOVER_MAX && ((delivery = lane_pop(lane)) || (delivery = lane_pop_aside(lane))); i++)
         lane_defer(lane, delivery);
     lane_signal(lane);
     if (lane->lane.waiting == 0)

@@ -192,7 +192,7 @@ static void untake(struct delivery *delivery, uint64_t now_us) {
         lane_balance(lane, now_us);
 }
 
-void shape_give_back(struct shape *shape, struct delivery *delivery, uint64_t now_us) {
+static void put_back(struct shape *shape, struct delivery *delivery, bool aside, uint64_t now_us) {
     shape->now_us = now_us;
     const struct config_pool *pool = pool_named(shape, delivery->job->pool);
     struct lane_state *lane = lane_find(shape, delivery->site, pool ? pool : shape->default_pool);
@@ -212,12 +212,21 @@ void shape_give_back(struct shape *shape, struct delivery *delivery, uint64_t no
     bucket_refund(&lane->site->messages);
     if (lane->provider)
         bucket_refund(&lane->provider->messages);
-    fair_give_back(delivery->high ? &lane->high : &lane->normal, delivery);
+    (aside ? fair_set_aside : fair_give_back)(delivery->high ? &lane->high : &lane->normal, delivery);
+    lane_count_aside(lane);
     lane->lane.waiting++;
     shape->total++;
     watch_expiry(lane, delivery);
     waiting_grew(lane, now_us);
     shape_flush(shape);
+}
+
+void shape_give_back(struct shape *shape, struct delivery *delivery, uint64_t now_us) {
+    put_back(shape, delivery, false, now_us);
+}
+
+void shape_set_aside(struct shape *shape, struct delivery *delivery, uint64_t now_us) {
+    put_back(shape, delivery, true, now_us);
 }
 
 /* When the lane's own rates let the next one go; at or before now: at once. */
@@ -250,12 +259,12 @@ static void note_taken(struct lane_state *lane, struct delivery *delivery, uint6
         lane->signalled_waiting = lane->lane.waiting; /* growth from here is told again */
 }
 
-struct delivery *shape_take(struct shape *shape, struct lane *public_lane, uint64_t now_us, uint64_t *wake_us) {
+static struct delivery *take(struct shape *shape, struct lane *public_lane, bool aside, uint64_t now_us, uint64_t *wake_us) {
     struct lane_state *lane = lane_state_of(public_lane);
     struct delivery *delivery = NULL;
     shape->now_us = now_us;
     *wake_us = UINT64_MAX;
-    while (!delivery && lane->lane.waiting > 0) {
+    while (!delivery && (aside ? lane->lane.aside : lane->lane.waiting - lane->lane.aside) > 0) {
         uint64_t ready_us = own_ready_us(lane);
         if (ready_us > now_us) {
             if (bucket_ready_us(&lane->site->messages) > now_us)
@@ -270,7 +279,7 @@ struct delivery *shape_take(struct shape *shape, struct lane *public_lane, uint6
             lane->lane.rate_binds = true;
             break;
         }
-        delivery = lane_pop(lane);
+        delivery = aside ? lane_pop_aside(lane) : lane_pop(lane);
         if (is_expired(shape, delivery, now_us)) {
             delivery_list_push(&shape->expired, delivery);
             delivery = NULL;
@@ -285,6 +294,14 @@ struct delivery *shape_take(struct shape *shape, struct lane *public_lane, uint6
     if (shape->expired.head || shape->share_wanted)
         shape_flush(shape);
     return delivery;
+}
+
+struct delivery *shape_take(struct shape *shape, struct lane *lane, uint64_t now_us, uint64_t *wake_us) {
+    return take(shape, lane, false, now_us, wake_us);
+}
+
+struct delivery *shape_take_aside(struct shape *shape, struct lane *lane, uint64_t now_us, uint64_t *wake_us) {
+    return take(shape, lane, true, now_us, wake_us);
 }
 
 /* How many recipients may follow the first of a transaction: what the rates let go within CHAIN_AHEAD_S. */
@@ -323,6 +340,7 @@ struct delivery *shape_take_like(struct shape *shape, struct lane *public_lane, 
     maximum = lane_batch(lane, maximum < UINT32_MAX ? maximum + 1 : maximum, now_us) - 1; /* the first counts too */
     *count = fair_take_like(first->high ? &lane->high : &lane->normal, queue_key(first->job), first, fits_and_lives, &likeness,
                             ahead < maximum ? ahead : maximum, &out);
+    lane_count_aside(lane);
     lane->lane.waiting -= *count;
     shape->total -= *count;
     for (struct delivery *delivery = out.head; delivery; delivery = delivery->next)

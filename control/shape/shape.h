@@ -18,6 +18,7 @@ struct lane {
     struct site *site;
     const struct config_pool *pool;
     uint32_t waiting;     /* deliveries queued here */
+    uint32_t aside;       /* of these, those that shape_take leaves: dispatch has no room for their messages */
     uint32_t outstanding; /* taken by dispatch and not ended */
     uint32_t sessions;    /* the sum of sessions_allowed; 0 while it rests or waits for its turn: it needs no path then */
     uint16_t sessions_allowed[SHAPE_WORKERS_MAX]; /* for each worker; a limit of 3 lives on 3 workers */
@@ -97,6 +98,10 @@ void shape_give_back(struct shape *shape, struct delivery *delivery, uint64_t no
  * (UINT64_MAX: when lane_changed says so). lane_changed is called at that time too. Counts it outstanding. Fair between tenants and queues;
  * high first. */
 struct delivery *shape_take(struct shape *shape, struct lane *lane, uint64_t now_us, uint64_t *wake_us);
+/* The same of those that were set aside, in their order. */
+struct delivery *shape_take_aside(struct shape *shape, struct lane *lane, uint64_t now_us, uint64_t *wake_us);
+/* shape_give_back for one that is to wait until shape_take_aside asks for it: others of its lane go before it. */
+void shape_set_aside(struct shape *shape, struct delivery *delivery, uint64_t now_us);
 /* Behind a shape_take that gave `first`: deliveries of the same job in the same lane that `fits` (same message, same domain where that is
  * asked), at most `maximum`, linked by `next`; *count. Each counts outstanding, and takes its tokens though none are there: at most those
  * of the next 10 s (CHAIN_AHEAD_S), and what waits behind them waits for that. Calls nobody back. */

@@ -192,7 +192,10 @@ void lane_set_provider(struct lane_state *lane);
 /* Moves what `match` is true for to `out` and keeps the counts. */
 void lane_filter(struct lane_state *lane, bool (*match)(void *context, const struct delivery *delivery), void *context,
                  struct delivery_list *out);
+/* The next of those that are not set aside; of those that are. */
 struct delivery *lane_pop(struct lane_state *lane);
+struct delivery *lane_pop_aside(struct lane_state *lane);
+void lane_count_aside(struct lane_state *lane);
 
 /* The site's limits, and what this node may use of them. */
 void site_set_limits(struct shape *shape, struct shape_site *site, uint64_t now_us);
