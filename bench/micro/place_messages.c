@@ -103,7 +103,8 @@ int main(int count, char **arguments) {
         order->delivery_count = 1;
         held[i % HELD] = dispatch.free_slots[dispatch.free_slot_count - 1];
         uint64_t from = cpu_ns();
-        bool placed = slots_place(&dispatch, order);
+        uint64_t room_bytes;
+        bool placed = slots_place(&dispatch, order, false, &room_bytes) == PLACED;
         placing += cpu_ns() - from;
         if (!placed || ring_pop(&journal, journal_order_ring(&journal, 0, 0), &entry, 1) != 1)
             return 1;

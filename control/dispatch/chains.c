@@ -41,7 +41,9 @@ void chain_join(struct dispatch *dispatch, struct chain *chain, uint32_t slot) {
 
 /* The last outcome is there. */
 static void chain_end(struct dispatch *dispatch, struct chain *chain) {
-    if (chain->extent_bytes != 0 && !(chain->inherited && dispatch->residents.doubtful))
+    if (chain->extent_bytes != 0 && chain->inherited && dispatch->residents.doubtful)
+        arena_abandon(&dispatch->map, chain->extent, chain->extent_bytes);
+    else if (chain->extent_bytes != 0)
         arena_give_back(&dispatch->map, chain->extent, chain->extent_bytes);
     residents_release(&dispatch->residents, &dispatch->map, chain->resident);
     if (chain->counted)

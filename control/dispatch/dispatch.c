@@ -48,7 +48,7 @@ static void on_attention(evutil_socket_t descriptor, short what, void *argument)
 }
 
 static void on_backlog(evutil_socket_t descriptor, short what, void *argument) {
-    orders_backlog(argument);
+    backlog_place(argument);
 }
 
 static void on_press(evutil_socket_t descriptor, short what, void *argument) {
@@ -74,8 +74,8 @@ struct dispatch *dispatch_create(const struct dispatch_config *config, char *err
     dispatch->path_count = config->journal->geometry.paths / config->journal->geometry.shards;
     dispatch->first_path = config->shard * dispatch->path_count;
     int code = link_create(dispatch, error, error_bytes);
-    if (code == 0 &&
-        (paths_create(dispatch) != 0 || orders_create(dispatch) != 0 || chains_create(dispatch) != 0 || inherited_create(dispatch) != 0)) {
+    if (code == 0 && (paths_create(dispatch) != 0 || orders_create(dispatch) != 0 || huge_create(dispatch) != 0 ||
+                      chains_create(dispatch) != 0 || inherited_create(dispatch) != 0)) {
         snprintf(error, error_bytes, "out of memory for %u slots and %u paths.", dispatch->slot_count, dispatch->path_count);
         code = -ENOMEM;
     }
@@ -108,7 +108,9 @@ void dispatch_destroy(struct dispatch *dispatch) {
     if (dispatch->press_event != NULL)
         event_free(dispatch->press_event);
     paths_destroy(dispatch);
+    backlog_destroy(dispatch);
     orders_destroy(dispatch);
+    huge_destroy(dispatch);
     chains_destroy(dispatch);
     inherited_destroy(dispatch);
     free(dispatch);
@@ -135,21 +137,19 @@ void dispatch_lane_gone(struct dispatch *dispatch, struct lane *lane) {
 }
 
 uint32_t dispatch_withdraw(struct dispatch *dispatch, bool (*match)(void *context, const struct delivery *delivery), void *context) {
-    uint32_t count = orders_withdraw(dispatch, match, context);
+    uint32_t count = backlog_withdraw(dispatch, match, context);
     for (uint32_t i = 0; i < dispatch->slot_count; i++) {
         const struct flight *flight = &dispatch->flights[i];
         if (flight->delivery != NULL && (match == NULL || match(context, flight->delivery)))
             count += chain_withdraw(dispatch, dispatch->first_slot + i);
     }
-    orders_backlog(dispatch); /* there may be slots for others */
+    backlog_place(dispatch); /* there may be slots for others */
     return count;
 }
 
 void dispatch_each(const struct dispatch *dispatch,
                    void (*each)(void *context, const struct delivery *delivery, int worker, enum slot_state state), void *context) {
-    for (const struct press_order *order = dispatch->backlog_first; order != NULL; order = order->next)
-        for (const struct delivery *delivery = order->deliveries; delivery != NULL; delivery = delivery->next)
-            each(context, delivery, -1, SLOT_FREE);
+    backlog_each(dispatch, each, context);
     for (uint32_t i = 0; i < dispatch->slot_count; i++) {
         const struct flight *flight = &dispatch->flights[i];
         if (flight->used && flight->delivery != NULL)
@@ -195,5 +195,15 @@ void dispatch_arena(const struct dispatch *dispatch, struct dispatch_arena *aren
                                      .resident_bytes = dispatch->residents.bytes,
                                      .idle_bytes = dispatch->residents.idle_bytes,
                                      .residents_made = dispatch->residents.made,
-                                     .residents_evicted = dispatch->residents.evicted};
+                                     .residents_evicted = dispatch->residents.evicted,
+                                     .huge_bytes = dispatch->map.huge_used * (uint64_t)ARENA_UNIT_BYTES};
+}
+
+void dispatch_huge(const struct dispatch *dispatch, struct dispatch_huge *huge) {
+    *huge = (struct dispatch_huge){.waiting = dispatch->huge_backlog.count, .waiting_bytes = dispatch->huge_backlog.bytes};
+    if (dispatch->huge.watched != NULL)
+        huge->waiting_ms = (clock_us(CLOCK_MONOTONIC) - dispatch->huge.since_us) / 1000;
+    for (uint32_t i = 0; i < dispatch->path_count; i++)
+        if (dispatch->paths[i].lane != NULL)
+            huge->aside += dispatch->paths[i].lane->aside;
 }

@@ -83,7 +83,8 @@ struct dispatch_counters {
     uint64_t orders /* recipients in slots */, transactions /* made for them */, outcomes, returned, withdrawn, render_errors,
         harvested_settled, harvested_lost, harvested_uncertain, harvested_returned, path_events, paths_published, paths_exhausted,
         slots_exhausted, arena_exhausted, wild_values, unsigned_messages, signatures, arena_copied_bytes /* of messages, into the arena */,
-        arena_shared_bytes /* of messages, referred to where they lay */;
+        arena_shared_bytes /* of messages, referred to where they lay */, huge_orders /* transactions of huge messages */,
+        huge_waits /* those of them that waited for room in the arena */;
 };
 const struct dispatch_counters *dispatch_counters(const struct dispatch *dispatch);
 uint32_t dispatch_slots_used(const struct dispatch *dispatch);
@@ -91,8 +92,15 @@ uint32_t dispatch_slots_used(const struct dispatch *dispatch);
 struct dispatch_arena {
     uint64_t bytes, used_bytes, resident_bytes, idle_bytes; /* idle: of those that no message refers to at the moment */
     uint64_t residents_made, residents_evicted;             /* in all */
+    uint64_t huge_bytes;                                    /* of used_bytes: by huge messages, and huge contents */
 };
 void dispatch_arena(const struct dispatch *dispatch, struct dispatch_arena *arena);
+/* Huge messages (README.md) that wait for the arena: rendered ones, how long the first of them has; recipients whose message is not
+ * rendered before there is room for it. */
+struct dispatch_huge {
+    uint64_t waiting, waiting_bytes, waiting_ms, aside;
+};
+void dispatch_huge(const struct dispatch *dispatch, struct dispatch_huge *huge);
 bool dispatch_dataplane_up(const struct dispatch *dispatch);
 
 #endif

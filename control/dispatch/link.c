@@ -240,7 +240,7 @@ static void on_timer(evutil_socket_t descriptor, short what, void *argument) {
             return;
         }
         bury(dispatch);
-        orders_give_back_all(dispatch);
+        backlog_withdraw(dispatch, NULL, NULL);
         let_go(dispatch);
         log_write(LOG_LEVEL_WARNING, "dispatch", "dataplane %u has ended: %llu given back, %llu lost, %llu uncertain",
                   dispatch->dataplane_generation, (unsigned long long)dispatch->counters.harvested_returned,

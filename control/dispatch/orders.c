@@ -25,18 +25,12 @@ int orders_create(struct dispatch *dispatch) {
     return dispatch->flights == NULL || dispatch->free_slots == NULL ? -ENOMEM : 0;
 }
 
-static void free_list(struct press_order *order) {
-    while (order != NULL) {
-        struct press_order *next = order->next;
+void orders_destroy(struct dispatch *dispatch) {
+    for (struct press_order *order = dispatch->free_orders, *next; order != NULL; order = next) {
+        next = order->next;
         message_free(&order->task.message);
         free(order);
-        order = next;
     }
-}
-
-void orders_destroy(struct dispatch *dispatch) {
-    free_list(dispatch->free_orders);
-    free_list(dispatch->backlog_first);
     free(dispatch->flights);
     free(dispatch->free_slots);
 }
@@ -62,7 +56,7 @@ static struct press_order *order_new(struct dispatch *dispatch) {
     return order;
 }
 
-static void order_free(struct dispatch *dispatch, struct press_order *order) {
+void orders_free(struct dispatch *dispatch, struct press_order *order) {
     order->deliveries = NULL;
     order->delivery_count = 0;
     if (order->task.message.capacity > MESSAGE_KEPT_BYTES || order->task.message.piece_capacity > MESSAGE_KEPT_PIECES)
@@ -71,40 +65,56 @@ static void order_free(struct dispatch *dispatch, struct press_order *order) {
     dispatch->free_orders = order;
 }
 
-/* One message for `count` deliveries, which are linked. */
-static bool press_deliveries(struct dispatch *dispatch, struct lane_path *path, uint32_t worker, struct delivery *deliveries,
-                             uint32_t count) {
+/* What is taken for a lane's path, and how it is expected to be. */
+struct taken {
+    struct delivery *deliveries; /* linked */
+    uint32_t count;
+    bool huge;
+    uint64_t bytes; /* of a huge one */
+};
+
+/* One message for them. */
+static bool press_deliveries(struct dispatch *dispatch, struct lane_path *path, uint32_t worker, const struct taken *taken) {
     struct press_order *order = order_new(dispatch);
     if (order == NULL)
         return false;
-    struct job *job = deliveries->job;
+    struct job *job = taken->deliveries->job;
     if (job->history.date_s == 0)
         job->history.date_s = clock_us(CLOCK_REALTIME) / 1000000; /* fixed at the first render, kept with every retry */
-    order->deliveries = deliveries;
-    order->delivery_count = count;
+    order->deliveries = taken->deliveries;
+    order->delivery_count = taken->count;
     order->lane = path->lane;
     order->path = paths_index(dispatch, path);
     order->path_generation = path->generation;
     order->worker = (uint16_t)worker;
+    order->huge = order->waited = false;
     order->task.job = job;
-    order->task.index = deliveries->index;
+    order->task.index = taken->deliveries->index;
     order->task.date_s = job->history.date_s;
     order->task.user = order;
     if (!press_add(dispatch->config.press, dispatch->shard, &order->task)) {
-        order_free(dispatch, order);
+        orders_free(dispatch, order);
         return false;
     }
     path->outstanding[worker]++;
-    dispatch->in_press++;
-    dispatch->before_slots += count;
+    dispatch->before_slots += taken->count;
+    if (taken->huge)
+        huge_count(dispatch, order, taken->bytes);
+    else
+        dispatch->in_press++;
     return true;
 }
 
-/* As many deliveries, or bytes, as may be under way before their slots. */
+void orders_leave(struct dispatch *dispatch, struct press_order *order, uint32_t deliveries) {
+    dispatch->before_slots -= deliveries;
+    dispatch->huge.deliveries -= order->huge ? deliveries : 0;
+}
+
+/* As many deliveries, or bytes, as may be under way before their slots. Huge ones have a bound of their own. */
 static bool press_is_full(const struct dispatch *dispatch) {
-    uint64_t orders = dispatch->in_press + dispatch->backlogged;
-    return dispatch->before_slots >= PRESS_ORDERS_MAX ||
-           (orders > 0 && dispatch->backlog_bytes + dispatch->in_press * dispatch->message_bytes >= PRESS_BYTES_MAX);
+    uint64_t orders = dispatch->in_press + dispatch->backlog.count;
+    return dispatch->before_slots - dispatch->huge.deliveries >= PRESS_ORDERS_MAX ||
+           (orders > 0 && dispatch->backlog.bytes + dispatch->in_press * dispatch->message_bytes >= PRESS_BYTES_MAX);
 }
 
 static void arm_wake(struct lane_path *path, uint64_t now_us, uint64_t wake_us) {
@@ -152,7 +162,51 @@ static void give_back_list(struct dispatch *dispatch, struct delivery *delivery,
     }
 }
 
-void orders_pump(struct dispatch *dispatch, struct lane_path *path) {
+/* The lane's next delivery for this worker, with those that share its message. Huge ones for which there is no room are set aside on the
+ * way. False: there is none now; *wake_us as shape_take has it, and 0 when the path may be another lane's by now. */
+static bool take_next(struct dispatch *dispatch, struct lane_path *path, uint32_t capacity, uint32_t *budget, struct taken *taken,
+                      uint64_t now_us, uint64_t *wake_us) {
+    struct lane *lane = path->lane;
+    for (; *budget > 0; --*budget) {
+        bool may = lane->aside > 0 && huge_may_take(dispatch, path, capacity);
+        struct delivery *delivery = may ? shape_take_aside(dispatch->config.shape, lane, now_us, wake_us) : NULL;
+        bool was_aside = delivery != NULL;
+        if (lane->aside > 0 && !may)
+            huge_wait(dispatch, path, capacity);
+        if (delivery == NULL)
+            delivery = shape_take(dispatch->config.shape, lane, now_us, wake_us);
+        /* shape may have called back, and the path been retired for the site's new one. */
+        bool same = path->state == LANE_PATH_LIVE && path->lane == lane;
+        *wake_us = same ? *wake_us : 0;
+        if (delivery == NULL)
+            return false;
+        delivery->next = NULL;
+        if (!same) {
+            shape_give_back(dispatch->config.shape, delivery, now_us);
+            return false;
+        }
+        taken->bytes = huge_expected(dispatch, delivery->job, &taken->huge);
+        if (was_aside && !taken->huge) { /* that was found when it was rendered */
+            taken->huge = true;
+            taken->bytes = dispatch->huge.unforeseen_bytes;
+        }
+        if (!taken->huge || was_aside || (lane->aside == 0 && huge_may_take(dispatch, path, capacity))) {
+            taken->deliveries = delivery;
+            taken->count = take_others(dispatch, path, delivery, now_us);
+            return true;
+        }
+        shape_set_aside(dispatch->config.shape, delivery, now_us);
+        if (path->state != LANE_PATH_LIVE || path->lane != lane) {
+            *wake_us = 0;
+            return false;
+        }
+    }
+    paths_attention(dispatch, path);
+    *wake_us = UINT64_MAX;
+    return false;
+}
+
+static void pump(struct dispatch *dispatch, struct lane_path *path) {
     if (!dispatch->up || !dispatch->harvested || dispatch->draining || dispatch->held || path->state != LANE_PATH_LIVE)
         return;
     uint64_t now_us = clock_us(CLOCK_MONOTONIC);
@@ -179,31 +233,27 @@ void orders_pump(struct dispatch *dispatch, struct lane_path *path) {
                 dispatch->press_full = true; /* when some have left, every lane gets its turn again */
                 return;
             }
-            if (budget-- == 0) {
-                paths_attention(dispatch, path);
-                return;
-            }
             uint64_t wake_us = UINT64_MAX;
-            struct delivery *delivery = shape_take(dispatch->config.shape, lane, now_us, &wake_us);
-            /* shape may have called back, and the path been retired for the site's new one. */
-            bool same = path->state == LANE_PATH_LIVE && path->lane == lane;
-            if (delivery == NULL) {
-                if (same)
+            struct taken taken;
+            if (!take_next(dispatch, path, capacity, &budget, &taken, now_us, &wake_us)) {
+                if (wake_us != 0)
                     arm_wake(path, now_us, wake_us);
                 return;
             }
-            delivery->next = NULL;
-            uint32_t count = same ? take_others(dispatch, path, delivery, now_us) : 1;
-            if (!same || !press_deliveries(dispatch, path, worker, delivery, count)) {
-                if (same)
-                    dispatch->press_retry_us = now_us + PRESS_RETRY_US;
-                give_back_list(dispatch, delivery, now_us);
-                if (same)
-                    paths_attention(dispatch, path);
+            budget--;
+            if (!press_deliveries(dispatch, path, worker, &taken)) {
+                dispatch->press_retry_us = now_us + PRESS_RETRY_US;
+                give_back_list(dispatch, taken.deliveries, now_us);
+                paths_attention(dispatch, path);
                 return;
             }
         }
     }
+}
+
+void orders_pump(struct dispatch *dispatch, struct lane_path *path) {
+    pump(dispatch, path);
+    huge_next(dispatch, path);
 }
 
 void dispatch_cookie(const struct dispatch *dispatch, const struct delivery *delivery, struct settle_cookie *cookie) {
@@ -233,16 +283,14 @@ static void reply_of_status(int status, struct outcome *outcome) {
     memcpy(outcome->enhanced, passes ? passing : status == -E2BIG ? too_large : wrong, sizeof(outcome->enhanced));
 }
 
-/* The order leaves: it has no deliveries any more, and what it was counted for is over. */
-static void order_done(struct dispatch *dispatch, struct press_order *order) {
+void orders_done(struct dispatch *dispatch, struct press_order *order) {
     orders_uncount(dispatch, order->path, order->path_generation, order->worker);
-    order_free(dispatch, order);
+    orders_free(dispatch, order);
 }
 
-/* A message that cannot be rendered or signed is the end of those it was for, without a slot. */
-static void end_unrendered(struct dispatch *dispatch, struct press_order *order) {
+void orders_end(struct dispatch *dispatch, struct press_order *order) {
     struct delivery *delivery = order->deliveries;
-    dispatch->before_slots -= order->delivery_count;
+    orders_leave(dispatch, order, order->delivery_count);
     for (struct delivery *next; delivery != NULL; delivery = next) {
         struct dispatch_end end = {.delivery = delivery, .lane = order->lane, .slot = SLOT_NONE};
         next = delivery->next;
@@ -256,62 +304,10 @@ static void end_unrendered(struct dispatch *dispatch, struct press_order *order)
         dispatch->counters.render_errors++;
         dispatch->config.ended(dispatch->config.context, &end);
     }
-    order_done(dispatch, order);
+    orders_done(dispatch, order);
 }
 
-/* The order's delivery at `at` goes back to shape. */
-static void give_one_back(struct dispatch *dispatch, struct press_order *order, struct delivery **at) {
-    struct delivery *delivery = *at;
-    *at = delivery->next;
-    delivery->next = NULL;
-    order->delivery_count--;
-    dispatch->before_slots--;
-    dispatch->counters.returned++;
-    shape_give_back(dispatch->config.shape, delivery, clock_us(CLOCK_MONOTONIC));
-}
-
-void orders_shorten(struct dispatch *dispatch, struct press_order *order, uint32_t deliveries) {
-    struct delivery **last = &order->deliveries;
-    for (uint32_t i = 0; i < deliveries && *last != NULL; i++)
-        last = &(*last)->next;
-    while (*last != NULL)
-        give_one_back(dispatch, order, last);
-}
-
-/* Does a finished order still have where to go? */
-static bool deliverable(struct dispatch *dispatch, const struct press_order *order) {
-    struct lane_path *path = paths_same(dispatch, order->path, order->path_generation);
-    return dispatch->up && !dispatch->draining && path != NULL && path->state == LANE_PATH_LIVE;
-}
-
-/* Those of an order that `match` (NULL: all) go back; the others, who get the same message, do not wait for them. How many. */
-static uint32_t give_back_some(struct dispatch *dispatch, struct press_order *order,
-                               bool (*match)(void *context, const struct delivery *delivery), void *context) {
-    uint32_t count = 0;
-    for (struct delivery **at = &order->deliveries; *at != NULL;) {
-        if (match == NULL || match(context, *at)) {
-            give_one_back(dispatch, order, at);
-            count++;
-        } else {
-            at = &(*at)->next;
-        }
-    }
-    return count;
-}
-
-static void append_backlog(struct dispatch *dispatch, struct press_order *order) {
-    order->next = NULL;
-    if (dispatch->backlog_last != NULL)
-        dispatch->backlog_last->next = order;
-    else
-        dispatch->backlog_first = order;
-    dispatch->backlog_last = order;
-    dispatch->backlogged++;
-    dispatch->backlog_bytes += order->task.message.own_length;
-}
-
-/* The press was full and is so no longer: the lanes that were turned away get their turn. */
-static void press_relieved(struct dispatch *dispatch) {
+void orders_relieved(struct dispatch *dispatch) {
     if (!dispatch->press_full || press_is_full(dispatch))
         return;
     dispatch->press_full = false;
@@ -320,40 +316,47 @@ static void press_relieved(struct dispatch *dispatch) {
             paths_attention(dispatch, &dispatch->paths[i]);
 }
 
-void orders_resume(struct dispatch *dispatch) {
-    if (dispatch->backlog_first != NULL)
-        event_active(dispatch->backlog_event, EV_TIMEOUT, 0);
+/* Nobody knew how large it would be: where there is no room for it now it is rendered again when there is. */
+static void set_aside(struct dispatch *dispatch, struct press_order *order) {
+    uint64_t now_us = clock_us(CLOCK_MONOTONIC);
+    struct delivery *delivery = order->deliveries;
+    orders_leave(dispatch, order, order->delivery_count);
+    dispatch->counters.returned += order->delivery_count;
+    for (struct delivery *next; delivery != NULL; delivery = next) {
+        next = delivery->next;
+        shape_set_aside(dispatch->config.shape, delivery, now_us);
+    }
+    orders_done(dispatch, order);
 }
 
-void orders_backlog(struct dispatch *dispatch) {
-    while (dispatch->backlog_first != NULL) {
-        struct press_order *order = dispatch->backlog_first;
-        bool alive = deliverable(dispatch, order);
-        if (!alive)
-            give_back_some(dispatch, order, NULL, NULL);
-        else if (dispatch->config.stopped != NULL)
-            give_back_some(dispatch, order, dispatch->config.stopped, dispatch->config.context);
-        bool placed = order->deliveries != NULL && slots_fit(dispatch, order);
-        if (placed && !slots_place(dispatch, order))
-            break;
-        dispatch->backlog_first = order->next;
-        if (dispatch->backlog_first == NULL)
-            dispatch->backlog_last = NULL;
-        dispatch->backlogged--;
-        dispatch->backlog_bytes -= order->task.message.own_length;
-        if (placed) {
-            order_free(dispatch, order);
-        } else if (order->deliveries != NULL) { /* it would wait for good, and all others behind it */
-            order->task.status = -E2BIG;
-            snprintf(order->task.error, sizeof(order->task.error), "%zu bytes are more than dataplane.arena holds",
-                     order->task.message.length);
-            end_unrendered(dispatch, order);
-        } else {
-            order_done(dispatch, order);
+static void collect(struct dispatch *dispatch, struct press_order *order) {
+    bool expected = order->huge;
+    if (expected)
+        huge_uncount(dispatch, order);
+    else
+        dispatch->in_press--;
+    if (order->task.status != 0) {
+        orders_end(dispatch, order);
+        return;
+    }
+    if (order->task.signatures == 0)
+        dispatch->counters.unsigned_messages++;
+    else
+        dispatch->counters.signatures += (uint64_t)order->task.signatures;
+    uint64_t length = order->task.message.own_length, late = dispatch->message_bytes;
+    if (!expected)
+        dispatch->message_bytes = length > late ? length : late - (late - length) / 16;
+    bool is_huge = slots_huge(dispatch, &order->task.message);
+    if (is_huge && !expected) {
+        dispatch->huge.unforeseen_bytes = length;
+        if (dispatch->huge.orders > 0 && dispatch->huge.bytes + length > HUGE_BYTES_MAX) {
+            set_aside(dispatch, order);
+            return;
         }
     }
-    press_relieved(dispatch);
-    orders_ring(dispatch);
+    if (is_huge)
+        huge_count(dispatch, order, length);
+    backlog_add(dispatch, order);
 }
 
 void orders_collect(struct dispatch *dispatch) {
@@ -361,42 +364,9 @@ void orders_collect(struct dispatch *dispatch) {
     while (task != NULL) {
         struct press_order *order = task->user;
         task = task->next;
-        dispatch->in_press--;
-        if (order->task.status != 0) {
-            end_unrendered(dispatch, order);
-            continue;
-        }
-        if (order->task.signatures == 0)
-            dispatch->counters.unsigned_messages++;
-        else
-            dispatch->counters.signatures += (uint64_t)order->task.signatures;
-        uint64_t length = order->task.message.own_length, late = dispatch->message_bytes;
-        dispatch->message_bytes = length > late ? length : late - (late - length) / 16;
-        append_backlog(dispatch, order);
+        collect(dispatch, order);
     }
-    orders_backlog(dispatch);
-}
-
-void orders_give_back_all(struct dispatch *dispatch) {
-    orders_withdraw(dispatch, NULL, NULL);
-}
-
-uint32_t orders_withdraw(struct dispatch *dispatch, bool (*match)(void *context, const struct delivery *delivery), void *context) {
-    struct press_order *order = dispatch->backlog_first;
-    uint32_t count = 0;
-    dispatch->backlog_first = dispatch->backlog_last = NULL;
-    dispatch->backlogged = 0;
-    dispatch->backlog_bytes = 0;
-    while (order != NULL) {
-        struct press_order *next = order->next;
-        count += give_back_some(dispatch, order, match, context);
-        if (order->deliveries != NULL)
-            append_backlog(dispatch, order);
-        else
-            order_done(dispatch, order);
-        order = next;
-    }
-    return count;
+    backlog_place(dispatch);
 }
 
 /* Wakes the workers that have new entries and sleep. */

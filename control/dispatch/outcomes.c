@@ -26,7 +26,7 @@ void dispatch_committed(struct dispatch *dispatch, uint32_t slot, uint32_t slot_
     if (!flight->ended || flight->generation != slot_generation)
         return;
     outcomes_release(dispatch, slot);
-    orders_resume(dispatch); /* commits come by hundreds: a chain that waits for slots gets as many as it needs */
+    backlog_resume(dispatch); /* commits come by hundreds: a chain that waits for slots gets as many as it needs */
 }
 
 /* Printable, and UTF-8 safe: bytes of no character become "?". The reply parser has bounded it; this side trusts nothing. */
@@ -218,8 +218,8 @@ static void drain_rings(struct dispatch *dispatch, uint32_t reads) {
 
 void outcomes_read(struct dispatch *dispatch) {
     drain_rings(dispatch, READS_A_CALL);
-    if (dispatch->backlog_first != NULL) /* what ended has left its bytes, what was returned its slot too */
-        orders_backlog(dispatch);
+    if (backlog_waits(dispatch)) /* what ended has left its bytes, what was returned its slot too */
+        backlog_place(dispatch);
     dispatch_log_wild(dispatch);
     _Atomic uint32_t *waiting = journal_shard_waiting(dispatch->journal, dispatch->shard);
     doorbell_arm(waiting);

@@ -223,6 +223,7 @@ void paths_retire(struct dispatch *dispatch, struct lane_path *path) {
         dispatch->free_path_count--;
     path->state = LANE_PATH_RETIRING;
     evtimer_del(path->wake);
+    huge_forget(dispatch, path);
     for (uint32_t worker = 0; worker < dispatch->workers; worker++) {
         struct path_order_cell *cell = &journal_cell(dispatch->journal, index, worker)->order;
         atomic_store_explicit(&cell->demand, 0, memory_order_relaxed);
@@ -303,6 +304,7 @@ struct lane_path *paths_credit(struct dispatch *dispatch, uint32_t index, uint32
 
 void paths_forget(struct dispatch *dispatch) {
     dispatch->attention_first = dispatch->attention_last = NULL;
+    huge_forget_all(dispatch);
     for (uint32_t i = 0; i < dispatch->path_count; i++) {
         struct lane_path *path = &dispatch->paths[i];
         path->attention = false;

@@ -35,27 +35,60 @@ static void drop(struct residents *residents, struct arena_map *map, struct resi
         at = &(*at)->next;
     *at = resident->next;
     residents->bytes -= room_of(resident);
-    if (!(resident->inherited && residents->doubtful))
+    if (resident->inherited && residents->doubtful)
+        arena_abandon(map, resident->extent, resident->bytes);
+    else
         arena_give_back(map, resident->extent, resident->bytes);
     free(resident);
 }
 
-static void evict_oldest(struct residents *residents, struct arena_map *map) {
-    struct resident *resident = residents->oldest;
+static void evict(struct residents *residents, struct arena_map *map, struct resident *resident) {
     idle_leave(residents, resident);
     residents->evicted++;
     drop(residents, map, resident);
 }
 
-uint64_t residents_take_run(struct residents *residents, struct arena_map *map, uint32_t bytes) {
+/* Idle ones out of the window. */
+static void evict_from_window(struct residents *residents, struct arena_map *map) {
+    for (struct resident *resident = residents->oldest, *newer; resident != NULL; resident = newer) {
+        newer = resident->newer;
+        if (arena_in_window(map, resident->extent, resident->bytes))
+            evict(residents, map, resident);
+    }
+}
+
+uint64_t residents_take_run(struct residents *residents, struct arena_map *map, uint32_t bytes, bool high) {
+    if (high || arena_is_huge(map, bytes)) {
+        uint64_t extent = arena_take_high(map, bytes);
+        if (extent != UINT64_MAX || map->window_units == 0)
+            return extent;
+        evict_from_window(residents, map);
+        return arena_take_high(map, bytes);
+    }
     uint64_t extent = arena_take(map, bytes), room = (uint64_t)(map->units - map->used) * ARENA_UNIT_BYTES;
     if (extent == UINT64_MAX && room + residents->idle_bytes < bytes)
         return UINT64_MAX; /* it would be in vain */
     while (extent == UINT64_MAX && residents->oldest != NULL) {
-        evict_oldest(residents, map);
+        evict(residents, map, residents->oldest);
         extent = arena_take(map, bytes);
     }
     return extent;
+}
+
+bool residents_make_huge_room(struct residents *residents, struct arena_map *map, uint64_t bytes) {
+    if (arena_huge_may(map, bytes, 0))
+        return true;
+    uint32_t idle = 0;
+    for (const struct resident *resident = residents->oldest; resident != NULL; resident = resident->newer)
+        idle += arena_is_huge(map, resident->bytes) ? arena_units(resident->bytes) : 0;
+    if (!arena_huge_may(map, bytes, idle))
+        return false;
+    for (struct resident *resident = residents->oldest, *newer; resident != NULL && !arena_huge_may(map, bytes, 0); resident = newer) {
+        newer = resident->newer;
+        if (arena_is_huge(map, resident->bytes))
+            evict(residents, map, resident);
+    }
+    return true;
 }
 
 static struct resident *resident_new(struct residents *residents, const struct resident *made) {
@@ -70,20 +103,30 @@ static struct resident *resident_new(struct residents *residents, const struct r
     return resident;
 }
 
-struct resident *residents_use(struct residents *residents, struct arena_map *map, uint8_t *arena, const struct shared_bytes *shared) {
+struct resident *residents_find(struct residents *residents, const struct arena_map *map, const struct shared_bytes *shared) {
     struct resident *resident = *bucket_of(residents, false, shared->id, 0);
-    while (resident != NULL && (resident->inherited || resident->id != shared->id))
+    while (resident != NULL && (resident->inherited || resident->leaving || resident->id != shared->id))
         resident = resident->next;
-    if (resident != NULL) {
-        if (resident->references++ == 0)
-            idle_leave(residents, resident);
-        return resident;
-    }
-    if (shared->length == 0 || arena_units(shared->length) > map->units / RESIDENTS_ARENA_PART)
+    if (resident == NULL)
         return NULL;
+    if (arena_in_window(map, resident->extent, resident->bytes)) {
+        resident->leaving = true;
+        return NULL;
+    }
+    if (resident->references++ == 0)
+        idle_leave(residents, resident);
+    return resident;
+}
+
+bool residents_may(const struct arena_map *map, const struct shared_bytes *shared) {
+    return shared->length > 0 && arena_units(shared->length) <= map->units / RESIDENTS_ARENA_PART;
+}
+
+struct resident *residents_make(struct residents *residents, struct arena_map *map, uint8_t *arena, const struct shared_bytes *shared,
+                                bool high) {
     struct resident made = {.id = shared->id, .bytes = shared->length, .references = 1};
-    made.extent = residents_take_run(residents, map, shared->length);
-    resident = made.extent == UINT64_MAX ? NULL : resident_new(residents, &made);
+    made.extent = residents_take_run(residents, map, shared->length, high);
+    struct resident *resident = made.extent == UINT64_MAX ? NULL : resident_new(residents, &made);
     if (resident != NULL) {
         memcpy(arena + made.extent, shared->bytes, shared->length);
         residents->made++;
@@ -113,13 +156,13 @@ void residents_release(struct residents *residents, struct arena_map *map, struc
     assert(resident->references > 0);
     if (--resident->references > 0)
         return;
-    if (resident->inherited) { /* nobody knows whose content it was */
+    if (resident->inherited || resident->leaving) { /* nobody knows whose content it was, or nobody may refer to it */
         drop(residents, map, resident);
         return;
     }
     idle_join(residents, resident);
     while (residents->idle_bytes > (uint64_t)map->units / RESIDENTS_ARENA_PART * ARENA_UNIT_BYTES)
-        evict_oldest(residents, map);
+        evict(residents, map, residents->oldest);
 }
 
 void residents_forget(struct residents *residents) {

@@ -19,7 +19,8 @@ struct resident {
     uint32_t bytes;
     uint32_t references;
     bool inherited;
-    struct resident *next;          /* in its bucket */
+    bool leaving;          /* it lies where a huge message waits to be: nobody refers to it any more, and it goes with the last that does */
+    struct resident *next; /* in its bucket */
     struct resident *older, *newer; /* while idle */
 };
 
@@ -32,10 +33,18 @@ struct residents {
     bool doubtful;
 };
 
-/* Takes a run of the map, for which idle residents go, the oldest first. UINT64_MAX: it would not fit without them either. */
-uint64_t residents_take_run(struct residents *residents, struct arena_map *map, uint32_t bytes);
-/* A reference to these bytes in the arena, copied there unless they are. NULL: they are too many, or there is no room now. */
-struct resident *residents_use(struct residents *residents, struct arena_map *map, uint8_t *arena, const struct shared_bytes *shared);
+/* Takes a run of the map, for which idle residents go. A small one (`high` false): the oldest first. A huge one, or any that is `high`:
+ * those in the window. UINT64_MAX: it would not fit without them either. */
+uint64_t residents_take_run(struct residents *residents, struct arena_map *map, uint32_t bytes, bool high);
+/* Sees that huge runs of so many bytes may be added, for which idle huge residents go. False: those in use must end first. */
+bool residents_make_huge_room(struct residents *residents, struct arena_map *map, uint64_t bytes);
+/* A reference to these bytes where they lie in the arena. NULL: they do not, or are about to leave. */
+struct resident *residents_find(struct residents *residents, const struct arena_map *map, const struct shared_bytes *shared);
+/* May they lie there at all, or are there too many? */
+bool residents_may(const struct arena_map *map, const struct shared_bytes *shared);
+/* Copies them there, with a reference. NULL: there is no room now. */
+struct resident *residents_make(struct residents *residents, struct arena_map *map, uint8_t *arena, const struct shared_bytes *shared,
+                                bool high);
 /* A reference to the run that a slot of an earlier control names; the run is claimed once. NULL: it lies outside, or across another's. */
 struct resident *residents_inherit(struct residents *residents, struct arena_map *map, uint64_t extent, uint32_t bytes);
 /* One reference less. NULL is none. */

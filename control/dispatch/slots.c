@@ -150,6 +150,22 @@ static uint32_t write_pieces(const struct dispatch *dispatch, uint64_t extent, c
     return table.count;
 }
 
+/* With the bytes that it shares copied where they may not lie in the arena. */
+static struct layout layout_to_be(const struct dispatch *dispatch, const struct message *message) {
+    struct layout layout = layout_of(dispatch, message);
+    return layout.references > 0 && !residents_may(&dispatch->map, message->shared) ? layout_copied(dispatch, message) : layout;
+}
+
+bool slots_huge(const struct dispatch *dispatch, const struct message *message) {
+    uint64_t huge = arena_huge_bytes(&dispatch->map);
+    if (message->length + layout_copied(dispatch, message).table_bytes < huge &&
+        (message->shared == NULL || message->shared->length < huge))
+        return false;
+    struct layout layout = layout_to_be(dispatch, message);
+    return layout.own_bytes + layout.table_bytes > huge - ARENA_UNIT_BYTES ||
+           (layout.references > 0 && arena_is_huge(&dispatch->map, message->shared->length));
+}
+
 bool slots_fit(const struct dispatch *dispatch, const struct press_order *order) {
     const struct message *message = &order->task.message;
     return message->length < UINT32_MAX / 2 &&
@@ -243,7 +259,7 @@ static void queue_chain(struct dispatch *dispatch, struct press_order *order, co
         next = slots[i];
         next_generation = dispatch->flights[next - dispatch->first_slot].generation;
     }
-    dispatch->before_slots -= count;
+    orders_leave(dispatch, order, count);
     dispatch->queued += count;
     dispatch->counters.orders += count;
     dispatch->counters.transactions++;
@@ -259,41 +275,70 @@ static void queue_chain(struct dispatch *dispatch, struct press_order *order, co
     chain_withdraw(dispatch, next);
 }
 
-/* Finds room for the message, its own extent and that of the bytes which it shares. False: there is none now. */
-static bool take_room(struct dispatch *dispatch, const struct message *message, struct layout *layout, struct placement *placement) {
-    *layout = layout_of(dispatch, message);
+/* Finds room for the message, its own extent and that of the bytes which it shares; *room_bytes is what it takes. */
+static enum placing take_room(struct dispatch *dispatch, const struct message *message, bool high, struct layout *layout,
+                              struct placement *placement, uint64_t *room_bytes) {
+    struct residents *residents = &dispatch->residents;
+    struct arena_map *map = &dispatch->map;
+    uint32_t missing = 0; /* bytes of a resident that is to be made */
+    *layout = layout_to_be(dispatch, message);
     if (layout->references > 0) {
-        placement->resident = residents_use(&dispatch->residents, &dispatch->map, dispatch->arena, message->shared);
-        if (placement->resident == NULL)
-            *layout = layout_copied(dispatch, message);
+        placement->resident = residents_find(residents, map, message->shared);
+        missing = placement->resident == NULL ? message->shared->length : 0;
     }
     placement->extent_bytes = layout->table_bytes + (uint32_t)layout->own_bytes;
-    placement->extent = residents_take_run(&dispatch->residents, &dispatch->map, placement->extent_bytes);
+    uint32_t needs[] = {placement->extent_bytes, missing};
+    uint64_t huge_bytes = 0;
+    *room_bytes = 0;
+    for (size_t i = 0; i < sizeof(needs) / sizeof(needs[0]); i++) {
+        uint64_t taken = arena_units(needs[i]) * (uint64_t)ARENA_UNIT_BYTES;
+        *room_bytes += taken;
+        huge_bytes += arena_is_huge(map, needs[i]) ? taken : 0;
+    }
+    if (huge_bytes > 0 && !residents_make_huge_room(residents, map, huge_bytes)) {
+        residents_release(residents, map, placement->resident);
+        return WAITS_FOR_HUGE;
+    }
+    placement->extent = residents_take_run(residents, map, placement->extent_bytes, high);
+    if (placement->extent != UINT64_MAX && missing > 0) {
+        placement->resident = residents_make(residents, map, dispatch->arena, message->shared, high);
+        if (placement->resident == NULL) {
+            arena_give_back(map, placement->extent, placement->extent_bytes);
+            placement->extent = UINT64_MAX;
+        }
+    }
     if (placement->extent != UINT64_MAX)
-        return true;
-    residents_release(&dispatch->residents, &dispatch->map, placement->resident);
-    return false;
+        return PLACED;
+    residents_release(residents, map, placement->resident);
+    placement->resident = NULL;
+    if (missing == 0 || message->length >= missing)
+        return WAITS_FOR_ROOM;
+    /* There is less of them in the message than all that its content's messages share. */
+    *layout = layout_copied(dispatch, message);
+    placement->extent_bytes = layout->table_bytes + (uint32_t)layout->own_bytes;
+    if (!arena_is_huge(map, placement->extent_bytes))
+        placement->extent = residents_take_run(residents, map, placement->extent_bytes, high);
+    return placement->extent != UINT64_MAX ? PLACED : WAITS_FOR_ROOM;
 }
 
-bool slots_place(struct dispatch *dispatch, struct press_order *order) {
+enum placing slots_place(struct dispatch *dispatch, struct press_order *order, bool high, uint64_t *room_bytes) {
     const struct message *message = &order->task.message;
     struct placement placement = {.order = order, .now_us = clock_us(CLOCK_REALTIME)};
     struct layout layout;
     if (dispatch->free_slot_count == 0) {
         dispatch->counters.slots_exhausted++;
-        return false;
+        return WAITS_FOR_SLOTS;
     }
-    if (!take_room(dispatch, message, &layout, &placement)) {
-        dispatch->counters.arena_exhausted++;
-        return false;
-    }
+    enum placing placing = take_room(dispatch, message, high, &layout, &placement, room_bytes);
+    if (placing != PLACED)
+        return placing;
     if (order->delivery_count > dispatch->free_slot_count) {
         dispatch->counters.slots_exhausted++;
-        orders_shorten(dispatch, order, dispatch->free_slot_count);
+        backlog_shorten(dispatch, order, dispatch->free_slot_count);
     }
     placement.piece_count = write_pieces(dispatch, placement.extent, message, &layout, placement.resident);
     dispatch->counters.arena_copied_bytes += layout.own_bytes;
     dispatch->counters.arena_shared_bytes += message->length - layout.own_bytes;
     queue_chain(dispatch, order, &placement);
-    return true;
+    return PLACED;
 }

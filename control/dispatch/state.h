@@ -52,7 +52,10 @@ struct lane_path {
     uint8_t site_endpoints[PATH_ENDPOINTS_MAX]; /* ... and their places among the site's */
     struct lane *lane;                          /* NULL when retiring */
     struct lane_path *next;
-    struct event *wake; /* when shape wants to be asked again */
+    bool huge_waits; /* in the list of those that wait for huge room */
+    struct lane_path *huge_next;
+    uint32_t huge_orders; /* huge orders of it before their slots */
+    struct event *wake;   /* when shape wants to be asked again */
     struct dispatch *dispatch;
     uint64_t *secured;     /* [workers]: sessions_secured_total as it was read last */
     uint32_t *outstanding; /* [workers]: orders (chains) without their last outcome, rendered ones included */
@@ -66,7 +69,42 @@ struct press_order {
     struct lane *lane;
     uint32_t path, path_generation;
     uint16_t worker;
+    bool huge;         /* by what was expected in the press, by what it is behind it */
+    bool waited;       /* for room in the arena */
+    uint64_t bytes;    /* that it counts with: the message's own */
+    uint64_t sequence; /* in the backlog */
     struct press_order *next;
+};
+
+struct order_list {
+    struct press_order *first, *last;
+    uint32_t count;
+    uint64_t bytes;
+};
+
+enum {
+    HUGE_BYTES_MAX = 64 << 20,  /* of huge messages' own before their slots: with so many, or one, no more are rendered ... */
+    HUGE_DELIVERIES_MAX = 1024, /* ... nor with so many recipients */
+};
+
+/* Huge messages before their slots. */
+struct huge {
+    uint32_t orders, deliveries;
+    uint64_t bytes;                 /* in the press, as far as one knows, and behind it */
+    uint64_t unforeseen_bytes;      /* of the last one that was found to be huge only when it was rendered */
+    struct lane_path *first, *last; /* lanes that wait for room here */
+    struct lane_path *turn;         /* whose it is to take some */
+    bool turn_taken;                /* it has taken one: the others have theirs first */
+    /* What was found of a job last: its recipients come one behind the other. */
+    const struct job *sized;
+    struct entry_id sized_entry;
+    uint64_t sized_bytes;
+    bool sized_huge;
+    /* The first of those that are rendered, while it waits for the arena: since when (CLOCK_MONOTONIC), and whether the log has it. */
+    const struct press_order *watched;
+    uint64_t since_us;
+    bool warned;
+    struct event *warning;
 };
 
 struct dispatch {
@@ -84,10 +122,13 @@ struct dispatch {
     uint32_t free_path_hint, free_path_count;
     struct lane_path *attention_first, *attention_last;
     struct event *attention_event, *backlog_event, *press_event, *doorbell_event, *link_event, *link_timer;
-    struct press_order *free_orders, *backlog_first, *backlog_last;
-    uint32_t in_press, backlogged;         /* messages */
-    uint32_t before_slots, queued;         /* deliveries: of those messages; in slots without an outcome, ours */
-    uint64_t backlog_bytes, message_bytes; /* message_bytes: of late messages; up at once, down slowly */
+    struct press_order *free_orders;
+    struct order_list backlog, huge_backlog;
+    uint64_t sequence;             /* of the last order that came into one of them */
+    uint32_t in_press;             /* messages that are not expected to be huge */
+    uint32_t before_slots, queued; /* deliveries: in press and backlog; in slots without an outcome, ours */
+    uint64_t message_bytes;        /* of late messages; up at once, down slowly */
+    struct huge huge;
     bool draining, held, harvested, press_full, lanes_starved;
     uint64_t press_retry_us; /* it refused a task: not before then again */
     /* The dataplane. */
@@ -147,16 +188,57 @@ void orders_destroy(struct dispatch *dispatch);
 /* Renders what the lane has credit for. The press is told by press_announce, when all lanes have had their turn. */
 void orders_pump(struct dispatch *dispatch, struct lane_path *path);
 void orders_collect(struct dispatch *dispatch);
-void orders_backlog(struct dispatch *dispatch);
 /* The order is over without reaching a slot's end: outstanding goes down. */
 void orders_uncount(struct dispatch *dispatch, uint32_t path, uint32_t generation, uint16_t worker);
 void orders_ring(struct dispatch *dispatch);
-/* Has the backlog looked at soon: slots or bytes came free. */
-void orders_resume(struct dispatch *dispatch);
-/* What a dead dataplane left before a slot: nothing; rendered orders go back to shape. */
-void orders_give_back_all(struct dispatch *dispatch);
-/* Rendered orders that match (NULL: all) and have no slot yet go back to shape. How many. */
-uint32_t orders_withdraw(struct dispatch *dispatch, bool (*match)(void *context, const struct delivery *delivery), void *context);
+/* So many of the order's deliveries are before no slot any more. */
+void orders_leave(struct dispatch *dispatch, struct press_order *order, uint32_t deliveries);
+/* The order leaves without a slot: it has no deliveries any more, and what it was counted for is over. */
+void orders_done(struct dispatch *dispatch, struct press_order *order);
+/* It has one, and is free for the next. */
+void orders_free(struct dispatch *dispatch, struct press_order *order);
+/* A message that cannot be rendered, signed or held by any arena is the end of those it was for, without a slot. */
+void orders_end(struct dispatch *dispatch, struct press_order *order);
+/* The press was full and is so no longer: the lanes that were turned away get their turn. */
+void orders_relieved(struct dispatch *dispatch);
+
+/* backlog.c: rendered orders that have no slot yet. */
+void backlog_destroy(struct dispatch *dispatch);
+void backlog_add(struct dispatch *dispatch, struct press_order *order);
+/* Gives those a slot that there is one for, and room in the arena. */
+void backlog_place(struct dispatch *dispatch);
+/* Has that done soon: slots or bytes came free. */
+void backlog_resume(struct dispatch *dispatch);
+static inline bool backlog_waits(const struct dispatch *dispatch) {
+    return dispatch->backlog.first != NULL || dispatch->huge_backlog.first != NULL;
+}
+/* Orders that match (NULL: all) go back to shape. How many deliveries. */
+uint32_t backlog_withdraw(struct dispatch *dispatch, bool (*match)(void *context, const struct delivery *delivery), void *context);
+/* All but the first so many of the order's deliveries go back. */
+void backlog_shorten(struct dispatch *dispatch, struct press_order *order, uint32_t deliveries);
+void backlog_each(const struct dispatch *dispatch,
+                  void (*each)(void *context, const struct delivery *delivery, int worker, enum slot_state state), void *context);
+
+/* huge.c: messages that take a good part of the arena, before they have it. */
+int huge_create(struct dispatch *dispatch);
+void huge_destroy(struct dispatch *dispatch);
+/* How many bytes of its own a message of this job will have, more or less, and whether it will be huge. Asked for the deliveries of one job
+ * in a row. */
+uint64_t huge_expected(struct dispatch *dispatch, const struct job *job, bool *is_huge);
+/* May the lane have a huge message rendered now? No further one is taken where those that wait have all the room, lanes that were turned
+ * away before have their turn first, and a lane keeps half of a worker's credit for others. */
+bool huge_may_take(const struct dispatch *dispatch, const struct lane_path *path, uint32_t capacity);
+/* It may not: it gets its turn, or is looked at when one of its own has left. */
+void huge_wait(struct dispatch *dispatch, struct lane_path *path, uint32_t capacity);
+/* The turn is over, if it was this lane's, and the next one's if there is room. */
+void huge_next(struct dispatch *dispatch, const struct lane_path *path);
+/* The lane's path is none any more. */
+void huge_forget(struct dispatch *dispatch, struct lane_path *path);
+void huge_forget_all(struct dispatch *dispatch);
+void huge_count(struct dispatch *dispatch, struct press_order *order, uint64_t bytes);
+void huge_uncount(struct dispatch *dispatch, struct press_order *order);
+/* The first of those that are rendered waits for room in the arena; or none does (NULL). Tells the log when that takes long. */
+void huge_watch(struct dispatch *dispatch, const struct press_order *first);
 
 /* asked.c: what a slot carries of its job's wishes: SLOT_REQUIRETLS, NOTIFY and RET, and the envelope identifier in xtext (its length; 0:
  * none). NOTIFY is each recipient's; RET and the identifier count in the first slot of a transaction. */
@@ -164,14 +246,19 @@ uint8_t asked_flags(const struct job *job);
 uint8_t asked_dsn(const struct job *job);
 uint8_t asked_envid(const struct job *job, char out[SLOT_ENVID_MAX]);
 
-/* All but the first so many of the order's deliveries go back. */
-void orders_shorten(struct dispatch *dispatch, struct press_order *order, uint32_t deliveries);
-
 /* slots.c */
 /* Would it fit an empty arena? */
 bool slots_fit(const struct dispatch *dispatch, const struct press_order *order);
-/* False: the order waits for slots, or bytes. When there are slots for some of its deliveries only, the others go back. */
-bool slots_place(struct dispatch *dispatch, struct press_order *order);
+/* Does the message, or what it shares, take a huge run of the arena? */
+bool slots_huge(const struct dispatch *dispatch, const struct message *message);
+enum placing {
+    PLACED,          /* the order has no deliveries any more; when there were slots for some of them only, the others went back */
+    WAITS_FOR_SLOTS, /* there is none */
+    WAITS_FOR_ROOM,  /* there is no run of the arena, or none outside the window */
+    WAITS_FOR_HUGE,  /* huge messages have their share of the arena: some must end first */
+};
+/* `high`: the order may take the window. *room_bytes is what it needs of the arena, where it is not for slots that it waits. */
+enum placing slots_place(struct dispatch *dispatch, struct press_order *order, bool high, uint64_t *room_bytes);
 
 /* chains.c */
 int chains_create(struct dispatch *dispatch);

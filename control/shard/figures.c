@@ -170,6 +170,8 @@ uint32_t figures_list(const struct shard *shard, struct figure *figures) {
     const struct dispatch_counters *dispatch = dispatch_counters(shard->dispatch);
     struct dispatch_arena arena;
     dispatch_arena(shard->dispatch, &arena);
+    struct dispatch_huge huge;
+    dispatch_huge(shard->dispatch, &huge);
     const struct parking_counters *parking = parking_counters(shard->parking);
     const struct contents_counters *contents = contents_counters(shard->contents);
     const struct nodes_counters *nodes = nodes_counters(shard->nodes);
@@ -225,6 +227,14 @@ uint32_t figures_list(const struct shard *shard, struct figure *figures) {
         {"dispatch", "resident_idle_bytes", gauge, "Of these, what no message refers to at the moment.", arena.idle_bytes},
         {"dispatch", "residents_made", counter, "Contents whose shared bytes were copied into the arena.", arena.residents_made},
         {"dispatch", "residents_evicted", counter, "Of these, those that made room for others.", arena.residents_evicted},
+        {"dispatch", "huge_arena_bytes", gauge, "Memory of the arena that huge messages and huge contents take: half of it at most.",
+         arena.huge_bytes},
+        {"dispatch", "huge_orders", counter, "Transactions of huge messages.", dispatch->huge_orders},
+        {"dispatch", "huge_waits", counter, "Of these, those that waited for room in the arena (dataplane.arena).", dispatch->huge_waits},
+        {"dispatch", "huge_waiting", gauge, "Huge messages that are rendered and wait for room in the arena.", huge.waiting},
+        {"dispatch", "huge_waiting_bytes", gauge, "Memory that they take.", huge.waiting_bytes},
+        {"dispatch", "huge_waiting_ms", gauge, "How long the first of them has waited.", huge.waiting_ms},
+        {"dispatch", "huge_aside", gauge, "Recipients whose huge message is not rendered before others have left.", huge.aside},
         {"dispatch", "wild_values", counter, "Values out of range in the shared region, not followed.", dispatch->wild_values},
         {"settle", "delivered", counter, "Recipients delivered.", settle->delivered},
         {"settle", "deferred", counter, "Attempts that are to be made again.", settle->deferred},

@@ -360,7 +360,7 @@ static void a_chain_waits_for_the_whole_commit(void **state) {
     world_show(world, 0, path, 1, 1);
     world_wait(world, 0, LONGEST);
     world_check(world, LONGEST);
-    assert_int_equal(world->dispatch->backlogged, 1);
+    assert_int_equal(world->dispatch->backlog.count, 1);
     commit_all(world);
     world_pop(world, 0);
     assert_int_equal(world_claim_chain(world, 0, orders), LONGEST);
@@ -378,7 +378,7 @@ static void one_leaves_the_backlog(void **state) {
     world_wait(world, 0, 20);
     uint32_t path = world_path(world, 0);
     world_show(world, 0, path, 10, 10); /* more than the arena holds */
-    assert_true(world->dispatch->backlogged > 0);
+    assert_true(world->dispatch->backlog.count > 0);
     world_check(world, 20);
     world_show(world, 0, path, 0, 0);
     uint32_t queued = world_slots_in(world, SLOT_QUEUED);

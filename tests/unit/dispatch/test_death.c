@@ -107,7 +107,7 @@ static void what_is_before_a_slot_goes_back_too(void **state) {
     world->press_holds = true;
     world_show(world, 0, world_path(world, 0), 15, 15);
     world_check(world, 15);
-    assert_true(world->dispatch->backlogged > 0 && world->dispatch->in_press == 5);
+    assert_true(world->dispatch->backlog.count > 0 && world->dispatch->in_press == 5);
     world_dataplane_die(world);
     WORLD_UNTIL(world, world->down == 1);
     world_check(world, 5);

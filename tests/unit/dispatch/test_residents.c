@@ -249,7 +249,7 @@ static void what_is_idle_makes_room_and_what_is_used_does_not(void **state) {
     world_look(world, &used, 0);
     answer(world, &used, OUTCOME_REPLIED); /* makes room for those that wait */
     assert_int_equal(arena_of(world).resident_bytes, 0);
-    assert_int_equal(world->dispatch->backlogged, 0);
+    assert_int_equal(world->dispatch->backlog.count, 0);
 }
 
 /* Larger than its part of the arena: it goes as if it were the message's own. And what no arena holds ends as ever. */
@@ -494,7 +494,8 @@ static void whatever_happens_in_whatever_order(void **state) {
             world_show(world, 0, world_path(world, 0), capacity, capacity);
         } else if (what == 4) {
             dispatch_withdraw(world->dispatch, in_mask, &mask);
-        } else if (what == 5 && world->dispatch->in_press + world->dispatch->backlogged == 0 && world_slots_in(world, SLOT_QUEUED) == 0) {
+        } else if (what == 5 && world->dispatch->in_press + world->dispatch->backlog.count == 0 &&
+                   world_slots_in(world, SLOT_QUEUED) == 0) {
             renew(world, random_below(WORLD_CONTENTS), next_id++); /* a new campaign; what is under way is of the old one */
         } else if (what < 10 && held_count < 64) {
             struct held *chain = &held[held_count];
@@ -564,7 +565,7 @@ static void shards_share_the_arena(void **state) {
     for (uint32_t i = 0; i < 3; i++) {
         memset(bytes, (int)('a' + i), sizeof(bytes));
         struct shared_bytes shared = {.id = 5, .bytes = bytes, .length = sizeof(bytes)};
-        struct resident *resident = residents_use(&residents[i], &maps[i], arena, &shared);
+        struct resident *resident = residents_make(&residents[i], &maps[i], arena, &shared, false);
         assert_non_null(resident);
         assert_true(resident->extent >= i * 100 * UNIT && resident->extent + sizeof(bytes) <= (i + 1) * 100 * UNIT);
         assert_null(residents_inherit(&residents[(i + 1) % 3], &maps[(i + 1) % 3], resident->extent, resident->bytes));

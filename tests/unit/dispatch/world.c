@@ -27,15 +27,12 @@ static void push_front(struct world_lane *lane, struct delivery *delivery) {
     lane->lane.waiting++;
 }
 
-struct delivery *shape_take(struct shape *shape, struct lane *public_lane, uint64_t now_us, uint64_t *wake_us) {
-    struct world *world = world_of_shape(shape);
-    struct world_lane *lane = (struct world_lane *)(void *)public_lane;
-    assert_non_null(lane);
+static struct delivery *take(struct world *world, struct world_lane *lane, struct delivery **list, uint64_t now_us, uint64_t *wake_us) {
     *wake_us = lane->wake_us != 0 ? now_us + lane->wake_us : UINT64_MAX;
-    struct delivery *delivery = lane->wake_us != 0 ? NULL : lane->first;
+    struct delivery *delivery = lane->wake_us != 0 ? NULL : *list;
     if (delivery == NULL)
         return NULL;
-    lane->first = delivery->next;
+    *list = delivery->next;
     lane->lane.waiting--;
     lane->lane.outstanding++;
     world->fates[delivery->index].taken++;
@@ -43,6 +40,20 @@ struct delivery *shape_take(struct shape *shape, struct lane *public_lane, uint6
     world->on_take = NULL;
     if (on_take != NULL)
         on_take(world);
+    return delivery;
+}
+
+struct delivery *shape_take(struct shape *shape, struct lane *public_lane, uint64_t now_us, uint64_t *wake_us) {
+    struct world_lane *lane = (struct world_lane *)(void *)public_lane;
+    assert_non_null(lane);
+    return take(world_of_shape(shape), lane, &lane->first, now_us, wake_us);
+}
+
+struct delivery *shape_take_aside(struct shape *shape, struct lane *public_lane, uint64_t now_us, uint64_t *wake_us) {
+    struct world_lane *lane = (struct world_lane *)(void *)public_lane;
+    assert_non_null(lane);
+    struct delivery *delivery = take(world_of_shape(shape), lane, &lane->aside, now_us, wake_us);
+    lane->lane.aside -= delivery != NULL;
     return delivery;
 }
 
@@ -81,6 +92,22 @@ void shape_give_back(struct shape *shape, struct delivery *delivery, uint64_t no
     dispatch_lane_changed(world->dispatch, &lane->lane);
 }
 
+void shape_set_aside(struct shape *shape, struct delivery *delivery, uint64_t now_us) {
+    struct world *world = world_of_shape(shape);
+    struct world_lane *lane = lane_of(delivery);
+    struct delivery **last = &lane->aside;
+    world->fates[delivery->index].back++;
+    assert_true(lane->lane.outstanding > 0);
+    lane->lane.outstanding--;
+    lane->lane.waiting++;
+    lane->lane.aside++;
+    while (*last != NULL)
+        last = &(*last)->next;
+    delivery->next = NULL;
+    *last = delivery;
+    dispatch_lane_changed(world->dispatch, &lane->lane);
+}
+
 void shape_sessions(struct shape *shape, struct lane *lane, uint32_t worker, uint32_t open, uint32_t ready, uint64_t opened_total,
                     uint64_t now_us) {
     assert_true(worker < WORLD_WORKERS);
@@ -116,6 +143,17 @@ static uint8_t byte_of(uint32_t index, size_t at) {
     return (uint8_t)('a' + (index * 7 + at) % 26);
 }
 
+/* Those of a run, which repeat. */
+static void fill(uint8_t *to, uint32_t index, size_t count) {
+    size_t done = count < 26 ? count : 26;
+    for (size_t at = 0; at < done; at++)
+        to[at] = byte_of(index, at);
+    for (size_t part; done < count; done += part) {
+        part = done < count - done ? done : count - done; /* whole periods, but for the last */
+        memcpy(to + done, to, part);
+    }
+}
+
 /* How a message with a content is made: its own bytes, and pieces of its body. */
 struct plan {
     size_t header, own, length;
@@ -129,7 +167,9 @@ static void plan_message(const struct world *world, uint32_t index, struct plan 
     plan->piece_count = 0;
     plan->shared = NULL;
     plan->own = plan->header = plan->length = world->message_bytes != 0 ? world->message_bytes : 100 + (size_t)index * 37 % 3000;
-    if (world->content_count == 0)
+    if (world->huge_bytes[index] != 0)
+        plan->own = plan->header = plan->length = world->huge_bytes[index];
+    if (world->content_count == 0 || world->huge_bytes[index] != 0)
         return;
     plan->shared = &world->contents[index % world->content_count].shared;
     uint32_t state = index * 2654435761u + 1, at = 0, runs = 0;
@@ -160,8 +200,8 @@ static uint8_t *text_of(const struct world *world, uint32_t index) {
     plan_message(world, index, &plan);
     uint8_t *text = malloc(plan.length), *to = text;
     assert_non_null(text);
-    for (size_t i = 0; i < plan.header; i++)
-        *to++ = byte_of(index, i);
+    fill(to, index, plan.header);
+    to += plan.header;
     for (uint32_t i = 0; i < plan.piece_count; i++)
         for (uint32_t j = 0; j < plan.pieces[i].length; j++)
             *to++ = plan.pieces[i].shared ? plan.shared->bytes[plan.pieces[i].offset + j]
@@ -192,8 +232,7 @@ static void render(struct world *world, struct press_task *task) {
     message->capacity = message->start + plan.own;
     message->bytes = malloc(message->capacity);
     assert_non_null(message->bytes);
-    for (size_t i = 0; i < plan.own; i++)
-        message->bytes[message->start + i] = byte_of(of, i);
+    fill(message->bytes + message->start, of, plan.own);
     if (plan.piece_count > 0) {
         message->pieces = malloc(plan.piece_count * sizeof(plan.pieces[0]));
         assert_non_null(message->pieces);
@@ -212,12 +251,17 @@ static void render(struct world *world, struct press_task *task) {
 /* ---- render ---- */
 
 bool render_is_shared(const struct job *job, uint32_t index_a, uint32_t index_b) {
-    const struct world *world = (const void *)((const char *)job - offsetof(struct world, job));
+    const struct world *world =
+        (const void *)((const char *)job - (job->id != NULL ? offsetof(struct world, huge_job) : offsetof(struct world, job)));
     return index_a != world->alone && index_b != world->alone;
 }
 
 int render_recipient(const struct job *job, uint32_t index, char *out) {
     snprintf(out, 255, "user%u@to.example", index);
+    return 0;
+}
+
+size_t render_prepared_bytes(const struct render_prepared *prepared) {
     return 0;
 }
 
@@ -346,8 +390,8 @@ void world_control_die(struct world *world) {
     (void)got;
     for (uint32_t i = 0; i < WORLD_LANES; i++) {
         struct world_lane *lane = &world->lanes[i];
-        lane->first = NULL;
-        lane->lane.waiting = lane->lane.outstanding = 0;
+        lane->first = lane->aside = NULL;
+        lane->lane.waiting = lane->lane.outstanding = lane->lane.aside = 0;
         lane->lane.path = NULL;
     }
     memset(world->fates, 0, sizeof(world->fates));
@@ -372,9 +416,9 @@ void world_dataplane_start_bent(struct world *world, void (*bend)(struct link *l
     /* The arena begins in the middle of a page of its file, as EAL's may. */
     dataplane->arena.fd = memfd_create("arena", MFD_CLOEXEC);
     dataplane->arena.fd_offset = WORLD_PAGE_BYTES + 512;
-    dataplane->arena.length = WORLD_ARENA_BYTES;
+    dataplane->arena.length = world->arena_bytes;
     dataplane->arena.page_bytes = WORLD_PAGE_BYTES;
-    size_t file_bytes = WORLD_ARENA_BYTES + 3 * WORLD_PAGE_BYTES;
+    size_t file_bytes = world->arena_bytes + 3 * WORLD_PAGE_BYTES;
     assert_int_equal(ftruncate(dataplane->arena.fd, (off_t)file_bytes), 0);
     dataplane->arena.bytes = mmap(NULL, file_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, dataplane->arena.fd, 0);
     assert_ptr_not_equal(dataplane->arena.bytes, MAP_FAILED);
@@ -404,7 +448,7 @@ void world_dataplane_die(struct world *world) {
     for (uint32_t i = 0; i < WORLD_WORKERS; i++)
         close(dataplane->link.worker_doorbells[i]);
     close(dataplane->link.shard_doorbells[0]);
-    munmap(dataplane->arena.bytes, WORLD_ARENA_BYTES + 3 * WORLD_PAGE_BYTES);
+    munmap(dataplane->arena.bytes, world->arena_bytes + 3 * WORLD_PAGE_BYTES);
     close(dataplane->arena.fd);
     journal_close(&dataplane->journal);
     dataplane->lives = false;
@@ -435,6 +479,11 @@ int world_set_up(void **state) {
     strcpy(world->job.stream, "normal");
     world->job.tenant = (char *)(uintptr_t) "acme";
     world->job.recipients = world->recipients;
+    world->huge_job = world->job;
+    world->huge_job.id = (char *)(uintptr_t) "huge";
+    world->huge_job.entry.seq = 1;
+    world->huge_job.raw = (uint8_t *)(uintptr_t) "";
+    world->arena_bytes = WORLD_ARENA_BYTES;
     world->alone = SLOT_NONE;
     for (uint32_t i = 0; i < 500; i++)
         world->recipients[i].mailbox.domain = "to.example";
@@ -482,15 +531,17 @@ void world_settle(struct world *world) {
         event_base_loop(world->base, EVLOOP_NONBLOCK);
 }
 
-uint32_t world_wait(struct world *world, uint32_t lane, uint32_t count) {
+static uint32_t wait_of(struct world *world, uint32_t lane, uint32_t count, size_t huge_bytes, struct job *job) {
     uint32_t first = world->delivery_count;
     struct delivery **last = &world->lanes[lane].first;
     while (*last != NULL)
         last = &(*last)->next;
     for (uint32_t i = 0; i < count; i++) {
         assert_true(world->delivery_count < WORLD_DELIVERIES);
-        struct delivery *delivery = &world->deliveries[world->delivery_count];
-        *delivery = (struct delivery){.job = &world->job, .index = world->delivery_count++, .attempt = 2, .site = &world->lanes[lane].site};
+        uint32_t index = world->delivery_count++;
+        struct delivery *delivery = &world->deliveries[index];
+        *delivery = (struct delivery){.job = job, .index = index, .attempt = 2, .site = &world->lanes[lane].site};
+        world->huge_bytes[index] = huge_bytes;
         *last = delivery;
         last = &delivery->next;
         world->lanes[lane].lane.waiting++;
@@ -498,6 +549,15 @@ uint32_t world_wait(struct world *world, uint32_t lane, uint32_t count) {
     dispatch_lane_changed(world->dispatch, &world->lanes[lane].lane);
     world_settle(world);
     return first;
+}
+
+uint32_t world_wait(struct world *world, uint32_t lane, uint32_t count) {
+    return wait_of(world, lane, count, 0, &world->job);
+}
+
+uint32_t world_wait_huge(struct world *world, uint32_t lane, uint32_t count, size_t bytes, bool foretold) {
+    world->huge_job.raw_length = bytes;
+    return wait_of(world, lane, count, bytes, foretold ? &world->huge_job : &world->job);
 }
 
 /* ---- a worker ---- */
@@ -585,7 +645,7 @@ void world_look(const struct world *world, const struct world_order *order, uint
     uint8_t *text = text_of(world, first);
     size_t at = 0;
     for (uint32_t i = 0; i < slot->piece_count; i++) {
-        assert_true(pieces[i].length > 0 && pieces[i].offset + pieces[i].length <= WORLD_ARENA_BYTES);
+        assert_true(pieces[i].length > 0 && pieces[i].offset + pieces[i].length <= world->arena_bytes);
         if (world->dataplane.link.hello.pieces_in_page) {
             uint64_t begin = world->dataplane.arena.fd_offset + pieces[i].offset;
             assert_int_equal(begin / WORLD_PAGE_BYTES, (begin + pieces[i].length - 1) / WORLD_PAGE_BYTES);

@@ -21,11 +21,11 @@ enum {
     WORLD_PATHS = 4,
     WORLD_LANES = 6,
     WORLD_DELIVERIES = 6000,
-    WORLD_ARENA_BYTES = 128 * 1024,
+    WORLD_ARENA_BYTES = 128 * 1024, /* unless a test asks for more: nothing is huge in so small an arena */
     WORLD_PAGE_BYTES = 4096,
     WORLD_STEPS = 3000, /* of 1 ms: the bound of every wait */
     WORLD_CONTENTS = 8,
-    WORLD_CONTENT_BYTES = 64 * 1024,
+    WORLD_CONTENT_BYTES = 1 << 20,
     WORLD_PIECES_MAX = 100, /* runs of shared bytes in a message */
 };
 
@@ -45,7 +45,7 @@ struct world_lane {
     struct site site;
     struct config_pool pool;
     struct config_source sources[2];
-    struct delivery *first;
+    struct delivery *first, *aside;
     uint32_t sessions_calls, events;
     uint64_t wake_us; /* what shape_take says when it gives nothing although some wait; 0: it gives */
 };
@@ -73,6 +73,7 @@ struct world {
     struct journal journal; /* control's */
     struct dispatch *dispatch;
     struct world_dataplane dataplane;
+    size_t arena_bytes;
     /* shape */
     struct world_lane lanes[WORLD_LANES];
     void (*on_take)(struct world *world); /* once, from inside shape_take */
@@ -83,12 +84,13 @@ struct world {
     uint32_t submitted, unannounced;
     int status;                                    /* of the next renderings */
     size_t message_bytes;                          /* 0: by index; with a content those of the header */
+    size_t huge_bytes[WORLD_DELIVERIES];           /* of this delivery's message; 0: as of any */
     struct world_content contents[WORLD_CONTENTS]; /* by index */
     uint32_t content_count;                        /* 0: no message shares bytes with others */
     uint32_t run_bytes;                            /* of shared bytes; 0: by index */
     uint64_t contents_salt;                        /* so that an identifier means other bytes in another life */
     /* deliveries */
-    struct job job;
+    struct job job, huge_job;             /* the second by its `id`: messages of it are expected to be huge */
     struct job_recipient recipients[500]; /* of the job */
     uint32_t alone;                       /* this recipient shares with nobody; SLOT_NONE: all share */
     bool alike;                           /* every message is as the first delivery's */
@@ -120,6 +122,8 @@ void world_start(struct world *world);
 void world_settle(struct world *world);
 /* Puts `count` deliveries into the lane and says so. Returns the first one's number. */
 uint32_t world_wait(struct world *world, uint32_t lane, uint32_t count);
+/* The same of huge messages of so many bytes each, which the job foretells or does not. */
+uint32_t world_wait_huge(struct world *world, uint32_t lane, uint32_t count, size_t bytes, bool foretold);
 void world_press_release(struct world *world);
 
 /* A worker. */
