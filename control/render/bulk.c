@@ -71,6 +71,20 @@ static size_t take_tag(const char *tag, char *out, bool *raw) {
 
 static const char tag_fault[] = "a tag \"{{\" of list_unsubscribe has no name or no end";
 
+const struct mustache_op *bulk_unknown_variable(const struct mustache *program) {
+    static const char ours[] = MERGE_BUILT_IN;
+    char name[MUSTACHE_NAME_BYTES];
+    for (uint32_t i = 0; i < program->count; i++) {
+        const struct mustache_op *op = &program->ops[i];
+        if (op->kind != MUSTACHE_VARIABLE || op->length < sizeof(ours) || memcmp(op->text, ours, sizeof(ours) - 1) != 0)
+            continue;
+        snprintf(name, sizeof(name), "%.*s", (int)(op->length - (sizeof(ours) - 1)), op->text + sizeof(ours) - 1);
+        if (!built_in_is_known(name))
+            return op;
+    }
+    return NULL;
+}
+
 int bulk_check_unsubscribe(const char *list_unsubscribe, char *error, size_t error_bytes) {
     char one[TAG_BYTES], fault[TAG_BYTES];
     struct mustache program;
@@ -84,7 +98,12 @@ int bulk_check_unsubscribe(const char *list_unsubscribe, char *error, size_t err
             snprintf(error, error_bytes, "list_unsubscribe, in \"%s\": %s", one, fault);
         if (result != 0)
             return result;
+        bool known = bulk_unknown_variable(&program) == NULL;
         mustache_free(&program);
+        if (!known) {
+            snprintf(error, error_bytes, "list_unsubscribe: there is no variable %s; of bypost there are " BUILT_IN_NAMES, one);
+            return -EINVAL;
+        }
         tag += length;
     }
     return 0;

@@ -1,5 +1,6 @@
 /* check.c: whether the texts of a content or of a job can be filled in at all: what no recipient's data would mend is told once. */
 #include "bulk.h"
+#include "control/bulk_field.h"
 #include "merge.h"
 #include "render.h"
 #include "rendering.h"
@@ -9,15 +10,32 @@
 
 enum { CHECK_ERROR_BYTES = 512, CHECK_NAME_BYTES = 80 };
 
+/* A variable of ours that there is not would be missing for everybody. */
+static int check_variables(const struct mustache *program, const char *text, char fault[CHECK_ERROR_BYTES]) {
+    const struct mustache_op *unknown = bulk_unknown_variable(program);
+    uint32_t line = 1, column = 1;
+    if (unknown == NULL)
+        return 0;
+    for (const char *before = text; before < unknown->text; before++) {
+        column = *before == '\n' ? 1 : column + ((*before & 0xC0) != 0x80);
+        line += *before == '\n';
+    }
+    snprintf(fault, CHECK_ERROR_BYTES, "line %u, column %u: there is no variable \"%.*s\"; of bypost there are " BUILT_IN_NAMES, line,
+             column, (int)unknown->length, unknown->text);
+    return -EINVAL;
+}
+
 static int check_text(const char *what, const char *text, char *error, size_t error_bytes) {
     char fault[CHECK_ERROR_BYTES], shown[CHECK_NAME_BYTES];
     struct mustache program;
     if (!merge_is_template(text))
         return 0;
     int result = mustache_compile(&program, text, fault, sizeof(fault));
-    if (result == 0)
+    if (result == 0) {
+        result = check_variables(&program, text, fault);
         mustache_free(&program);
-    else
+    }
+    if (result != 0)
         snprintf(error, error_bytes, "%s, %s", rendering_shown(what, shown, sizeof(shown)), fault);
     return result;
 }

@@ -283,6 +283,13 @@ static const struct {
      "subject, line 1, column 3: the end of a section \"a\" that did not begin"},
     {"{\"from\":\"a@b.test\",\"to\":\"x@y.test\",\"text\":\"{{bypost.email}}\",\"headers\":{\"X-A\":\"1\",\"X-B\":\"{{b\"}}",
      "X-B, line 1, column 1: a tag \"{{\" has no name or no end \"}}\""},
+    /* Variables of ours are everybody's. */
+    {"{\"from\":\"a@b.test\",\"to\":\"x@y.test\",\"text\":\"t\\n\303\274{{#bypost.id}}{{& bypost.mail }}{{/bypost.id}}\"}",
+     "text, line 2, column 20: there is no variable \"bypost.mail\"; of bypost there are email, unsubscribe_token, unsubscribe_url, "
+     "unsubscribe_mailto, message_id, list_id, tenant, campaign, id, job"},
+    {"{\"from\":\"a@b.test\",\"to\":\"x@y.test\",\"text\":\"t\",\"list_unsubscribe\":\"https://u.test/{{bypost.token}}\"}",
+     "list_unsubscribe: there is no variable {{bypost.token}}; of bypost there are email, unsubscribe_token, unsubscribe_url, "
+     "unsubscribe_mailto, message_id, list_id, tenant, campaign, id, job"},
     {"{\"content\":\"c\",\"to\":\"x@y.test\",\"subject\":\"{{}}\"}",
      "subject, line 1, column 1: a tag \"{{\" has no name or no end \"}}\""},
     {"{\"from\":\"a@b.test\",\"to\":\"x@y.test\",\"text\":\"t\",\"list_unsubscribe\":\"https://u.test/{{#a}}{{/a}}\"}",
