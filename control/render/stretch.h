@@ -8,7 +8,7 @@
 #include "writer.h"
 
 enum {
-    STRETCH_MIN = 512, /* bytes of static text: fewer are encoded with the variables around them */
+    STRETCH_MIN = 128, /* bytes of static text: to encode fewer costs less than two short lines, which each takes, make of the message */
     STRETCH_PLACES = 3,
 };
 
