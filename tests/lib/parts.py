@@ -255,7 +255,8 @@ class Unit(Part):
         self.entries = {}
         for entry in meson_tests(self.place.build):
             self.entries[self.prefix + meson_prefix(entry) + "/" + entry["name"]] = entry
-        return [Test(name, self.check) for name in sorted(self.entries)]
+        long_first = sorted(self.entries, key=lambda name: (-(self.entries[name].get("timeout") or 0), name))
+        return [Test(name, self.check) for name in long_first]
 
     def target(self, name):
         """The program of the test in this part's build directory."""
