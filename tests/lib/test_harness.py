@@ -55,7 +55,8 @@ def least_share():
     process.hurry(True)
     hurried = process.run(["/bin/sh", "-c", tell], 10, idle=True).text
     process.hurry(False)
-    return ("SCHED_IDLE" in said and ("autogroup" not in said or "nice 19" in said) and "limit 10" in said and
+    may = subprocess.run(["chrt", "--idle", "0", "true"], stderr=subprocess.DEVNULL, check=False).returncode == 0
+    return (("SCHED_IDLE" in said or not may) and ("autogroup" not in said or "nice 19" in said) and "limit 10" in said and
             "SCHED_OTHER" in hurried and "nice 19" not in hurried)
 
 
