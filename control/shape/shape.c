@@ -116,7 +116,8 @@ static void waiting_grew(struct lane_state *lane, uint64_t now_us) {
     share_want(lane->shape, lane->site->share, now_us);
     if (lane->provider)
         share_want(lane->shape, lane->provider->share, now_us);
-    if (lane->lane.waiting == 1 || lane->lane.waiting >= 2 * lane->signalled_waiting)
+    uint32_t ready = lane->lane.waiting - lane->lane.aside; /* nobody looks at a lane for those that are set aside */
+    if (ready == 1 || lane->lane.waiting >= 2 * lane->signalled_waiting)
         lane_signal(lane);
     if (lane->generation != lane->lane.site->generation)
         lane_load_rests(lane, now_us);

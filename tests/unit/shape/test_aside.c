@@ -72,6 +72,19 @@ static void the_others_go_first(void **state) {
     assert_int_equal(scene->lane->waiting + scene->lane->aside + scene->lane->outstanding, 0);
 }
 
+/* Who is told of a lane takes what is there: the first that comes behind those aside is news, however many they are. */
+static void the_next_one_is_told(void **state) {
+    struct scene *scene = *state;
+    fill(scene, 100, 100);
+    for (uint32_t i = 0; i < 5; i++) {
+        uint32_t changed = scene->harness.changed;
+        harness_fill(&scene->harness, scene->site, 1);
+        assert_true(scene->harness.changed > changed);
+        end(scene, take(scene));
+        assert_null(take(scene));
+    }
+}
+
 static void high_ones_first(void **state) {
     struct scene *scene = *state;
     fill(scene, 3, 3);
@@ -172,6 +185,7 @@ int main(void) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
     const struct CMUnitTest tests[] = {
         TEST(the_others_go_first),
+        TEST(the_next_one_is_told),
         TEST(high_ones_first),
         TEST(rates_hold_for_them),
         TEST(those_of_its_transaction_come_along),
