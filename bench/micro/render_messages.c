@@ -111,7 +111,7 @@ int main(int count, char **arguments) {
     struct message message;
     message_init(&message);
     size_t bytes = 0, own = 0;
-    for (int i = 0; i < atoi(arguments[3]); i++) {
+    for (int i = 0, messages = atoi(arguments[3]); i < messages; i++) {
         if (render_message(&job, (uint32_t)(i % RECIPIENTS), 1700000000, identity, MAX_BYTES, &message, error, sizeof(error)) != 0) {
             fprintf(stderr, "render_messages: %s\n", error);
             return 1;

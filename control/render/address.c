@@ -10,23 +10,28 @@ static bool is_alnum(char byte) {
     return (byte >= '0' && byte <= '9') || (byte >= 'a' && byte <= 'z') || (byte >= 'A' && byte <= 'Z');
 }
 
+static const bool domain_byte[256] = {
+    ['a' ... 'z'] = true, ['A' ... 'Z'] = true, ['0' ... '9'] = true, ['.'] = true, ['-'] = true, ['_'] = true,
+};
+
 /* Letters, digits, hyphens, and the underscore that real mail domains have, in labels of 1 to 63. */
 static int domain_ascii(const char *domain, size_t length, char *out) {
-    size_t label = 0;
+    const char *end = domain + length, *label = domain;
     if (length == 0 || length >= DOMAIN_BYTES)
         return -EINVAL;
-    for (size_t i = 0; i < length; i++) {
-        char byte = domain[i];
-        if (byte == '.' ? label == 0 : !is_alnum(byte) && byte != '-' && byte != '_')
+    for (const char *at = domain;; at++) {
+        if (at == end || *at == '.') {
+            if (at == label || at - label > 63)
+                return -EINVAL;
+            label = at + 1;
+        }
+        if (at == end)
+            break;
+        if (!domain_byte[(uint8_t)*at])
             return -EINVAL;
-        label = byte == '.' ? 0 : label + 1;
-        if (label > 63)
-            return -EINVAL;
-        out[i] = byte >= 'A' && byte <= 'Z' ? (char)(byte + ('a' - 'A')) : byte;
+        *out++ = (char)(*at >= 'A' && *at <= 'Z' ? *at + ('a' - 'A') : *at);
     }
-    if (label == 0)
-        return -EINVAL;
-    out[length] = '\0';
+    *out = '\0';
     return (int)length;
 }
 
@@ -43,24 +48,25 @@ static int domain_literal(const char *domain, size_t length, char *out) {
 
 int address_domain(const char *domain, size_t length, char *out) {
     bool ascii = true, clean = true;
-    for (size_t i = 0; i < length; i++) {
-        bool beyond = (unsigned char)domain[i] >= 0x80;
-        ascii &= !beyond;
-        clean &= beyond || is_alnum(domain[i]) || domain[i] == '.' || domain[i] == '-' || domain[i] == '_';
-    }
+    int result = domain_ascii(domain, length, out);
+    if (result >= 0)
+        return result;
     if (length > 0 && domain[0] == '[')
         return domain_literal(domain, length, out);
-    if (!clean) /* libidn2 would leave such a character out of a U-label */
+    for (size_t i = 0; i < length; i++) {
+        bool beyond = (uint8_t)domain[i] >= 0x80;
+        ascii &= !beyond;
+        clean &= beyond || domain_byte[(uint8_t)domain[i]];
+    }
+    if (!clean || ascii) /* libidn2 would leave such a character out of a U-label */
         return -EINVAL;
-    if (ascii)
-        return domain_ascii(domain, length, out);
 
     char copy[DOMAIN_BYTES * 4], *labels = NULL;
     if (length >= sizeof(copy))
         return -EINVAL;
     memcpy(copy, domain, length);
     copy[length] = '\0';
-    int result = -EINVAL;
+    result = -EINVAL;
     if (idn2_to_ascii_8z(copy, &labels, IDN2_NFC_INPUT | IDN2_NONTRANSITIONAL | IDN2_USE_STD3_ASCII_RULES) == IDN2_OK)
         result = domain_ascii(labels, strlen(labels), out);
     idn2_free(labels);

@@ -9,7 +9,7 @@ void body_begin(struct body *body, struct writer *writer, struct message *messag
 }
 
 /* Room for two pieces. */
-static bool has_room(struct body *body) {
+static inline bool has_room(struct body *body) {
     struct message *message = body->message;
     if (message->piece_count + 2 <= message->piece_capacity)
         return true;
@@ -25,7 +25,7 @@ static bool has_room(struct body *body) {
 }
 
 /* There is room. */
-static void add_own(struct body *body) {
+static inline void add_own(struct body *body) {
     struct message *message = body->message;
     size_t length = body->writer->at - body->own_from;
     if (length > 0)
@@ -51,18 +51,6 @@ void body_settle(struct body *body) {
         message->shared = body->shared;
         body->shared_length += range.length;
     }
-}
-
-void body_share(struct body *body, const struct shared_range *range) {
-    struct shared_range *pending = &body->pending;
-    if (pending->length > 0 && pending->offset + pending->length == range->offset &&
-        pending->relaxed_offset + pending->relaxed_length == range->relaxed_offset) {
-        pending->length += range->length;
-        pending->relaxed_length += range->relaxed_length;
-        return;
-    }
-    body_own(body);
-    *pending = *range;
 }
 
 void body_end(struct body *body) {

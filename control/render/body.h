@@ -34,7 +34,17 @@ static inline void body_own(struct body *body) {
     if (body->pending.length > 0)
         body_settle(body);
 }
-void body_share(struct body *body, const struct shared_range *range);
+static inline void body_share(struct body *body, const struct shared_range *range) {
+    struct shared_range *pending = &body->pending;
+    if (pending->length > 0 && pending->offset + pending->length == range->offset &&
+        pending->relaxed_offset + pending->relaxed_length == range->relaxed_offset) {
+        pending->length += range->length;
+        pending->relaxed_length += range->relaxed_length;
+        return;
+    }
+    body_own(body);
+    *pending = *range;
+}
 /* Puts the pieces into the message. Without memory the writer has an error. */
 void body_end(struct body *body);
 

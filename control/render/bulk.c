@@ -12,7 +12,7 @@
 #include <string.h>
 #include <strings.h>
 
-enum { UNSUBSCRIBE_URIS_MAX = 8, TAG_BYTES = 160 };
+enum { UNSUBSCRIBE_URIS_MAX = 8, UNSUBSCRIBE_TAGS_MAX = 16, TAG_BYTES = 160 };
 
 bool bulk_has_templates(const struct job *job) {
     return merge_is_template(job->list_unsubscribe) || merge_is_template(job->list_id) || merge_is_template(job->feedback_id);
@@ -39,20 +39,23 @@ bool bulk_owns(const struct job *job, const char *name) {
 /* -- filling in -- */
 
 /* A value within a URI: all but RFC 3986's unreserved characters are escaped (2.3), so that it stays one part of it. */
-static void write_escaped(struct writer *writer, const char *value) {
+static void write_escaped(struct writer *writer, const char *value, size_t length) {
     static const bool unreserved[256] = {
         ['A' ... 'Z'] = true, ['a' ... 'z'] = true, ['0' ... '9'] = true, ['-'] = true, ['.'] = true, ['_'] = true, ['~'] = true};
-    for (;; value++) {
-        size_t plain = 0;
-        while (unreserved[(uint8_t)value[plain]])
-            plain++;
-        writer_bytes(writer, value, plain);
-        value += plain;
-        if (*value == '\0')
+    for (const char *end = value + length;; value++) {
+        const char *plain = value;
+        while (value < end && unreserved[(uint8_t)*value])
+            value++;
+        writer_bytes(writer, plain, (size_t)(value - plain));
+        if (value == end)
             return;
         const char escaped[3] = {'%', encode_hex[(uint8_t)*value >> 4], encode_hex[(uint8_t)*value & 15]};
         writer_bytes(writer, escaped, sizeof(escaped));
     }
+}
+
+static void put_escaped(void *context, const char *text, size_t length) {
+    write_escaped(context, text, length);
 }
 
 /* One tag of a URI, in out[TAG_BYTES]: {{name}}, which is escaped, or {{{name}}} and {{&name}}, which go in as they are (*raw). Its length,
@@ -109,10 +112,51 @@ int bulk_check_unsubscribe(const char *list_unsubscribe, char *error, size_t err
     return 0;
 }
 
+void bulk_prepare(struct render_prepared *prepared) {
+    const char *tag = prepared->fields->list_unsubscribe;
+    char one[TAG_BYTES], fault[TAG_BYTES];
+    struct mustache program;
+    while (tag != NULL && (tag = strstr(tag, "{{")) != NULL && prepared->tag_count < UNSUBSCRIBE_TAGS_MAX) {
+        bool raw;
+        size_t length = take_tag(tag, one, &raw);
+        if (length == 0 || mustache_compile(&program, one, fault, sizeof(fault)) != 0)
+            return;
+        if (program.count == 1 && program.ops[0].kind == MUSTACHE_VARIABLE) {
+            program.ops[0].text = tag + (program.ops[0].text - one); /* `one` goes */
+            merge_number(&program, &prepared->names);
+            if (prepared->tags == NULL)
+                prepared->tags = calloc(UNSUBSCRIBE_TAGS_MAX, sizeof(*prepared->tags));
+            if (prepared->tags != NULL)
+                prepared->tags[prepared->tag_count++] =
+                    (struct prepared_tag){.at = tag, .length = (uint32_t)length, .raw = raw, .variable = program.ops[0]};
+        }
+        mustache_free(&program);
+        tag += length;
+    }
+}
+
+static const struct prepared_tag *prepared_tag(const struct rendering *r, const char *tag) {
+    for (uint32_t i = 0; r->prepared != NULL && i < r->prepared->tag_count; i++)
+        if (r->prepared->tags[i].at == tag)
+            return &r->prepared->tags[i];
+    return NULL;
+}
+
 /* Writes a tag's value. Returns what is behind the tag, or NULL. */
 static const char *write_tag(struct rendering *r, struct writer *writer, const char *tag) {
     char one[TAG_BYTES], *value;
     bool raw;
+    const struct prepared_tag *known = prepared_tag(r, tag);
+    struct value found;
+    if (known != NULL) {
+        if (merge_variable(r->merge, &known->variable, &found, r->error, r->error_bytes) != 0)
+            return NULL;
+        if (known->raw)
+            value_write(&found, false, writer);
+        else
+            value_put(&found, false, put_escaped, writer);
+        return tag + known->length;
+    }
     size_t length = take_tag(tag, one, &raw);
     if (length == 0) {
         rendering_fail(r, -EINVAL, "%s", tag_fault);
@@ -123,7 +167,7 @@ static const char *write_tag(struct rendering *r, struct writer *writer, const c
     if (raw)
         writer_text(writer, value);
     else
-        write_escaped(writer, value);
+        write_escaped(writer, value, strlen(value));
     free(value);
     return tag + length;
 }
@@ -177,9 +221,12 @@ static bool uri_begins(const struct uri *uri, const char *scheme) {
 }
 
 static bool uri_is_clean(const struct uri *uri) {
+    static const bool dirty[256] = {[0 ... ' '] = true, ['<'] = true, ['>'] = true, [127 ... 255] = true};
+    bool any = false;
     for (size_t i = 0; i < uri->length; i++)
-        if (uri->text[i] <= 32 || uri->text[i] > 126 || uri->text[i] == '<' || uri->text[i] == '>')
-            return false;
+        any |= dirty[(uint8_t)uri->text[i]];
+    if (any)
+        return false;
     return uri->length <= HEADER_LINE_MAX - 32 && (uri_begins(uri, "https://") || uri_begins(uri, "mailto:") || uri_begins(uri, "http://"));
 }
 
@@ -380,12 +427,12 @@ void bulk_free(struct rendering *r) {
 int bulk_verp(struct rendering *r) {
     const struct job *job = r->job;
     struct message *message = r->message;
-    struct token token = {.index = 0};
     char text[VERP_TOKEN_CHARACTERS + 1];
     if (message->sender[0] == '\0' || (job->verp_address == NULL && job->verp != CHOICE_YES))
         return 0;
     if (job->verp_address == NULL)
         return rendering_fail(r, -EINVAL, "the job asks for verp, and the configuration has no domain for it (verp.domain)");
+    struct token token = {.index = 0};
     token_entry(job, r->index, &token);
     size_t prefix = strcspn(job->verp_address, "@");
     if (prefix > VERP_PREFIX_MAX || strlen(job->verp_address) + 1 + VERP_TOKEN_CHARACTERS >= sizeof(message->sender) ||

@@ -15,6 +15,9 @@ bool bulk_field_name(const char *name);
 /* Whether the tags of a list_unsubscribe (or NULL) are well-formed. 0; -EINVAL or -ENOMEM with a sentence. */
 int bulk_check_unsubscribe(const char *list_unsubscribe, char *error, size_t error_bytes);
 
+/* Compiles the tags of a content's list_unsubscribe, as far as there is memory. */
+void bulk_prepare(struct render_prepared *prepared);
+
 /* The first variable {{bypost.NAME}} of which there is none, or NULL. */
 const struct mustache_op *bulk_unknown_variable(const struct mustache *program);
 

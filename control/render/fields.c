@@ -103,11 +103,21 @@ static int write_mailboxes(struct rendering *r, const char *name, const struct m
     return 0;
 }
 
+/* Its address is the envelope's too. */
+static int write_private(struct rendering *r) {
+    const struct mailbox *mailbox = &r->recipient->mailbox;
+    char text[80];
+    r->has_recipient = header_mailbox(&r->writer, "To", mailbox, r->message->recipient, &r->message->needs_smtputf8) == 0;
+    if (!r->has_recipient)
+        return rendering_fail(r, -EINVAL, "\"%s\" in To is not an address", rendering_shown(mailbox->email, text, sizeof(text)));
+    return 0;
+}
+
 /* Who the message says it is for. A private recipient sees itself alone; Bcc is never seen. */
 static int write_destinations(struct rendering *r) {
     const struct job *job = r->job;
     if (r->recipient->kind == RECIPIENT_PRIVATE)
-        return write_mailboxes(r, "To", &r->recipient->mailbox, 1);
+        return write_private(r);
     int result = write_mailboxes(r, "To", job->to, job->to_count);
     if (result == 0 && job->to_count == 0) {
         writer_text(&r->writer, "To: undisclosed-recipients:;");

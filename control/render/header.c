@@ -281,28 +281,43 @@ static void write_mailbox(struct writer *writer, const char *name, size_t name_l
     writer_byte(writer, '>');
 }
 
+/* One of a list; its address goes to address[ADDRESS_BYTES]. 0 or -EINVAL. */
+static int add_mailbox(struct writer *writer, const struct mailbox *mailbox, bool first, char *address, bool *utf8) {
+    int address_length = mailbox->email == NULL ? -EINVAL : address_format(mailbox->email, address, utf8);
+    if (address_length < 0)
+        return address_length;
+    const char *display = mailbox->name == NULL ? "" : mailbox->name;
+    while (is_blank(*display))
+        display++;
+    size_t display_length = strlen(display);
+    while (display_length > 0 && is_blank(display[display_length - 1]))
+        display_length--;
+    if (!first)
+        writer_byte(writer, ',');
+    write_mailbox(writer, display, display_length, address, (size_t)address_length, first);
+    return 0;
+}
+
 int header_mailboxes(struct writer *writer, const char *name, const struct mailbox *mailboxes, uint32_t count, bool *utf8,
                      const struct mailbox **bad) {
+    char address[ADDRESS_BYTES];
     header_begin(writer, name);
     for (uint32_t i = 0; i < count; i++) {
-        char address[ADDRESS_BYTES];
-        int address_length = mailboxes[i].email == NULL ? -EINVAL : address_format(mailboxes[i].email, address, utf8);
-        if (address_length < 0) {
+        int result = add_mailbox(writer, &mailboxes[i], i == 0, address, utf8);
+        if (result != 0) {
             *bad = &mailboxes[i];
-            return address_length;
+            return result;
         }
-        const char *display = mailboxes[i].name == NULL ? "" : mailboxes[i].name;
-        while (is_blank(*display))
-            display++;
-        size_t display_length = strlen(display);
-        while (display_length > 0 && is_blank(display[display_length - 1]))
-            display_length--;
-        if (i > 0)
-            writer_byte(writer, ',');
-        write_mailbox(writer, display, display_length, address, (size_t)address_length, i == 0);
     }
     writer_crlf(writer);
     return 0;
+}
+
+int header_mailbox(struct writer *writer, const char *name, const struct mailbox *mailbox, char *address, bool *utf8) {
+    header_begin(writer, name);
+    int result = add_mailbox(writer, mailbox, true, address, utf8);
+    writer_crlf(writer);
+    return result;
 }
 
 void header_phrase(struct writer *writer, const char *name, const char *words, size_t words_length, const char *text, size_t length) {
@@ -350,7 +365,7 @@ void header_date(struct writer *writer, uint64_t date_s) {
     write_two_digits(text + 23, (unsigned)(second / 3600));
     write_two_digits(text + 26, (unsigned)(second / 60 % 60));
     write_two_digits(text + 29, (unsigned)(second % 60));
-    writer_text(writer, text);
+    writer_bytes(writer, text, sizeof(text) - 1);
     writer_crlf(writer);
 }
 

@@ -23,6 +23,9 @@ void header_text(struct writer *writer, const char *name, const char *value);
 int header_mailboxes(struct writer *writer, const char *name, const struct mailbox *mailboxes, uint32_t count, bool *utf8,
                      const struct mailbox **bad);
 
+/* The same of one, whose address in A-labels goes to address[ADDRESS_BYTES] (address.h). 0 or -EINVAL. */
+int header_mailbox(struct writer *writer, const char *name, const struct mailbox *mailbox, char *address, bool *utf8);
+
 /* "Name: words <text>" (either may be empty but not both): the words as a phrase (RFC 5322 3.2.5), the text as it is. */
 void header_phrase(struct writer *writer, const char *name, const char *words, size_t words_length, const char *text, size_t length);
 

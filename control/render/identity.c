@@ -23,11 +23,20 @@ static uint64_t rotate(uint64_t word, int bits) {
     return word << bits | word >> (64 - bits);
 }
 
-static void sip_round(uint64_t *v) {
-    v[0] += v[1], v[1] = rotate(v[1], 13) ^ v[0], v[0] = rotate(v[0], 32);
-    v[2] += v[3], v[3] = rotate(v[3], 16) ^ v[2];
-    v[0] += v[3], v[3] = rotate(v[3], 21) ^ v[0];
-    v[2] += v[1], v[1] = rotate(v[1], 17) ^ v[2], v[2] = rotate(v[2], 32);
+struct sip {
+    uint64_t a, b, c, d;
+};
+
+static inline struct sip sip_round(struct sip v) {
+    v.a += v.b, v.b = rotate(v.b, 13) ^ v.a, v.a = rotate(v.a, 32);
+    v.c += v.d, v.d = rotate(v.d, 16) ^ v.c;
+    v.a += v.d, v.d = rotate(v.d, 21) ^ v.a;
+    v.c += v.b, v.b = rotate(v.b, 17) ^ v.c, v.c = rotate(v.c, 32);
+    return v;
+}
+
+static inline struct sip sip_rounds(struct sip v) {
+    return sip_round(sip_round(sip_round(sip_round(v))));
 }
 
 static uint64_t word_at(const uint8_t *bytes) {
@@ -38,7 +47,7 @@ static uint64_t word_at(const uint8_t *bytes) {
 
 void siphash_128(const uint8_t *key, const uint8_t *data, size_t length, uint8_t *out) {
     uint64_t k0 = word_at(key), k1 = word_at(key + 8);
-    uint64_t v[4] = {0x736f6d6570736575 ^ k0, 0x646f72616e646f6d ^ k1 ^ 0xee, 0x6c7967656e657261 ^ k0, 0x7465646279746573 ^ k1};
+    struct sip v = {0x736f6d6570736575 ^ k0, 0x646f72616e646f6d ^ k1 ^ 0xee, 0x6c7967656e657261 ^ k0, 0x7465646279746573 ^ k1};
     uint8_t tail[8] = {0};
     size_t whole = length & ~(size_t)7;
     if (length > whole)
@@ -46,17 +55,18 @@ void siphash_128(const uint8_t *key, const uint8_t *data, size_t length, uint8_t
     tail[7] = (uint8_t)length;
     for (size_t at = 0; at <= whole; at += 8) {
         uint64_t word = word_at(at < whole ? data + at : tail);
-        v[3] ^= word;
-        sip_round(v), sip_round(v);
-        v[0] ^= word;
+        v.d ^= word;
+        v = sip_round(sip_round(v));
+        v.a ^= word;
     }
-    for (int half = 0; half < 2; half++) {
-        v[half == 0 ? 2 : 1] ^= half == 0 ? 0xee : 0xdd;
-        for (int i = 0; i < 4; i++)
-            sip_round(v);
-        uint64_t word = v[0] ^ v[1] ^ v[2] ^ v[3];
-        memcpy(out + 8 * half, &word, sizeof(word));
-    }
+    v.c ^= 0xee;
+    v = sip_rounds(v);
+    uint64_t first = v.a ^ v.b ^ v.c ^ v.d;
+    v.b ^= 0xdd;
+    v = sip_rounds(v);
+    uint64_t second = v.a ^ v.b ^ v.c ^ v.d;
+    memcpy(out, &first, sizeof(first));
+    memcpy(out + sizeof(first), &second, sizeof(second));
 }
 
 struct identity *identity_load(const char *path) {
@@ -117,11 +127,18 @@ static size_t input_text(const struct identity *identity, uint8_t *input, const 
     return 16;
 }
 
+/* Four bytes at a time: each nibble in a byte of its own, and what is over 9 moved from '9' + 1 to 'a'. */
 static void write_hex(const uint8_t *hash, char *hex) {
-    static const char digits[16] = "0123456789abcdef";
-    for (int i = 0; i < 16; i++) {
-        hex[2 * i] = digits[hash[i] >> 4];
-        hex[2 * i + 1] = digits[hash[i] & 15];
+    static const uint64_t ones = 0x0101010101010101, low_nibbles = 0x000F000F000F000F;
+    for (int i = 0; i < 16; i += 4) {
+        uint32_t bytes;
+        memcpy(&bytes, hash + i, sizeof(bytes));
+        uint64_t spread = (bytes | (uint64_t)bytes << 16) & 0x0000FFFF0000FFFF;
+        spread = (spread | spread << 8) & 0x00FF00FF00FF00FF;
+        uint64_t nibbles = (spread >> 4 & low_nibbles) | (spread & low_nibbles) << 8;
+        uint64_t letters = (nibbles + 6 * ones) >> 4 & ones;
+        uint64_t digits = nibbles + '0' * ones + letters * ('a' - '9' - 1);
+        memcpy(hex + 2 * i, &digits, sizeof(digits));
     }
     hex[32] = '\0';
 }

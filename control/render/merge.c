@@ -227,6 +227,19 @@ int merge_check(const struct merge *merge, const char *name, char *error, size_t
     return merge_run_next(&run, &step, error, error_bytes) < 0 ? -EINVAL : 0;
 }
 
+int merge_variable(struct merge *merge, const struct mustache_op *variable, struct value *value, char *error, size_t error_bytes) {
+    struct mustache program;
+    struct merge_run run;
+    struct merge_step step;
+    program.ops = (struct mustache_op *)(uintptr_t)variable; /* it is only read */
+    program.count = 1;
+    merge_run_begin(&run, &program, merge, &merge->work);
+    if (merge_run_next(&run, &step, error, error_bytes) < 0)
+        return -EINVAL;
+    *value = *step.value;
+    return 0;
+}
+
 int merge_write(struct merge *merge, const struct mustache *program, bool html, struct writer *writer, char *error, size_t error_bytes) {
     struct merge_run run;
     struct merge_step step;

@@ -97,6 +97,9 @@ static inline int merge_run_next(struct merge_run *run, struct merge_step *step,
 /* Whether a variable of that name, outside of sections, has a value. 0, or -EINVAL with the sentence that a message would have. */
 int merge_check(const struct merge *merge, const char *name, char *error, size_t error_bytes);
 
+/* The value of a variable outside of sections. 0, or -EINVAL with a sentence. */
+int merge_variable(struct merge *merge, const struct mustache_op *variable, struct value *value, char *error, size_t error_bytes);
+
 /* Writes the text with its variables filled in to *out (malloc'd, the caller's). -EINVAL for what merge_run_next refuses or a malformed
  * template; -E2BIG over max_bytes; -ENOMEM; each with a sentence in error. */
 int merge_expand(struct merge *merge, const char *text, bool html, size_t max_bytes, char **out, char *error, size_t error_bytes);

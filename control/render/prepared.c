@@ -268,7 +268,7 @@ static void prepare_header(struct render_prepared *prepared) {
 static size_t prepared_memory(const struct render_prepared *prepared) {
     return (prepared->text == NULL ? 0 : template_bytes(prepared->text)) + (prepared->html == NULL ? 0 : template_bytes(prepared->html)) +
            (prepared->global == NULL ? 0 : sizeof(*prepared->global) + prepared->global->capacity * sizeof(struct value)) +
-           prepared->body.item_capacity * sizeof(struct prepared_item) +
+           prepared->body.item_capacity * sizeof(struct prepared_item) + prepared->tag_count * sizeof(struct prepared_tag) +
            (prepared->fields->attachment_count + 1) * sizeof(struct shared_range);
 }
 
@@ -299,6 +299,7 @@ struct render_prepared *render_prepare(const struct job *fields, const char *con
     identity_boundary(identity, content_id, prepared->boundary);
     prepare_body(prepared);
     prepare_header(prepared);
+    bulk_prepare(prepared);
     prepare_global(prepared);
     prepared->bytes += prepared_memory(prepared);
     return prepared;
@@ -323,6 +324,7 @@ void render_prepared_free(struct render_prepared *prepared) {
     free((uint8_t *)prepared->body.shared.bytes);
     free(prepared->body.items);
     free(prepared->body.attachments);
+    free(prepared->tags);
     free(prepared->senders.writer.bytes);
     free(prepared->subject.writer.bytes);
     free(prepared->custom.writer.bytes);

@@ -17,6 +17,14 @@ struct prepared_fields {
     bool there, utf8;
 };
 
+/* A tag of list_unsubscribe. */
+struct prepared_tag {
+    const char *at;
+    uint32_t length;
+    bool raw;
+    struct mustache_op variable;
+};
+
 /* A part of the body: a text, or shared bytes. */
 struct prepared_item {
     const struct template *template; /* or NULL */
@@ -47,6 +55,8 @@ struct render_prepared {
     struct prepared_fields senders; /* From, Sender, Reply-To */
     struct prepared_fields subject; /* there where it has no variables */
     struct prepared_fields custom;  /* the same for all headers */
+    uint32_t tag_count;             /* of list_unsubscribe, */
+    struct prepared_tag *tags;      /* the first of them; one that is malformed is not there */
     bool custom_templates;          /* some header has variables */
     bool custom_bulk;               /* some header is one of bulk.h's, which a job's own member may replace */
     char from_address[ADDRESS_BYTES], from_domain[DOMAIN_BYTES];

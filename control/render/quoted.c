@@ -141,9 +141,9 @@ void quoted_text(struct quoted *quoted, const char *text, size_t length) {
     quoted->column = text[length - 1] == '\r' ? QUOTED_AFTER_CR : column;
 }
 
-void quoted_end(struct quoted *quoted, bool soft) {
+void quoted_end_line(struct quoted *quoted, bool soft) {
     struct writer *writer = quoted->writer;
-    if (quoted->column > 0 && quoted->column != QUOTED_AFTER_CR) {
+    if (quoted->column != QUOTED_AFTER_CR) {
         if (!writer_room(writer, 2 * VECTOR_BYTES))
             return;
         uint8_t *out = writer->bytes + writer->at;
@@ -154,7 +154,6 @@ void quoted_end(struct quoted *quoted, bool soft) {
         memcpy(out, "\r\n", 2);
         writer->at = (size_t)(out + 2 - writer->bytes);
     }
-    writer->line = writer->at;
     quoted->column = 0;
 }
 
@@ -177,19 +176,20 @@ static void write_head(const char *text, size_t length, bool has_line_end, struc
 
 void quoted_ahead_make(struct quoted_ahead *ahead, const char *text, size_t length, bool starts, struct writer *writer) {
     struct quoted quoted;
-    *ahead = (struct quoted_ahead){.offset = (uint32_t)writer->at, .first_column = starts ? 0 : FROM_LENGTH};
+    *ahead = (struct quoted_ahead){.offset = (uint32_t)writer->at, .first_column = starts ? 0 : FROM_LENGTH, .column_count = starts};
     size_t at = starts ? 0 : encode_line_length(text, length);
+    bool has_line_end = starts || at < length;
     if (length == 0 || at > QUOTED_LINE_MAX)
         return;
     if (!starts) {
-        ahead->adds = at == length;
+        ahead->kept = has_line_end ? 0 : UINT16_MAX;
         ahead->begins_line_end = at == 0;
-        write_head(text, at, !ahead->adds, writer);
-        size_t columns = writer->at - ahead->offset;
-        ahead->last_column = (uint8_t)(columns > QUOTED_LINE_MAX ? 0 : QUOTED_LINE_MAX - columns);
+        write_head(text, at, has_line_end, writer);
+        size_t columns = writer->at - ahead->offset, columns_max = QUOTED_LINE_MAX - FROM_LENGTH;
+        ahead->column_count = (uint16_t)(columns > columns_max ? 0 : columns_max - columns + 1);
         ahead->columns = (uint16_t)columns;
     }
-    if (!ahead->adds) {
+    if (has_line_end) {
         if (!starts) {
             writer_bytes(writer, "\r\n", 2);
             at += text[at] == '\r' && at + 1 < length && text[at + 1] == '\n' ? 2 : 1;

@@ -23,7 +23,12 @@ static inline void quoted_begin(struct quoted *quoted, struct writer *writer) {
 void quoted_text(struct quoted *quoted, const char *text, size_t length);
 
 /* Ends the text, and its last line where it has no end. `soft`: the text goes on behind, so that is a soft line break (rule 5). */
-void quoted_end(struct quoted *quoted, bool soft);
+void quoted_end_line(struct quoted *quoted, bool soft);
+static inline void quoted_end(struct quoted *quoted, bool soft) {
+    if (quoted->column > 0)
+        quoted_end_line(quoted, soft);
+    quoted->writer->line = quoted->writer->at;
+}
 
 /* quoted_text of bytes that all stand for themselves (RFC 2045 6.7 (2)), no tabs among them. */
 static inline void quoted_literal(struct quoted *quoted, const char *text, size_t length) {
@@ -44,13 +49,14 @@ static inline void quoted_literal(struct quoted *quoted, const char *text, size_
 /* A part of a text, encoded before it is known what stands before it: as it is, it goes in behind so many columns that its first line ends
  * in time. */
 struct quoted_ahead {
-    uint32_t offset, length;           /* in a writer's bytes, which QUOTED_AHEAD_ROOM more follow */
-    uint8_t first_column, last_column; /* the columns that it fits behind; none where the last is less */
-    uint16_t columns;                  /* of its last line; it may be QUOTED_AFTER_CR */
-    bool adds;                         /* to what is in the line already: it has no line end */
-    bool begins_line_end;              /* and so it does not fit behind a blank (rule 3) */
+    uint32_t offset, length; /* in a writer's bytes, which QUOTED_AHEAD_ROOM more follow */
+    uint16_t first_column;   /* that it fits behind, */
+    uint16_t column_count;   /* and how many there are */
+    uint16_t columns;        /* of its last line; it may be QUOTED_AFTER_CR */
+    uint16_t kept;           /* it has no line end, so columns are added to those before it: a mask of them */
+    bool begins_line_end;    /* and so it does not fit behind a blank (rule 3) */
 };
-enum { QUOTED_AHEAD_ROOM = 16 };
+enum { QUOTED_AHEAD_ROOM = 32 };
 
 /* Encodes it into the writer, which keeps it; `starts`: where it stands a line begins. */
 void quoted_ahead_make(struct quoted_ahead *ahead, const char *text, size_t length, bool starts, struct writer *writer);
@@ -62,7 +68,7 @@ static inline void quoted_ahead_put(struct quoted *quoted, const struct quoted_a
                                     size_t length) {
     struct writer *writer = quoted->writer;
     uint32_t column = quoted->column, count = ahead->length;
-    bool fits = column >= ahead->first_column && column <= ahead->last_column;
+    bool fits = column - ahead->first_column < ahead->column_count;
     if (ahead->begins_line_end && column > 0)
         fits = fits && writer->bytes[writer->at - 1] != ' ' && writer->bytes[writer->at - 1] != '\t';
     if (!fits || !writer_room(writer, count + QUOTED_AHEAD_ROOM)) {
@@ -73,7 +79,7 @@ static inline void quoted_ahead_put(struct quoted *quoted, const struct quoted_a
     for (const uint8_t *from = bytes + ahead->offset, *end = from + count; from < end; from += QUOTED_AHEAD_ROOM, out += QUOTED_AHEAD_ROOM)
         memcpy(out, from, QUOTED_AHEAD_ROOM);
     writer->at += count;
-    quoted->column = (ahead->adds ? column : 0) + ahead->columns;
+    quoted->column = (column & ahead->kept) + ahead->columns;
 }
 
 #endif

@@ -19,6 +19,15 @@ void message_init(struct message *message) {
     *message = (struct message){.bytes = NULL};
 }
 
+/* Its memory stays. */
+static void message_begin(struct message *message) {
+    message->start = message->own_length = message->length = message->header_length = 0;
+    message->has_leading_dots = message->body_8bit = message->needs_smtputf8 = false;
+    message->piece_count = 0;
+    message->shared = NULL;
+    message->from_domain[0] = message->sender[0] = message->recipient[0] = '\0';
+}
+
 void message_free(struct message *message) {
     free(message->bytes);
     free(message->pieces);
@@ -246,7 +255,7 @@ static int write_envelope(struct rendering *r) {
     struct message *message = r->message;
     bool ignored = false;
     char text[80];
-    if (address_format(r->recipient->mailbox.email, message->recipient, &message->needs_smtputf8) < 0)
+    if (!r->has_recipient && address_format(r->recipient->mailbox.email, message->recipient, &message->needs_smtputf8) < 0)
         return rendering_fail(r, -EINVAL, "the recipient \"%s\" is not an address",
                               rendering_shown(r->recipient->mailbox.email, text, sizeof(text)));
     if (job->envelope_sender == NULL && job->raw == NULL) { /* From, which was checked, and needs SMTPUTF8 or not for itself */
@@ -299,16 +308,19 @@ static int open_merge(const struct rendering *r, struct merge *merge) {
 
 int render_message(const struct job *job, uint32_t index, uint64_t date_s, const struct identity *identity, size_t max_bytes,
                    struct message *message, char *error, size_t error_bytes) {
-    struct rendering r = {.job = job,
-                          .message = message,
-                          .identity = identity,
-                          .date_s = date_s,
-                          .max_bytes = max_bytes,
-                          .error = error,
-                          .error_bytes = error_bytes};
+    struct rendering r;
+    memset(&r, 0, offsetof(struct rendering, bulk) + offsetof(struct bulk, list));
+    r.bulk.list[0] = r.bulk.token[0] = '\0';
+    r.job = job;
+    r.message = message;
+    r.identity = identity;
+    r.date_s = date_s;
+    r.max_bytes = max_bytes;
+    r.error = error;
+    r.error_bytes = error_bytes;
     uint8_t *bytes = message->bytes;
     size_t capacity = message->capacity;
-    *message = (struct message){.bytes = bytes, .capacity = capacity, .pieces = message->pieces, .piece_capacity = message->piece_capacity};
+    message_begin(message);
     r.recipient = job_recipient(job, index);
     if (r.recipient == NULL)
         return rendering_fail(&r, -EINVAL, "there is no recipient %u", index);

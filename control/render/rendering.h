@@ -15,6 +15,7 @@ struct bulk {
     char *unsubscribe;                          /* list_unsubscribe with its variables, or NULL */
     char *unsubscribe_url, *unsubscribe_mailto; /* the first of each kind in it, or NULL */
     bool unsubscribe_begun, list_begun;
+    /* What is behind is not zeroed for each message but begun with "". */
     char list[TOKEN_LIST_BYTES];
     char token[TOKEN_TEXT_BYTES];
     char message_id[IDENTITY_HEX_BYTES + DOMAIN_BYTES];
@@ -28,6 +29,7 @@ struct rendering {
     struct writer writer;
     const struct identity *identity;
     uint32_t index;                         /* of the recipient */
+    bool has_recipient;                     /* message->recipient is it */
     struct merge *merge;                    /* NULL: nothing is filled in */
     bool fills_texts;                       /* else only the fields of bulk.c are templates */
     const struct render_prepared *prepared; /* of its content, or NULL */

@@ -224,23 +224,28 @@ struct filling {
     bool open_line;       /* the block before ended within a line */
 };
 
-static void begin_text(struct filling *filling) {
+static inline void begin_text(struct filling *filling) {
     if (filling->empty)
         body_own(filling->body);
     filling->empty = false;
 }
 
-/* Ends the text since the last block. At the end of the whole its last line is ended, elsewhere it goes on in the next block. */
-static void end_text(struct filling *filling, bool end) {
+/* Ends the text since the last block, which goes on in the next one. */
+static inline void part_text(struct filling *filling) {
+    if (!filling->empty)
+        quoted_end(&filling->quoted, true);
+    filling->open_line &= filling->empty;
+    filling->empty = true;
+}
+
+/* Its last line is ended. */
+static void end_text(struct filling *filling) {
     if (!filling->empty) {
-        quoted_end(&filling->quoted, !end);
-        filling->open_line = false;
-    } else if (end && filling->open_line) {
+        quoted_end(&filling->quoted, false);
+    } else if (filling->open_line) {
         body_own(filling->body);
         writer_crlf(filling->body->writer);
-        filling->open_line = false;
     }
-    filling->empty = true;
 }
 
 static void add_text(void *context, const char *text, size_t length) {
@@ -251,47 +256,39 @@ static void add_text(void *context, const char *text, size_t length) {
     quoted_text(&filling->quoted, text, length);
 }
 
-static void add_ahead(struct filling *filling, const struct quoted_ahead *ahead, const char *text, size_t length) {
+static inline void add_ahead(struct filling *filling, const struct quoted_ahead *ahead, const char *text, size_t length) {
     if (length == 0)
         return;
     begin_text(filling);
     quoted_ahead_put(&filling->quoted, ahead, filling->template->ahead.bytes, text, length);
 }
 
-static void add_block(struct filling *filling, const struct mustache_op *op, const struct template_block *block) {
-    end_text(filling, false);
-    if (filling->template->blocks != NULL) {
-        body_share(filling->body, &block->range);
-    } else {
-        body_own(filling->body);
-        encode_block(filling->template, op, block, filling->body->writer);
-    }
-    filling->open_line = block->soft_end;
+static void add_literal(struct filling *filling, const struct mustache_op *op) {
+    struct template_block block = cut(filling->template, (uint32_t)(op - filling->template->program.ops));
+    bool whole = block.end == block.begin;
+    add_text(filling, op->text, whole ? op->length : block.begin);
+    if (whole)
+        return;
+    part_text(filling);
+    body_own(filling->body);
+    encode_block(filling->template, op, &block, filling->body->writer);
+    filling->open_line = block.soft_end;
+    add_text(filling, op->text + block.end, op->length - block.end);
 }
 
-static void add_literal(struct filling *filling, const struct mustache_op *op) {
-    const struct template *template = filling->template;
-    uint32_t index = (uint32_t)(op - template->program.ops);
-    if (template->blocks == NULL) {
-        struct template_block block = cut(template, index);
-        bool whole = block.end == block.begin;
-        add_text(filling, op->text, whole ? op->length : block.begin);
-        if (whole)
-            return;
-        add_block(filling, op, &block);
-        add_text(filling, op->text + block.end, op->length - block.end);
-        return;
-    }
-    const struct template_block *block = &template->blocks[index];
+static inline void add_recorded(struct filling *filling, const struct mustache_op *op) {
+    const struct template_block *block = &filling->template->blocks[op - filling->template->program.ops];
     bool whole = block->end == block->begin;
     add_ahead(filling, &block->before, op->text, whole ? op->length : block->begin);
     if (whole)
         return;
-    add_block(filling, op, block);
+    part_text(filling);
+    body_share(filling->body, &block->range);
+    filling->open_line = block->soft_end;
     add_ahead(filling, &block->behind, op->text + block->end, op->length - block->end);
 }
 
-static void add_value(struct filling *filling, const struct value *value, bool escape) {
+static inline void add_value(struct filling *filling, const struct value *value, bool escape) {
     if (value->kind == VALUE_STRING && value->plain && value->length > 0) {
         begin_text(filling);
         quoted_literal(&filling->quoted, value->text, value->length);
@@ -307,12 +304,14 @@ static int write_lines(const struct template *template, struct merge_run *run, s
     int result;
     quoted_begin(&filling.quoted, body->writer);
     while ((result = merge_run_next(run, &step, error, error_bytes)) > 0 && body->writer->error == 0)
-        if (step.value == NULL)
-            add_literal(&filling, step.op);
-        else
+        if (step.value != NULL)
             add_value(&filling, step.value, template->html && !step.op->raw);
+        else if (template->blocks != NULL)
+            add_recorded(&filling, step.op);
+        else
+            add_literal(&filling, step.op);
     if (result >= 0)
-        end_text(&filling, true);
+        end_text(&filling);
     return result < 0 ? result : 0;
 }
 

@@ -331,39 +331,39 @@ static inline void member_found(struct scan *scan, uint32_t node) {
         values->found[number] = node;
 }
 
-/* The hash is of the name itself, without its escapes. A name too long for any variable gets none. */
-static inline bool scan_key(struct scan *scan, struct value *value) {
-    const char *at = scan->at;
+static const char *scan_fail_at(struct scan *scan, const char *at, const char *fault) {
+    scan->at = at;
+    scan->fault = fault;
+    return NULL;
+}
+
+/* A member's name and colon. Where its value begins, or NULL. The hash is of the name itself, without its escapes. */
+static inline const char *scan_key(struct scan *scan, struct value *value, const char *at) {
     if (*at != '"')
-        return scan_fail(scan, "a name is missing");
+        return scan_fail_at(scan, at, "a name is missing");
     struct span span = scan_string(scan, ++at);
     if (span.end == NULL)
-        return false;
+        return NULL;
     value->key = at;
     value->key_length = (uint32_t)(span.end - at);
     value->key_escaped = span.escaped;
     value->key_hash = span.escaped ? 0 : hash_of(at, value->key_length);
     at = skip_blanks(span.end + 1);
-    scan->at = at;
-    if (*at != ':')
-        return scan_fail(scan, "a name has no value");
-    scan->at = skip_blanks(at + 1);
-    return true;
+    return *at == ':' ? skip_blanks(at + 1) : scan_fail_at(scan, at, "a name has no value");
 }
 
-static inline bool scan_string_value(struct scan *scan, struct value *value) {
-    const char *at = scan->at + 1;
-    struct span span = scan_string(scan, at);
+/* From its quote to behind the other; or NULL. */
+static inline const char *scan_text(struct scan *scan, struct value *value, const char *at) {
+    struct span span = scan_string(scan, ++at);
     if (span.end == NULL)
-        return false;
+        return NULL;
     value->kind = VALUE_STRING;
     value->size = 1;
     value->text = at;
     value->length = (uint32_t)(span.end - at);
     value->escaped = span.escaped;
     value->plain = span.plain;
-    scan->at = span.end + 1;
-    return true;
+    return span.end + 1;
 }
 
 /* What is between the brackets of a list or an object. Nodes move when they grow: the container is known by its place. */
@@ -375,30 +375,39 @@ static bool scan_container(struct scan *scan, struct value *container) {
     char close = object ? '}' : ']';
     if (++scan->depth > VALUES_DEPTH_MAX)
         return scan_fail(scan, "lists and objects lie too deep in one another");
-    scan->at = skip_blanks(scan->at + 1);
-    bool first = true;
-    while (*scan->at != close || !first) {
-        if (!first && *scan->at != ',')
-            return scan_fail(scan, "a list or an object has no end");
-        if (!first)
-            scan->at = skip_blanks(scan->at + 1);
-        first = false;
+    const char *at = skip_blanks(scan->at + 1);
+    while (*at != close) {
         uint32_t node = values->count;
         struct value *value = scan_add(scan);
         if (value == NULL)
             return false;
         value->key = NULL;
-        if (object && !scan_key(scan, value))
+        if (object && (at = scan_key(scan, value, at)) == NULL)
             return false;
         if (named)
             member_found(scan, node);
-        if (*scan->at == '"' ? !scan_string_value(scan, value) : !scan_value(scan, value))
-            return false;
-        scan->at = skip_blanks(scan->at);
-        if (*scan->at == close)
+        if (*at == '"') {
+            if ((at = scan_text(scan, value, at)) == NULL)
+                return false;
+        } else {
+            scan->at = at;
+            if (!scan_value(scan, value))
+                return false;
+            at = scan->at;
+        }
+        at = skip_blanks(at);
+        if (*at == close)
             break;
+        scan->at = at;
+        if (*at != ',')
+            return scan_fail(scan, "a list or an object has no end");
+        at = skip_blanks(at + 1);
+        if (*at == close) { /* a comma before it */
+            scan->at = at;
+            return scan_fail(scan, object ? "a name is missing" : "a number is malformed");
+        }
     }
-    scan->at++;
+    scan->at = at + 1;
     scan->depth--;
     values->nodes[place].size = values->count - place;
     return true;
@@ -409,7 +418,7 @@ static bool scan_value(struct scan *scan, struct value *value) {
     value->length = 0;
     switch (*scan->at) {
     case '"':
-        return scan_string_value(scan, value);
+        return (scan->at = scan_text(scan, value, scan->at)) != NULL;
     case '{':
     case '[':
         value->kind = *scan->at == '{' ? VALUE_OBJECT : VALUE_LIST;

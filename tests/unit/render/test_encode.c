@@ -147,7 +147,7 @@ static void parts_of_a_text_do_not_show(void **state) {
             default:
                 quoted_ahead_make(&ahead, text + at, part, quoted.column == 0, &ahead_bytes);
                 quoted_ahead_end(&ahead_bytes);
-                fitting += ahead_bytes.at > before && quoted.column >= ahead.first_column && quoted.column <= ahead.last_column;
+                fitting += ahead_bytes.at > before && quoted.column - ahead.first_column < ahead.column_count;
                 parts++;
                 quoted_ahead_put(&quoted, &ahead, ahead_bytes.bytes, text + at, part);
             }
