@@ -60,17 +60,19 @@ static inline void batch_load(struct batch *batch, const struct lanes_key *const
     }
 }
 
-/* Reads the whole table, whichever power is wanted: no address depends on the exponent. */
+/* Reads the whole table, whichever power is wanted: no address depends on the exponent. Powers are taken two at a time, one instruction a
+ * digit: until a lane's pair comes, its digits hold which of the two it wants. */
 static inline void batch_choose_power(struct batch *batch, struct vector window) {
     struct vector power[HALF_DIGITS];
+    struct vector even = vector_subtract(vector_and(window, vector_same(1)), vector_same(1)), pair = vector_shift_right(window, 1);
     UNROLL
     for (unsigned j = 0; j < HALF_DIGITS; j++)
-        power[j] = vector_same(0);
-    for (unsigned i = 0; i < LANES_POWERS; i++) {
-        struct choice wanted = vector_equal(window, vector_same(i));
+        power[j] = even;
+    for (unsigned i = 0; i < LANES_POWERS; i += 2) {
+        struct choice wanted = vector_equal(pair, vector_same(i / 2));
         UNROLL
         for (unsigned j = 0; j < HALF_DIGITS; j++)
-            power[j] = vector_choose(wanted, batch->powers[i][j], power[j]);
+            power[j] = vector_choose_by_bits(wanted, power[j], batch->powers[i][j], batch->powers[i + 1][j]);
     }
     UNROLL
     for (unsigned j = 0; j < HALF_DIGITS; j++)

@@ -3,8 +3,9 @@
  * vpmadd52 looks at the low 52 bits of its factors only, so digits that will only be factors keep what they carried out of.
  *
  * A product and its reduction are 1,620 vpmadd52 and a square 1,240, of two a cycle on ports that all other vector arithmetic shares (120
- * to 140 additions and shifts): 870 and 690 cycles at best, and compilers come within a tenth or two. Unrolling the outer loops costs more
- * in spills than it saves in moves, which are renamed away; windows of 4 and of 5 bits cost the same. */
+ * to 140 additions and shifts): 870 and 690 cycles at best. gcc and clang come within a twentieth of it. The multipliers stand idle where a
+ * step of the reduction waits for its factor, four cycles a step, unless the factor was asked for in the middle of the step before;
+ * README.md tells what else was tried. */
 #ifndef CONTROL_SIGN_LANES_MONTGOMERY_H
 #define CONTROL_SIGN_LANES_MONTGOMERY_H
 
@@ -20,6 +21,21 @@
 #define UNROLL _Pragma("clang loop unroll(full)")
 #else
 #define UNROLL _Pragma("GCC unroll 20")
+#endif
+
+/* Steps of a loop that are written out: the sums change their registers in a circle, and each turn of the loop moves them all back. */
+enum { STEPS = 2 };
+/* Digits of a reduction's step that are added before its successor's factor is multiplied: about as long as that has to wait. */
+enum { ASKED_AFTER = 5 };
+
+/* What was read from memory is read again behind this. A compiler that keeps twenty factors from step to step has no registers for sums. */
+#ifdef LANES_VECTOR_IFMA
+#define FORGET __asm__ volatile("" ::: "memory")
+/* The same, and `vector` is asked for before what is read behind this: compilers would put it last. */
+#define FORGET_AFTER(vector) __asm__ volatile("" : "+v"((vector).of) : : "memory")
+#else
+#define FORGET               ((void)0)
+#define FORGET_AFTER(vector) ((void)0)
 #endif
 
 /* sums = (sums + factor * other) / 2^52, where sums[0]'s own digit is left to the caller, who gives what comes in on top. */
@@ -41,8 +57,13 @@ VECTOR_INLINE void digits_multiply(struct vector *restrict product, const struct
     UNROLL
     for (unsigned j = 0; j < HALF_DIGITS; j++)
         sums[j] = add ? product[j] : vector_same(0);
-    for (unsigned i = 0; i < HALF_DIGITS; i++)
-        product[i] = digits_step(sums, a[i], b, add ? product[HALF_DIGITS + i] : vector_same(0));
+    for (unsigned i = 0; i < HALF_DIGITS; i += STEPS) {
+        UNROLL
+        for (unsigned j = i; j < i + STEPS; j++) {
+            product[j] = digits_step(sums, a[j], b, add ? product[HALF_DIGITS + j] : vector_same(0));
+            FORGET;
+        }
+    }
     UNROLL
     for (unsigned j = 0; j < HALF_DIGITS; j++)
         product[HALF_DIGITS + j] = sums[j];
@@ -78,6 +99,26 @@ VECTOR_INLINE void digits_square(struct vector *restrict product, const struct v
     digits_square_columns(product, a, HALF_DIGITS);
 }
 
+/* A step of the reduction by `factor`; gives the next step's, whose way is the longest and begins before the other digits' additions. */
+VECTOR_INLINE struct vector digits_reduce_step(struct vector *sums, struct vector factor, const struct vector *modulus,
+                                               struct vector inverse, struct vector top) {
+    struct vector other = modulus[0], next = modulus[1], lowest = vector_multiply_low(sums[0], factor, other);
+    sums[0] = vector_multiply_high(vector_multiply_low(sums[1], factor, next), factor, other);
+    sums[0] = vector_add(sums[0], vector_shift_right(lowest, DIGIT_BITS));
+    struct vector next_factor = vector_multiply_low(vector_same(0), sums[0], inverse);
+    UNROLL
+    for (unsigned j = 1; j + 1 < HALF_DIGITS; j++) {
+        other = next;
+        next = modulus[j + 1];
+        sums[j] = vector_multiply_high(vector_multiply_low(sums[j + 1], factor, next), factor, other);
+        if (j == ASKED_AFTER)
+            FORGET_AFTER(next_factor);
+    }
+    sums[HALF_DIGITS - 1] = vector_multiply_high(top, factor, next);
+    FORGET;
+    return next_factor;
+}
+
 /* Adds a multiple of modulus[20] to sum[40] that makes its low 20 digits zero, by `inverse` of the modulus's lowest digit. Either the high
  * 20 digits are given in `out`, carried, or the sum's digits from the 20th on are left to go on with and the multiplier is given in
  * quotient[20]. */
@@ -87,12 +128,14 @@ VECTOR_INLINE void digits_reduce(struct vector *restrict out, struct vector *res
     UNROLL
     for (unsigned j = 0; j < HALF_DIGITS; j++)
         sums[j] = sum[j];
-    for (unsigned i = 0; i < HALF_DIGITS; i++) {
-        struct vector factor = vector_multiply_low(vector_same(0), sums[0], inverse);
-        if (quotient != NULL)
-            quotient[i] = factor;
-        struct vector lowest = digits_step(sums, factor, modulus, sum[HALF_DIGITS + i]);
-        sums[0] = vector_add(sums[0], vector_shift_right(lowest, DIGIT_BITS));
+    struct vector factor = vector_multiply_low(vector_same(0), sums[0], inverse);
+    for (unsigned i = 0; i < HALF_DIGITS; i += STEPS) {
+        UNROLL
+        for (unsigned j = i; j < i + STEPS; j++) {
+            if (quotient != NULL)
+                quotient[j] = factor;
+            factor = digits_reduce_step(sums, factor, modulus, inverse, sum[HALF_DIGITS + j]);
+        }
     }
     if (out == NULL) {
         UNROLL

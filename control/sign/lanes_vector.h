@@ -58,6 +58,10 @@ VECTOR_INLINE struct choice vector_equal(struct vector a, struct vector b) {
 VECTOR_INLINE struct vector vector_choose(struct choice choice, struct vector yes, struct vector no) {
     return (struct vector){_mm512_mask_mov_epi64(no.of, choice.of, yes.of)};
 }
+/* Where chosen, bits of `ones` where `bits` has ones, else of `zeros`; where not, `bits`. */
+VECTOR_INLINE struct vector vector_choose_by_bits(struct choice choice, struct vector bits, struct vector ones, struct vector zeros) {
+    return (struct vector){_mm512_mask_ternarylogic_epi64(bits.of, choice.of, ones.of, zeros.of, 0xca)};
+}
 /* A bit for each lane. */
 VECTOR_INLINE uint32_t choice_bits(struct choice choice) {
     return choice.of;
@@ -134,6 +138,10 @@ VECTOR_INLINE struct choice vector_equal(struct vector a, struct vector b) {
 VECTOR_INLINE struct vector vector_choose(struct choice choice, struct vector yes, struct vector no) {
     VECTOR_EACH no.of[lane] ^= choice.of[lane] & (no.of[lane] ^ yes.of[lane]);
     return no;
+}
+VECTOR_INLINE struct vector vector_choose_by_bits(struct choice choice, struct vector bits, struct vector ones, struct vector zeros) {
+    VECTOR_EACH bits.of[lane] ^= choice.of[lane] & (bits.of[lane] ^ zeros.of[lane] ^ (bits.of[lane] & (ones.of[lane] ^ zeros.of[lane])));
+    return bits;
 }
 VECTOR_INLINE uint32_t choice_bits(struct choice choice) {
     uint32_t bits = 0;
