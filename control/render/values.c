@@ -417,8 +417,13 @@ static bool scan_value(struct scan *scan, struct value *value) {
     value->size = 1;
     value->length = 0;
     switch (*scan->at) {
-    case '"':
-        return (scan->at = scan_text(scan, value, scan->at)) != NULL;
+    case '"': {
+        const char *end = scan_text(scan, value, scan->at);
+        if (end == NULL)
+            return false;
+        scan->at = end;
+        return true;
+    }
     case '{':
     case '[':
         value->kind = *scan->at == '{' ? VALUE_OBJECT : VALUE_LIST;
