@@ -61,10 +61,11 @@ static void put_escaped(void *context, const char *text, size_t length) {
 /* One tag of a URI, in out[TAG_BYTES]: {{name}}, which is escaped, or {{{name}}} and {{&name}}, which go in as they are (*raw). Its length,
  * or 0: it is none. */
 static size_t take_tag(const char *tag, char *out, bool *raw) {
-    bool triple = tag[2] == '{';
+    char sign = tag[2 + strspn(tag + 2, " \t")];
+    bool triple = sign == '{';
     const char *end = strstr(tag + 2, triple ? "}}}" : "}}");
     size_t length = end == NULL ? 0 : (size_t)(end - tag) + (triple ? 3 : 2);
-    *raw = triple || tag[2 + strspn(tag + 2, " \t")] == '&';
+    *raw = triple || sign == '&';
     if (length >= TAG_BYTES)
         return 0;
     memcpy(out, tag, length);

@@ -165,6 +165,8 @@ static bool read_delimiters(struct compiler *compiler, struct tag *tag, const ch
 static bool read_tag(struct compiler *compiler, struct tag *tag) {
     const char *at = tag->at + compiler->open.length;
     const char *open = compiler->open.text, *close = compiler->close.text;
+    while (is_blank(*at))
+        at++; /* {{ & name }} */
     char sign = *at != '\0' && strchr("#^/&{!=", *at) != NULL ? *at : '\0';
     *tag = (struct tag){.at = tag->at, .end = at, .sign = sign};
     if (*at != '\0' && strchr("><$", *at) != NULL)

@@ -162,10 +162,10 @@ static void a_value_stays_one_part_of_a_link(void **state) {
     unit_job_init(&u);
     u.recipients[0].merge_data =
         (char *)"{\"v\":\"a b&c=d/e?>\\r\\nBcc: eve@example.com,<x>\\u00e9%\",\"path\":\"a/b?c\",\"bad\":\">\\r\\nX: y\"}";
-    u.job.list_unsubscribe = (char *)"https://example.org/{{{path}}}/{{&path}}?v={{v}}";
+    u.job.list_unsubscribe = (char *)"https://example.org/{{{path}}}/{{ & path }}/{{ { path }}}?v={{ v }}";
     const char *text = unit_render(&u.job, 0);
     assert_field(text, "List-Unsubscribe",
-                 "<https://example.org/a/b?c/a/b?c?v=a%20b%26c%3Dd%2Fe%3F%3E%0D%0ABcc%3A%20eve%40example.com%2C%3Cx%3E%C3%A9%25>");
+                 "<https://example.org/a/b?c/a/b?c/a/b?c?v=a%20b%26c%3Dd%2Fe%3F%3E%0D%0ABcc%3A%20eve%40example.com%2C%3Cx%3E%C3%A9%25>");
     unit_assert_lacks(text, "\nBcc");
     static const char *const bad[] = {"https://example.org/{{{bad}}}",
                                       "https://example.org/{{missing}}",

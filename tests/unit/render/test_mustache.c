@@ -78,6 +78,7 @@ static void interpolation(void **state) {
         {"Interpolation With Padding", "{\"string\":\"---\"}", "|{{ string }}|", "|---|"},
         {"Triple Mustache With Padding", "{\"string\":\"---\"}", "|{{{ string }}}|", "|---|"},
         {"Ampersand With Padding", "{\"string\":\"---\"}", "|{{& string }}|", "|---|"},
+        {"Padding before the sign", "{\"string\":\"<\"}", "|{{ & string }}|{{ {string}}}|{{\n&string}}|", "|<|<|<|"},
     };
     CHECK(cases);
 }
