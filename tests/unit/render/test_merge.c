@@ -61,6 +61,8 @@ static void what_is_missing_or_malformed_is_an_error(void **state) {
     }
     assert_int_equal(expand("[]", NULL, "", false), -1);
     assert_int_equal(expand("{", NULL, "", false), -1);
+    assert_int_equal(expand("\"no end", NULL, "", false), -1);
+    unit_assert_has(filled, "a text has no end at byte 8");
     /* Many times a long value. */
     char text[600] = "", own[1100] = "{\"v\":\"";
     memset(own + 6, 'x', 1000);
