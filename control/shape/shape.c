@@ -260,12 +260,17 @@ static void note_taken(struct lane_state *lane, struct delivery *delivery, uint6
         lane->signalled_waiting = lane->lane.waiting; /* growth from here is told again */
 }
 
+/* Those aside whose turn it may be: none of normal priority while one of high can go. */
+static uint32_t aside_count(const struct lane_state *lane) {
+    return lane->high.count > lane->high.aside_count ? lane->high.aside_count : lane->lane.aside;
+}
+
 static struct delivery *take(struct shape *shape, struct lane *public_lane, bool aside, uint64_t now_us, uint64_t *wake_us) {
     struct lane_state *lane = lane_state_of(public_lane);
     struct delivery *delivery = NULL;
     shape->now_us = now_us;
     *wake_us = UINT64_MAX;
-    while (!delivery && (aside ? lane->lane.aside : lane->lane.waiting - lane->lane.aside) > 0) {
+    while (!delivery && (aside ? aside_count(lane) : lane->lane.waiting - lane->lane.aside) > 0) {
         uint64_t ready_us = own_ready_us(lane);
         if (ready_us > now_us) {
             if (bucket_ready_us(&lane->site->messages) > now_us)

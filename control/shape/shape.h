@@ -98,7 +98,7 @@ void shape_give_back(struct shape *shape, struct delivery *delivery, uint64_t no
  * (UINT64_MAX: when lane_changed says so). lane_changed is called at that time too. Counts it outstanding. Fair between tenants and queues;
  * high first. */
 struct delivery *shape_take(struct shape *shape, struct lane *lane, uint64_t now_us, uint64_t *wake_us);
-/* The same of those that were set aside, in their order. */
+/* The same of those that were set aside, in their order; of normal priority none while shape_take has one of high. */
 struct delivery *shape_take_aside(struct shape *shape, struct lane *lane, uint64_t now_us, uint64_t *wake_us);
 /* shape_give_back for one that is to wait until shape_take_aside asks for it: others of its lane go before it. */
 void shape_set_aside(struct shape *shape, struct delivery *delivery, uint64_t now_us);

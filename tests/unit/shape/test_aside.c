@@ -96,6 +96,13 @@ static void high_ones_first(void **state) {
     assert_null(take(scene));
     assert_ptr_equal(take_aside(scene), high);
     end(scene, high);
+    struct delivery *later = delivery_make(&scene->harness, scene->site, &scene->harness.job);
+    later->high = true;
+    assert_int_equal(shape_enqueue(scene->harness.shape, later, scene->harness.now_us), 0);
+    assert_null(take_aside(scene)); /* those are of normal priority */
+    assert_ptr_equal(take(scene), later);
+    end(scene, later);
+    end(scene, take_aside(scene));
 }
 
 /* They cost tokens when they are taken for good, not when they are set aside. */
