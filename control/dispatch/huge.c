@@ -180,10 +180,8 @@ void huge_count(struct dispatch *dispatch, struct press_order *order, uint64_t b
     huge->orders++;
     huge->deliveries += order->delivery_count;
     huge->bytes += bytes;
-    if (path != NULL) {
+    if (path != NULL)
         path->huge_orders++;
-        huge->turn_taken |= path == huge->turn;
-    }
 }
 
 void huge_uncount(struct dispatch *dispatch, struct press_order *order) {

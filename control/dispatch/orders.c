@@ -98,10 +98,12 @@ static bool press_deliveries(struct dispatch *dispatch, struct lane_path *path, 
     }
     path->outstanding[worker]++;
     dispatch->before_slots += taken->count;
-    if (taken->huge)
+    if (taken->huge) {
         huge_count(dispatch, order, taken->bytes);
-    else
+        dispatch->huge.turn_taken |= path == dispatch->huge.turn;
+    } else {
         dispatch->in_press++;
+    }
     return true;
 }
 

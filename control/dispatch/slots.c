@@ -157,12 +157,12 @@ static struct layout layout_to_be(const struct dispatch *dispatch, const struct 
 }
 
 bool slots_huge(const struct dispatch *dispatch, const struct message *message) {
-    uint64_t huge = arena_huge_bytes(&dispatch->map);
-    if (message->length + layout_copied(dispatch, message).table_bytes < huge &&
-        (message->shared == NULL || message->shared->length < huge))
+    uint64_t most = arena_huge_bytes(&dispatch->map) - ARENA_UNIT_BYTES; /* of one that is not: what more takes is as many units as huge */
+    if (message->length + layout_copied(dispatch, message).table_bytes <= most &&
+        (message->shared == NULL || message->shared->length <= most))
         return false;
     struct layout layout = layout_to_be(dispatch, message);
-    return layout.own_bytes + layout.table_bytes > huge - ARENA_UNIT_BYTES ||
+    return layout.own_bytes + layout.table_bytes > most ||
            (layout.references > 0 && arena_is_huge(&dispatch->map, message->shared->length));
 }
 

@@ -210,6 +210,27 @@ static void a_huge_one_gets_its_run_from_small_ones(void **state) {
     }
 }
 
+/* A run has whole units: a message that begins the last one of the least huge run is huge, and small mail does not wait behind it. */
+static void between_small_and_huge_there_is_nothing(void **state) {
+    struct world *world = *state;
+    struct held held = {.count = 0};
+    begin(world);
+    wait_huge(world, 0, 1, 4 * MIB); /* all that is theirs */
+    for (uint32_t bytes = HUGE - ARENA_UNIT_BYTES - 64; bytes <= HUGE; bytes += 64) {
+        world_wait_huge(world, 1, 1, bytes, false);
+        give_credit(world, 1, 30);
+        assert_int_equal(world->dispatch->backlog.count, 0);
+    }
+    assert_true(world->dispatch->huge_backlog.count >= 7);
+    uint32_t small = wait_with_credit(world, 2, 5, 30);
+    hold(world, &held);
+    for (uint32_t i = 0; i < 5; i++)
+        answer(world, &held, small + i);
+    while (held.count > 0)
+        answer_at(world, &held, 0);
+    all_is_given_back(world);
+}
+
 /* Both lines have work at any time, and slots are short: each moves. */
 static void neither_line_takes_all_slots(void **state) {
     struct world *world = *state;
@@ -308,6 +329,31 @@ static void lanes_take_turns(void **state) {
     for (uint32_t guard = 0; held.count > 0 && guard < 200; guard++)
         answer_at(world, &held, 0);
     all_is_given_back(world);
+}
+
+/* What leaves the press while it is a lane's turn was taken before: the turn is still to come. */
+static void a_turn_is_for_what_is_taken_in_it(void **state) {
+    struct world *world = *state;
+    struct lane_path *paths[2];
+    begin(world);
+    for (uint32_t lane = 0; lane < 2; lane++) {
+        wait_with_credit(world, lane, 1, 0);
+        paths[lane] = world->lanes[lane].lane.path;
+    }
+    for (uint32_t lane = 0; lane < 2; lane++)
+        huge_wait(world->dispatch, paths[lane], 10);
+    huge_next(world->dispatch, NULL);
+    assert_ptr_equal(world->dispatch->huge.turn, paths[0]);
+    struct press_order order = {
+        .path = paths_index(world->dispatch, paths[0]), .path_generation = paths[0]->generation, .delivery_count = 1};
+    huge_count(world->dispatch, &order, HUGE);
+    assert_true(huge_may_take(world->dispatch, paths[0], 10));
+    assert_false(huge_may_take(world->dispatch, paths[1], 10));
+    huge_uncount(world->dispatch, &order);
+    world_settle(world); /* each has had it, for nothing */
+    assert_null(world->dispatch->huge.turn);
+    assert_null(world->dispatch->huge.first);
+    dispatch_drain(world->dispatch);
 }
 
 /* What a message is grown to by its variables is known when it is rendered: beyond the room it is thrown away and waits for its turn. */
@@ -547,10 +593,12 @@ int main(void) {
         TEST(huge_ones_keep_their_order),
         TEST(one_alone_takes_what_it_needs),
         TEST(a_huge_one_gets_its_run_from_small_ones),
+        TEST(between_small_and_huge_there_is_nothing),
         TEST(neither_line_takes_all_slots),
         TEST(no_more_are_rendered_than_have_room),
         TEST(credit_is_left_for_small_mail),
         TEST(lanes_take_turns),
+        TEST(a_turn_is_for_what_is_taken_in_it),
         TEST(unforeseen_huge_ones_are_bounded_too),
         TEST(whatever_takes_them_out_of_the_line),
         TEST(a_window_goes_with_whom_it_was_for),
