@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { FROM_VALUE_BYTES = 2048, ERROR_BYTES = 256 };
+enum { FROM_ADDRESS_BYTES = 2048, ERROR_BYTES = 256 };
 
 struct line {
     const char *text;
@@ -77,17 +77,8 @@ static const char *const dropped_fields[] = {"Bcc", "Resent-Bcc", "Return-Path",
 
 struct raw_header {
     unsigned count[SINGLE_FIELDS];
-    char from[FROM_VALUE_BYTES]; /* the value, unfolded */
-    size_t from_length;
+    struct line from; /* the value as it stands there, with the ends of its lines */
 };
-
-static void append_from(struct raw_header *header, const char *text, size_t length) {
-    if (length > sizeof(header->from) - 1 - header->from_length)
-        length = sizeof(header->from) - 1 - header->from_length;
-    memcpy(header->from + header->from_length, text, length);
-    header->from_length += length;
-    header->from[header->from_length] = '\0';
-}
 
 /* Reads the header; *body is where the text behind the empty line begins. */
 static int read_header(const char *raw, size_t length, size_t *start, size_t *body, struct raw_header *header, char *error,
@@ -104,8 +95,8 @@ static int read_header(const char *raw, size_t length, size_t *start, size_t *bo
             continue;
         }
         if (is_wsp(line.text[0]) && in_field) {
-            if (in_from && !is_blank_line(&line))
-                append_from(header, line.text, line.length);
+            if (in_from && header->count[FIELD_FROM] == 1 && !is_blank_line(&line))
+                header->from.length = (size_t)(line.text + line.length - header->from.text);
             continue;
         }
         size_t name = field_name(&line);
@@ -119,24 +110,36 @@ static int read_header(const char *raw, size_t length, size_t *start, size_t *bo
             header->count[i] += is_field(&line, name, single_fields[i]);
         if (in_from && header->count[FIELD_FROM] == 1) {
             const char *value = (const char *)memchr(line.text, ':', line.length) + 1;
-            append_from(header, value, line.length - (size_t)(value - line.text));
+            header->from = (struct line){.text = value, .length = line.length - (size_t)(value - line.text)};
         }
     }
     *body = at;
     return 0;
 }
 
+/* What the end of a line at `at` and a blank line behind it take: neither is of the value. */
+static size_t line_end_at(const struct line *value, size_t at) {
+    size_t end = at, blank;
+    while (end < value->length && (value->text[end] == '\r' || value->text[end] == '\n')) {
+        at = ++end;
+        for (blank = end; blank < value->length && is_wsp(value->text[blank]); blank++)
+            ;
+        end = blank;
+    }
+    return at;
+}
+
 /* The first address of a From value: what stands in angle brackets, else all of it, without comments (RFC 5322 3.4). */
-static int first_address(const char *value, char *out, size_t out_bytes) {
+static int first_address(const struct line *value, char *out, size_t out_bytes) {
     size_t used = 0;
     int comment = 0;
     bool quoted = false, bracket = false, literal = false;
-    for (; *value != '\0'; value++) {
-        char byte = *value;
-        if (byte == '\\' && value[1] != '\0' && (quoted || comment > 0)) {
-            value++;
-            if (comment == 0 && used + 2 < out_bytes)
-                out[used++] = '\\', out[used++] = *value;
+    for (size_t at = line_end_at(value, 0); at < value->length; at = line_end_at(value, at + 1)) {
+        char byte = value->text[at];
+        if (byte == '\\' && (quoted || comment > 0)) {
+            at = line_end_at(value, at + 1);
+            if (comment == 0 && at < value->length && used + 2 < out_bytes)
+                out[used++] = '\\', out[used++] = value->text[at];
             continue;
         }
         if (!quoted && byte == '(') {
@@ -175,11 +178,11 @@ static int check_single(const struct raw_header *header, char *error, size_t err
 
 static int find_from(const struct raw_header *header, const struct mailbox *added, struct raw_facts *facts, char *error,
                      size_t error_bytes) {
-    char address[FROM_VALUE_BYTES];
+    char address[FROM_ADDRESS_BYTES];
     const char *email = address;
     if (header->count[FIELD_FROM] == 0)
         email = added == NULL ? NULL : added->email;
-    else if (first_address(header->from, address, sizeof(address)) < 0)
+    else if (first_address(&header->from, address, sizeof(address)) < 0)
         email = NULL;
     if (email == NULL || address_format(email, facts->from_address, &facts->from_utf8) < 0) {
         snprintf(error, error_bytes, "the raw message's From is not an address; give one there or in \"from\"");

@@ -155,6 +155,21 @@ static void the_key_is_chosen_by_the_message_s_own_from(void **state) {
     identity_free(identity);
 }
 
+/* A name may be longer than any address, as encoded-words make it; the blank lines within it are none of it. */
+static void an_address_is_found_behind_a_long_name(void **state) {
+    static const char *const between[] = {"\r\n ", "\n\t", "\r\n  \r\n "};
+    for (size_t b = 0; b < sizeof(between) / sizeof(between[0]); b++) {
+        char raw[8192] = "From: \"Ann <of\\\" \"";
+        for (int i = 0; i < 100; i++)
+            snprintf(raw + strlen(raw), sizeof(raw) - strlen(raw), "%s=?utf-8?Q?%060d?=", between[b], i);
+        snprintf(raw + strlen(raw), sizeof(raw) - strlen(raw), "%s(a note) <ann%s@other.example>\r\n\r\nx\r\n", between[b], between[b]);
+        const char *message = render_raw(raw, strlen(raw));
+        assert_non_null(strstr(message, "@other.example>\r\n"));
+        assert_non_null(strstr(message, "Message-ID: <"));
+        assert_non_null(strstr(strstr(message, "Message-ID: <"), "@other.example>\r\n"));
+    }
+}
+
 static void eight_bits_are_told(void **state) {
     struct identity *identity = unit_identity('k');
     static const struct {
@@ -303,6 +318,7 @@ int main(void) {
         cmocka_unit_test(bcc_and_return_path_are_left_out),
         cmocka_unit_test(missing_fields_are_added_in_front),
         cmocka_unit_test(the_key_is_chosen_by_the_message_s_own_from),
+        cmocka_unit_test(an_address_is_found_behind_a_long_name),
         cmocka_unit_test(eight_bits_are_told),
         cmocka_unit_test(what_cannot_be_mended_is_refused),
         cmocka_unit_test(texts_beyond_ascii_become_encoded_words),
