@@ -197,6 +197,15 @@ void arena_window_clear(struct arena_map *map) {
     map->window = map->window_units = 0;
 }
 
+bool arena_window_is_free(const struct arena_map *map) {
+    for (uint32_t unit = map->window, end = map->window + map->window_units, part; unit < end; unit += part) {
+        part = WORD_BITS - unit % WORD_BITS < end - unit ? WORD_BITS - unit % WORD_BITS : end - unit;
+        if (map->bits[unit / WORD_BITS] & mask_of(unit % WORD_BITS, part))
+            return false;
+    }
+    return true;
+}
+
 bool arena_in_window(const struct arena_map *map, uint64_t offset, uint32_t bytes) {
     uint64_t unit = offset / ARENA_UNIT_BYTES;
     return unit < (uint64_t)map->window + map->window_units && unit + arena_units(bytes) > map->window;

@@ -53,6 +53,8 @@ bool arena_huge_may(const struct arena_map *map, uint64_t bytes, uint32_t gone);
  * becomes free in the time of what is in it, since nothing small is added. */
 void arena_window_choose(struct arena_map *map, uint64_t bytes);
 void arena_window_clear(struct arena_map *map);
+/* Is nothing of it in use? */
+bool arena_window_is_free(const struct arena_map *map);
 bool arena_in_window(const struct arena_map *map, uint64_t offset, uint32_t bytes);
 /* Marks a run as taken (a slot of an earlier control refers to it). False when it lies outside, or a part of it was taken already: two runs
  * of a good journal never cross. All of it is taken then, too. */

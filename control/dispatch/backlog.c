@@ -91,11 +91,15 @@ static bool deliverable(struct dispatch *dispatch, const struct press_order *ord
 static enum placing place_huge(struct dispatch *dispatch, struct press_order *order) {
     struct arena_map *map = &dispatch->map;
     uint64_t room_bytes = 0;
+    if (!huge_may_look(dispatch))
+        return WAITS_FOR_ROOM;
     enum placing placing = slots_place(dispatch, order, map->window_units > 0, &room_bytes);
     if (placing == WAITS_FOR_ROOM && room_bytes > map->window_units * (uint64_t)ARENA_UNIT_BYTES) {
         arena_window_choose(map, room_bytes);
         placing = slots_place(dispatch, order, true, &room_bytes);
     }
+    if (placing == WAITS_FOR_ROOM)
+        huge_looked(dispatch);
     if (placing == WAITS_FOR_HUGE) /* it will be some time, and elsewhere */
         arena_window_clear(map);
     if (placing == PLACED) {

@@ -8,6 +8,7 @@
 
 enum {
     HUGE_CREDIT_PART = 2,   /* of a worker's credit for a lane huge orders without a slot take at most this part, or one */
+    LOOK_AGAIN_US = 50000,  /* to look through an arena of 128 MiB for a run takes 50 us, one of 2 GiB a millisecond */
     WARN_AFTER_S = 60,      /* the log tells of a message that waits so long for the arena ... */
     WARN_AGAIN_S = 10 * 60, /* ... and again */
 };
@@ -32,14 +33,39 @@ static void on_warning(evutil_socket_t descriptor, short what, void *argument) {
     warn_in(dispatch, WARN_AGAIN_S);
 }
 
+static void on_look(evutil_socket_t descriptor, short what, void *argument) {
+    backlog_place(argument);
+}
+
 int huge_create(struct dispatch *dispatch) {
     dispatch->huge.warning = evtimer_new(dispatch->config.base, on_warning, dispatch);
-    return dispatch->huge.warning == NULL ? -ENOMEM : 0;
+    dispatch->huge.look = evtimer_new(dispatch->config.base, on_look, dispatch);
+    return dispatch->huge.warning == NULL || dispatch->huge.look == NULL ? -ENOMEM : 0;
 }
 
 void huge_destroy(struct dispatch *dispatch) {
     if (dispatch->huge.warning != NULL)
         event_free(dispatch->huge.warning);
+    if (dispatch->huge.look != NULL)
+        event_free(dispatch->huge.look);
+}
+
+bool huge_may_look(struct dispatch *dispatch) {
+    const struct huge *huge = &dispatch->huge;
+    const struct arena_map *map = &dispatch->map;
+    uint64_t now_us = clock_us(CLOCK_MONOTONIC);
+    if (map->window_units == 0 || map->huge_used != huge->looked_used || now_us >= huge->look_us || arena_window_is_free(map))
+        return true;
+    const struct timeval wait = {.tv_usec = LOOK_AGAIN_US};
+    if (!evtimer_pending(huge->look, NULL))
+        evtimer_add(huge->look, &wait);
+    return false;
+}
+
+void huge_looked(struct dispatch *dispatch) {
+    dispatch->huge.look_us = clock_us(CLOCK_MONOTONIC) + LOOK_AGAIN_US;
+    dispatch->huge.looked_used = dispatch->map.huge_used;
+    evtimer_del(dispatch->huge.look);
 }
 
 void huge_watch(struct dispatch *dispatch, const struct press_order *first) {

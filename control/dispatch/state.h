@@ -100,6 +100,10 @@ struct huge {
     struct entry_id sized_entry;
     uint64_t sized_bytes;
     bool sized_huge;
+    /* When a run was looked for in vain: not before then again, as long as huge runs take as much and the window is in use. */
+    uint64_t look_us;
+    uint32_t looked_used;
+    struct event *look;
     /* The first of those that are rendered, while it waits for the arena: since when (CLOCK_MONOTONIC), and whether the log has it. */
     const struct press_order *watched;
     uint64_t since_us;
@@ -237,6 +241,10 @@ void huge_forget(struct dispatch *dispatch, struct lane_path *path);
 void huge_forget_all(struct dispatch *dispatch);
 void huge_count(struct dispatch *dispatch, struct press_order *order, uint64_t bytes);
 void huge_uncount(struct dispatch *dispatch, struct press_order *order);
+/* Is a run to be looked for? Where not, that is done a little later. */
+bool huge_may_look(struct dispatch *dispatch);
+/* There was none. */
+void huge_looked(struct dispatch *dispatch);
 /* The first of those that are rendered waits for room in the arena; or none does (NULL). Tells the log when that takes long. */
 void huge_watch(struct dispatch *dispatch, const struct press_order *first);
 
