@@ -206,7 +206,7 @@ void huge_count(struct dispatch *dispatch, struct press_order *order, uint64_t b
     huge->orders++;
     huge->deliveries += order->delivery_count;
     huge->bytes += bytes;
-    if (path != NULL)
+    if (path != NULL && path->state == LANE_PATH_LIVE) /* of a retired one nobody would take it away again */
         path->huge_orders++;
 }
 

@@ -384,6 +384,26 @@ static void a_turn_is_for_what_is_taken_in_it(void **state) {
     dispatch_drain(world->dispatch);
 }
 
+/* One that leaves the press when its path is none any more, and waits behind others, holds up nothing of the path's next lane. */
+static void an_order_of_a_retired_path_counts_nowhere(void **state) {
+    struct world *world = *state;
+    begin(world);
+    wait_with_credit(world, 0, 1, 0);
+    struct dispatch *dispatch = world->dispatch;
+    struct lane_path *path = world->lanes[0].lane.path;
+    struct press_order order = {.path = paths_index(dispatch, path), .path_generation = path->generation, .delivery_count = 1};
+    huge_count(dispatch, &order, HUGE);
+    assert_int_equal(path->huge_orders, 1);
+    paths_retire(dispatch, path);
+    huge_uncount(dispatch, &order);
+    huge_count(dispatch, &order, HUGE);
+    assert_int_equal(path->state, LANE_PATH_RETIRING);
+    assert_int_equal(path->huge_orders, 0);
+    huge_uncount(dispatch, &order);
+    assert_int_equal(dispatch->huge.orders + dispatch->huge.deliveries + path->huge_orders, 0);
+    dispatch_drain(dispatch);
+}
+
 /* What a message is grown to by its variables is known when it is rendered: beyond the room it is thrown away and waits for its turn. */
 static void unforeseen_huge_ones_are_bounded_too(void **state) {
     enum { COUNT = 120, BYTES = 3 * MIB };
@@ -617,15 +637,25 @@ static void a_busy_content_moves_out_of_the_window(void **state) {
 int main(void) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, world_set_up, world_tear_down)
     const struct CMUnitTest tests[] = {
-        TEST(small_mail_overtakes_huge),           TEST(huge_ones_keep_their_order),
-        TEST(one_alone_takes_what_it_needs),       TEST(a_huge_one_gets_its_run_from_small_ones),
-        TEST(it_is_not_looked_for_at_every_end),   TEST(between_small_and_huge_there_is_nothing),
-        TEST(neither_line_takes_all_slots),        TEST(no_more_are_rendered_than_have_room),
-        TEST(credit_is_left_for_small_mail),       TEST(lanes_take_turns),
-        TEST(a_turn_is_for_what_is_taken_in_it),   TEST(unforeseen_huge_ones_are_bounded_too),
-        TEST(whatever_takes_them_out_of_the_line), TEST(a_window_goes_with_whom_it_was_for),
-        TEST(the_dataplane_dies_while_they_wait),  TEST(a_new_control_counts_those_in_flight),
-        TEST(a_huge_content_is_one_run),           TEST(a_busy_content_moves_out_of_the_window),
+        TEST(small_mail_overtakes_huge),
+        TEST(huge_ones_keep_their_order),
+        TEST(one_alone_takes_what_it_needs),
+        TEST(a_huge_one_gets_its_run_from_small_ones),
+        TEST(it_is_not_looked_for_at_every_end),
+        TEST(between_small_and_huge_there_is_nothing),
+        TEST(neither_line_takes_all_slots),
+        TEST(no_more_are_rendered_than_have_room),
+        TEST(credit_is_left_for_small_mail),
+        TEST(lanes_take_turns),
+        TEST(a_turn_is_for_what_is_taken_in_it),
+        TEST(an_order_of_a_retired_path_counts_nowhere),
+        TEST(unforeseen_huge_ones_are_bounded_too),
+        TEST(whatever_takes_them_out_of_the_line),
+        TEST(a_window_goes_with_whom_it_was_for),
+        TEST(the_dataplane_dies_while_they_wait),
+        TEST(a_new_control_counts_those_in_flight),
+        TEST(a_huge_content_is_one_run),
+        TEST(a_busy_content_moves_out_of_the_window),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
