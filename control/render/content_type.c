@@ -94,7 +94,7 @@ const char *content_type_fault(const char *text) {
     const char *at = skip_blanks(text + length);
     if (length == 0 || (*at != '\0' && *at != ';'))
         return "is not a content type like application/pdf";
-    for (uint32_t count = 0; *at == ';'; count++) {
+    for (uint32_t count = 0; *at == ';' && *skip_blanks(at + 1) != '\0'; count++) { /* many write a semicolon behind the last too */
         if (count == CONTENT_TYPE_PARAMETERS_MAX)
             return "has more than 32 parameters";
         const char *fault = parameter_take(&at, &parameters[count]);

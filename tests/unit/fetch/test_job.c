@@ -246,8 +246,8 @@ static const struct {
     {"{\"from\":\"a@b.test\",\"to\":[\"=?utf-8?q?a@y.test\",\"b?=@y.test\"],\"text\":\"t\"}",
      "to[0]: \"=?utf-8?q?a@y.test\" has =? before the @, which readers take for an encoded-word (RFC 2047 5)."},
     /* RFC 2045 5.1, RFC 2231 7. */
-    {"{\"from\":\"a@b.test\",\"to\":\"x@y.test\",\"text\":\"t\",\"attachments\":[{\"filename\":\"a\",\"content\":\"QUI=\",\"content_type\":\"text/x;\"}]}",
-     "attachments[0].content_type: \"text/x;\" has a parameter that is neither like charset=utf-8 nor like title=\"a title\" (RFC 2045 5.1)."},
+    {"{\"from\":\"a@b.test\",\"to\":\"x@y.test\",\"text\":\"t\",\"attachments\":[{\"filename\":\"a\",\"content\":\"QUI=\",\"content_type\":\"text/x;;\"}]}",
+     "attachments[0].content_type: \"text/x;;\" has a parameter that is neither like charset=utf-8 nor like title=\"a title\" (RFC 2045 5.1)."},
     {"{\"from\":\"a@b.test\",\"to\":\"x@y.test\",\"text\":\"t\",\"attachments\":[{\"filename\":\"a\",\"content\":\"QUI=\",\"content_type\":\"text/x; a\"}]}",
      "attachments[0].content_type: \"text/x; a\" has a parameter that is neither like charset=utf-8 nor like title=\"a title\" (RFC 2045 5.1)."},
     {"{\"from\":\"a@b.test\",\"to\":\"x@y.test\",\"text\":\"t\",\"attachments\":[{\"filename\":\"a\",\"content\":\"QUI=\",\"content_type\":\"text/x; a=\"}]}",

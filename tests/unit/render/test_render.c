@@ -342,7 +342,9 @@ static void content_types_keep_their_parameters(void **state) {
                  {"text/x ;a=b\t; c=\"d;\\\"e\"", "text/x; a=b; c=\"d;\\\"e\""},
                  {"text/x; a=\"b", "application/octet-stream"},
                  {"text/x; a=b c", "application/octet-stream"},
-                 {"text/x;", "application/octet-stream"},
+                 {"text/x;", "text/x"},
+                 {"text/x; a=b; ", "text/x; a=b"},
+                 {"text/x; a=b;;", "application/octet-stream"},
                  /* RFC 2231 4: not ASCII; 3: too long for a line. RFC 2047 5: what looks like an encoded-word is decoded in quotes too. */
                  {"text/x; t=\"Gr\xC3\xB6\xC3\x9F"
                   "e\"; v=1",
