@@ -254,7 +254,7 @@ static void note_taken(struct lane_state *lane, struct delivery *delivery, uint6
     lane->lane.outstanding++;
     delivery->taken_from = lane;
     lane_observe(lane, now_us);
-    if (lane->lane.waiting == 0)
+    if (lane->lane.waiting == lane->lane.aside)
         lane->lane.rate_binds = false;
     if (lane->lane.waiting < lane->signalled_waiting)
         lane->signalled_waiting = lane->lane.waiting; /* growth from here is told again */

@@ -128,6 +128,21 @@ static void rates_hold_for_them(void **state) {
     assert_true(wake_us > scene->harness.now_us && wake_us <= scene->harness.now_us + SECOND);
 }
 
+/* A rate binds as long as one waits for it: those aside wait for something else. */
+static void a_rate_binds_no_longer_than_others_wait(void **state) {
+    struct scene *scene = *state;
+    scene->harness.config.defaults.max_message_rate = 10;
+    fill(scene, 12, 2);
+    for (uint32_t i = 0; i < 30 && scene->lane->waiting > 2; i++) {
+        for (struct delivery *delivery; (delivery = take(scene)) != NULL;)
+            end(scene, delivery);
+        assert_int_equal(scene->lane->rate_binds, scene->lane->waiting > 2);
+        harness_advance(&scene->harness, SECOND / 5);
+    }
+    assert_int_equal(scene->lane->aside, 2);
+    assert_int_equal(scene->lane->waiting, 2);
+}
+
 static bool fits(void *context, const struct delivery *first, const struct delivery *other) {
     return true;
 }
@@ -195,6 +210,7 @@ int main(void) {
         TEST(the_next_one_is_told),
         TEST(high_ones_first),
         TEST(rates_hold_for_them),
+        TEST(a_rate_binds_no_longer_than_others_wait),
         TEST(those_of_its_transaction_come_along),
         TEST(they_are_withdrawn_and_drained_like_the_others),
         TEST(they_expire_like_the_others),
