@@ -135,8 +135,11 @@ static bool set_delimiter(struct delimiter *delimiter, const char **at, const ch
         to++;
     *at = to;
     delimiter->length = (size_t)(to - from);
-    if (delimiter->length == 0 || delimiter->length > MUSTACHE_DELIMITER_BYTES || memchr(from, '=', delimiter->length) != NULL)
+    if (delimiter->length == 0 || delimiter->length > MUSTACHE_DELIMITER_BYTES)
         return false;
+    for (const char *byte = from; byte < to; byte++) /* errors name delimiters */
+        if ((unsigned char)*byte < 32 || *byte == 127 || *byte == '=')
+            return false;
     memcpy(delimiter->text, from, delimiter->length);
     delimiter->text[delimiter->length] = '\0';
     return true;
@@ -155,7 +158,8 @@ static bool read_delimiters(struct compiler *compiler, struct tag *tag, const ch
     while (good && at < end && is_blank(*at))
         at++;
     if (!good || at != end)
-        return fail(compiler, tag->at, "delimiters are two words of at most %d characters without \"=\"", MUSTACHE_DELIMITER_BYTES);
+        return fail(compiler, tag->at, "delimiters are two words of at most %d characters without \"=\" or control characters",
+                    MUSTACHE_DELIMITER_BYTES);
     compiler->open = open;
     compiler->close = close;
     return true;

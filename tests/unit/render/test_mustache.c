@@ -232,6 +232,8 @@ static void faults_tell_line_and_column(void **state) {
         {"{{=<% %>}}", "no end \"=}}\""},
         {"{{=123456789 >=}}", "delimiters are two words"},
         {"{{= a=b c =}}", "delimiters are two words"},
+        {"{{=\x16 > =}}", "delimiters are two words"},
+        {"{{=< >\x7F =}}", "delimiters are two words"},
         {"{{#}}x{{/}}", "has no name"},
         {"{{#a b}}x{{/a b}}", "has no name"},
         {"ok {{! never", "line 1, column 4: a comment"},
