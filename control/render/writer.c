@@ -6,7 +6,7 @@
 
 enum {
     WRITER_RESERVE_BYTES = 8192, /* encoders reserve for their worst case; the limit is on what is written */
-    WRITER_GROW_BYTES = 768, /* the buffer of a short text is one that malloc keeps at hand */
+    WRITER_GROW_BYTES = 768,     /* the buffer of a short text is one that malloc keeps at hand */
 };
 
 bool writer_grow(struct writer *writer, size_t more) {
