@@ -462,9 +462,19 @@ def steady(run):
 
 
 class Alone(Integration):
+    """One at a time, and what runs beside the other parts stands still."""
+
     name = "alone"
     jobs = 1
     alone = True
+
+    def prepare(self, tests):
+        process.hold(True)
+        return super().prepare(tests)
+
+    def finish(self):
+        process.hold(False)
+        super().finish()
 
 
 class Clang(Part):

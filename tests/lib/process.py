@@ -10,11 +10,14 @@ MAX_OUTPUT_BYTES = 4 << 20
 LEFTOVER_GRACE_SECONDS = 1.0
 END_GRACE_SECONDS = 5.0  # for a test to take down its namespaces
 IDLE_LIMIT_SECONDS = 1500  # of what takes only the time that others leave: it may have to wait for long
+HOLD_LOOKS = 20  # for what a session begins while it is stopped
 
 _running = {}  # processes by session
 _idle = set()  # those of them that take what others leave
 _lock = threading.Lock()
 _hurried = threading.Event()
+_free_to_run = threading.Event()  # cleared while idle runs are held
+_free_to_run.set()
 _interrupted = threading.Event()
 
 
@@ -86,6 +89,37 @@ def hurry(on):
                 pass  # it has ended, or only root may
 
 
+def _hold_session(session):
+    """Stops what runs in it, and what that had begun meanwhile."""
+    stopped = set()
+    for _ in range(HOLD_LOOKS):
+        fresh = {pid for pid, _ in _members(session)} - stopped
+        if not fresh:
+            return
+        for pid in sorted(fresh):  # parents first: they begin nothing more
+            try:
+                os.kill(pid, signal.SIGSTOP)
+            except ProcessLookupError:
+                pass
+        stopped |= fresh
+
+
+def hold(on):
+    """From here on, or until here, idle runs stand still: what measures shares caches and memory with them, too."""
+    with _lock:
+        _free_to_run.clear() if on else _free_to_run.set()
+        sessions = list(_idle)
+    for session in sessions:
+        if on:
+            _hold_session(session)
+            continue
+        for pid, _ in _members(session):
+            try:
+                os.kill(pid, signal.SIGCONT)
+            except ProcessLookupError:
+                pass
+
+
 def run(command, timeout, env=None, cwd=None, watch_leftover=False, idle=False):
     """Runs command without standard input; output and errors come back together.
 
@@ -94,6 +128,7 @@ def run(command, timeout, env=None, cwd=None, watch_leftover=False, idle=False):
     if _interrupted.is_set():
         return Outcome(-signal.SIGTERM, "", 0.0, False, [])
     if idle:
+        _free_to_run.wait(IDLE_LIMIT_SECONDS)
         command = ([] if _hurried.is_set() else IDLE) + ["prlimit", "--cpu=%d:%d" % (timeout, timeout + 5)] + command
         timeout = IDLE_LIMIT_SECONDS
     full_env = dict(os.environ)
@@ -114,6 +149,8 @@ def run(command, timeout, env=None, cwd=None, watch_leftover=False, idle=False):
         _running[child.pid] = child
         if idle:
             _idle.add(child.pid)
+    if idle and not _free_to_run.is_set():
+        _hold_session(child.pid)
     if _interrupted.is_set():
         child.terminate()
     chunks = []
@@ -158,6 +195,7 @@ def run(command, timeout, env=None, cwd=None, watch_leftover=False, idle=False):
 def end_all():
     """Ends what is running, for an interrupted run, and what may still begin."""
     _interrupted.set()
+    hold(False)
     with _lock:
         running = dict(_running)
     deadline = time.monotonic() + END_GRACE_SECONDS

@@ -66,6 +66,26 @@ def least_share():
             ("SCHED_OTHER" in hurried or os.geteuid() != 0) and "nice 19" not in hurried)
 
 
+def standstill():
+    """Of a program that takes what others leave, with what it has begun, as long as it is held; one that begins meanwhile waits."""
+    with tempfile.TemporaryDirectory(prefix="bypost-harness-") as folder, ThreadPoolExecutor(2) as pool:
+        count = "until [ -e %s/end ]; do echo . >>%s/ticks; sleep 0.01; done" % (folder, folder)
+        first = pool.submit(process.run, ["/bin/sh", "-c", "(%s) & wait" % count], 10, idle=True)
+        ticks = lambda: os.path.exists(folder + "/ticks") and os.path.getsize(folder + "/ticks")  # noqa: E731
+        until(ticks, 30)
+        process.hold(True)
+        second = pool.submit(process.run, ["/bin/sh", "-c", "echo >%s/second" % folder], 10, idle=True)
+        time.sleep(0.1)
+        held = ticks()
+        time.sleep(0.5)
+        still = ticks() == held and not os.path.exists(folder + "/second")
+        process.hold(False)
+        until(lambda: ticks() > held and os.path.exists(folder + "/second"), 30)
+        with open(folder + "/end", "w", encoding="ascii"):
+            pass
+        return still and ticks() > held and first.result().status == 0 == second.result().status
+
+
 class Beside(parts.Part):
     """Ends before the other part does."""
 
@@ -147,6 +167,7 @@ WHOLES = (
     ("a program over its limit is ended with its children", ended_at_its_limit),
     ("a test that fails once is told as unsteady, one that fails twice as failed", told_as_unsteady),
     ("what runs beside the tests takes the least share of the processors until it is awaited, and a bounded time of them", least_share),
+    ("what runs beside stands still while tests that measure run, and what is to begin waits", standstill),
     ("what runs beside the tests begins at once and is told in its turn", told_in_turn),
     ("an interrupted run ends what it started, and lets it take down what it made", ended_by_interrupt),
 )
