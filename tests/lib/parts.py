@@ -323,12 +323,7 @@ class Sanitize(Unit):
         return [test for test in super().tests() if not test.name.endswith(("_instructions", "_secret"))]
 
     def prepare(self, tests):
-        failure = configure_sanitized(self.place)
-        if failure:
-            for test in tests:
-                test.ready = False
-            return [failure]
-        return super().prepare(tests)
+        return sanitized_failure(self.place, tests) or super().prepare(tests)
 
 
 def configure(place, build, options, env, idle):
@@ -361,6 +356,14 @@ def configure_sanitized(place, idle=False):
     options = ["-Dfuzz=true", "-Db_sanitize=address,undefined", "-Db_lundef=false", "-Doptimization=1", "-Ddebug=true"]
     options.append("-Dc_args=-fsanitize=fuzzer-no-link")
     return configure(place, sanitized_build(place), options, {"CC": "clang"}, idle)
+
+
+def sanitized_failure(place, tests):
+    """Configures; without that none of the tests is ready. The failed result in a list, or an empty one."""
+    failure = configure_sanitized(place)
+    for test in tests if failure else []:
+        test.ready = False
+    return [failure] if failure else []
 
 
 class Sim(Part):
@@ -511,12 +514,7 @@ class Fuzz(Part):
         return "tests/fuzz/" + name.split("/", 1)[1]
 
     def prepare(self, tests):
-        failure = configure_sanitized(self.place)
-        if failure:
-            for test in tests:
-                test.ready = False
-            return [failure]
-        return build_targets(sanitized_build(self.place), [self.target(test.name) for test in tests], tests, self.target)
+        return sanitized_failure(self.place, tests) or build_targets(sanitized_build(self.place), [self.target(test.name) for test in tests], tests, self.target)
 
     def check(self, name):
         build = sanitized_build(self.place)
